@@ -1,0 +1,46 @@
+# Every target sets up what it needs in .venv, the first time and after a change of the requirements.
+# Needed beforehand: make, and Python 3.11 or newer (another one: make demo PYTHON=python3.12).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+REQUIREMENTS := pyproject.toml constraints.txt
+BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
+
+.PHONY: help demo test check bench clean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 15
+
+demo: $(VENV)/.stamp-demo ## the whole method on a small real study; ends with the path of the report
+	@$(BIN)/featdiff demo
+
+test: $(VENV)/.stamp-dev ## all tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: $(VENV)/.stamp-dev ## lint, format, types and the direction of imports; repairs nothing
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.stamp-dev ## all benchmarks
+	@$(if $(BENCHMARKS),,echo 'benchmarks/ holds no bench_*.py yet')
+	@set -e; for benchmark in $(BENCHMARKS); do echo "$$benchmark"; $(BIN)/python $$benchmark; done
+
+clean: ## remove .venv, caches and built packages; runs/ stays
+	rm -rf $(VENV) .hypothesis .pytest_cache .ruff_cache build dist
+
+$(VENV)/.stamp-demo: $(REQUIREMENTS)
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "featdiff needs Python 3.11 or newer; give one with PYTHON=")'
+	@echo 'setting up $(VENV): a minute or two the first time, seconds after a change' >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-demo
+	@$(BIN)/python -m pip install --quiet -c constraints.txt --group dev
+	@touch $@

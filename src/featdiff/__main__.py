@@ -1,0 +1,5 @@
+"""`python -m featdiff` is the command line."""
+
+from featdiff.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Residual streams of a lineup over one token stream."""

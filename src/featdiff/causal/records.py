@@ -1,0 +1,208 @@
+"""What an evaluation leaves behind: a record per item and model; and a task's items as token ids. Without lm-eval."""
+
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Metric = Literal["acc", "acc_norm", "exact_match"]
+Kind = Literal["multiple_choice", "generate_until"]
+
+NO_CHOICE = -1
+"""Index that stands for an answer which is none of the choices, because the answer is text."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item of a task and what one model answered."""
+
+    sample_id: str
+    """The item's number in the task and the beginning of `prompt_hash`: the same for every model."""
+    prompt_hash: str
+    """SHA-256 of all that the model reads: context and choices."""
+    prompt: str
+    """The context (of the first choice, where each choice has its own)."""
+    choices: tuple[str, ...]
+    """Empty where the answer is generated."""
+    target: int
+    """Index of the right choice; -1 where the answer is generated."""
+    target_text: str
+    log_likelihoods: tuple[float, ...]
+    """log p(choice | context) in nats, per choice."""
+    prediction_acc: int
+    """Choice of highest log-likelihood; -1 where the answer is generated."""
+    prediction_acc_norm: int
+    """Choice of highest log-likelihood per character, which is lm-eval's acc_norm; -1 where the answer is generated."""
+    prediction_text: str
+    """The predicted choice, or the generated answer."""
+    correct: bool
+    """By the metric of the result that the sample belongs to."""
+
+
+_SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("prompt", pa.string()),
+        ("choices", pa.list_(pa.string())),
+        ("target", pa.int32()),
+        ("target_text", pa.string()),
+        ("log_likelihoods", pa.list_(pa.float64())),
+        ("prediction_acc", pa.int32()),
+        ("prediction_acc_norm", pa.int32()),
+        ("prediction_text", pa.string()),
+        ("correct", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One model on one task: the samples in the task's order. Raises ValueError when there are none."""
+
+    task: str
+    kind: Kind
+    metric: Metric
+    """What `correct` and `prediction` go by."""
+    samples: tuple[Sample, ...]
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise ValueError(f"{self.task} has no items; give data with at least one")
+
+    @property
+    def sample_ids(self) -> tuple[str, ...]:
+        return tuple(sample.sample_id for sample in self.samples)
+
+    @property
+    def correct(self) -> Bool[Tensor, " samples"]:
+        return torch.tensor([sample.correct for sample in self.samples])
+
+    @property
+    def prediction(self) -> Int[Tensor, " samples"]:
+        """Predicted choices by `metric`; -1 where the answer is generated."""
+        return self.prediction_by(self.metric)
+
+    @property
+    def target(self) -> Int[Tensor, " samples"]:
+        return torch.tensor([sample.target for sample in self.samples])
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct samples, by `metric`."""
+        return sum(sample.correct for sample in self.samples) / len(self.samples)
+
+    @property
+    def constant_baseline(self) -> float:
+        """Accuracy of the best constant answer: always the position (or text) that is most often right."""
+        answers = Counter((sample.target, sample.target_text if not sample.choices else "") for sample in self.samples)
+        return max(answers.values()) / len(self.samples)
+
+    def accuracy_by(self, metric: Metric) -> float:
+        """Share of correct samples had `metric` been chosen.
+
+        Raises ValueError for exact_match of choices, or acc of generated answers.
+        """
+        if (metric == "exact_match") != (self.kind == "generate_until"):
+            raise ValueError(
+                f"{self.task} is a {self.kind} task, which has no {metric}; it was scored by {self.metric}"
+            )
+        if self.kind == "generate_until":
+            return self.accuracy
+        return float((self.prediction_by(metric) == self.target).double().mean())
+
+    def prediction_by(self, metric: Metric) -> Int[Tensor, " samples"]:
+        """Predicted choices by `metric`; -1 where the answer is generated."""
+        if metric == "acc_norm":
+            return torch.tensor([sample.prediction_acc_norm for sample in self.samples])
+        return torch.tensor([sample.prediction_acc for sample in self.samples])
+
+    def save(self, path: Path) -> None:
+        """Write one parquet file, a row per sample; the file is complete or absent."""
+        table = pa.Table.from_pylist([asdict(sample) for sample in self.samples], schema=_SCHEMA)
+        about = {"task": self.task, "kind": self.kind, "metric": self.metric}
+        partial = path.with_name(path.name + ".partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table.replace_schema_metadata(about), partial)
+        os.replace(partial, path)
+
+    @staticmethod
+    def load(path: Path) -> "TaskResult":
+        """Read what `save` wrote. Raises ValueError when the file is absent, damaged, or of another kind."""
+        if not path.is_file():
+            raise ValueError(f"no evaluation lies at {path}; evaluate the model first")
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{path} cannot be read ({reason}); delete it and evaluate the model again") from error
+        about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        if not table.schema.equals(_SCHEMA) or not {"task", "kind", "metric"} <= about.keys():
+            raise ValueError(f"{path} holds no records of an evaluation; delete it and evaluate the model again")
+        samples = tuple(_sample(row) for row in table.to_pylist())
+        return TaskResult(about["task"], _kind(about["kind"]), _metric(about["metric"]), samples)
+
+
+@dataclass(frozen=True, eq=False)
+class Requests:
+    """The items of a multiple-choice task as token ids: what lm-eval has a model score, without lm-eval.
+
+    A request is one choice of one sample: how likely is `continuation_ids[r]` after `context_ids[r]`. Requests of a
+    sample follow one another in the order of its choices.
+    """
+
+    task: str
+    sample_ids: tuple[str, ...]
+    choice_counts: Int[Tensor, " samples"]
+    target: Int[Tensor, " samples"]
+    context_ids: list[list[int]]
+    continuation_ids: list[list[int]]
+    sample_of: Int[Tensor, " requests"]
+    choice_of: Int[Tensor, " requests"]
+    choice_bytes: Float[Tensor, " requests"]
+    """Length of each choice in UTF-8 bytes."""
+    choice_characters: Float[Tensor, " requests"]
+    """Length of each choice in characters, by which lm-eval's acc_norm divides."""
+
+    def select(self, samples: Int[Tensor, " chosen"]) -> "Requests":
+        """The requests of the chosen samples alone, in the order of `samples`."""
+        chosen = samples.tolist()
+        rows = [int(row) for sample in chosen for row in (self.sample_of == sample).nonzero()[:, 0]]
+        return Requests(
+            task=self.task,
+            sample_ids=tuple(self.sample_ids[sample] for sample in chosen),
+            choice_counts=self.choice_counts[samples],
+            target=self.target[samples],
+            context_ids=[self.context_ids[row] for row in rows],
+            continuation_ids=[self.continuation_ids[row] for row in rows],
+            sample_of=torch.arange(len(chosen)).repeat_interleave(self.choice_counts[samples]),
+            choice_of=self.choice_of[rows],
+            choice_bytes=self.choice_bytes[rows],
+            choice_characters=self.choice_characters[rows],
+        )
+
+
+def _sample(row: dict) -> Sample:
+    row["choices"], row["log_likelihoods"] = tuple(row["choices"]), tuple(row["log_likelihoods"])
+    return Sample(**row)
+
+
+def _kind(text: str) -> Kind:
+    match text:
+        case "multiple_choice" | "generate_until":
+            return text
+    raise ValueError(f"found results of a task of kind {text!r}; evaluate the model again")
+
+
+def _metric(text: str) -> Metric:
+    match text:
+        case "acc" | "acc_norm" | "exact_match":
+            return text
+    raise ValueError(f"found results by the metric {text!r}; evaluate the model again")

@@ -1,0 +1,227 @@
+"""Intervals, tests and the verdict on an intervention (paired outcomes on the same items).
+
+1. An accuracy has a Wilson interval; a difference of accuracies on the same items has Newcombe's.
+2. Two models on the same items are compared by the exact McNemar test, which looks only at items on which they differ.
+3. The mean change that an edit makes has a bootstrap interval over items.
+4. The edit is compared with random feature sets: p = (1 + controls at least as extreme) / (1 + controls).
+5. `verdict` puts 3 and 4 together by fixed rules.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import beta, binom, norm
+from torch import Tensor
+
+Correct = Bool[Tensor, " samples"] | Bool[np.ndarray, " samples"]
+Direction = Literal["increase", "decrease"]
+Verdict = Literal["supported", "not distinguishable from random features", "underpowered", "opposite"]
+
+POWER = 0.8
+"""Probability of detection that `minimum_detectable_effect` is quoted at in a verdict."""
+DETECTABLE = 0.25
+"""A null result counts as one only if a change of this share of the items would have been found."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval [low, high]; `value` is nan where there are no items."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+
+
+def wilson_interval(successes: int, n: int, *, confidence: float) -> Interval:
+    """Wilson's score interval of a share; [0, 1] when n is 0.
+
+    Raises ValueError unless 0 <= successes <= n.
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"found {successes} successes among {n} items; they must lie between 0 and n")
+    if n == 0:
+        return Interval(float("nan"), 0.0, 1.0, confidence)
+    z, share = _z(confidence), successes / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    low = 0.0 if successes == 0 else float(centre - half)
+    high = 1.0 if successes == n else float(centre + half)
+    return Interval(share, low, high, confidence)
+
+
+def difference_interval(before: Correct, after: Correct, *, confidence: float) -> Interval:
+    """Interval of accuracy(after) - accuracy(before) of two models on the same items (Newcombe 1998, method 10).
+
+    Built from the two Wilson intervals and the correlation of the pairs, so that it keeps a width where the bootstrap
+    collapses (all items alike). Items missing altogether: [-1, 1].
+    """
+    first, second = _pair(before, after)
+    n = len(first)
+    if n == 0:
+        return Interval(float("nan"), -1.0, 1.0, confidence)
+    old = wilson_interval(int(first.sum()), n, confidence=confidence)
+    new = wilson_interval(int(second.sum()), n, confidence=confidence)
+    phi = _correlation(first, second)
+    change = new.value - old.value
+    fall, rise = new.value - new.low, new.high - new.value
+    old_fall, old_rise = old.value - old.low, old.high - old.value
+    low = change - np.sqrt(max(fall**2 - 2 * phi * fall * old_rise + old_rise**2, 0.0))
+    high = change + np.sqrt(max(rise**2 - 2 * phi * rise * old_fall + old_fall**2, 0.0))
+    return Interval(change, float(low), float(high), confidence)
+
+
+def paired_bootstrap(
+    before: Correct, after: Correct, *, resamples: int, confidence: float, seed: int | np.random.Generator
+) -> Interval:
+    """Percentile bootstrap, over items, of the mean change from `before` to `after`.
+
+    An item's change is -1, 0 or 1, so a resample of the items is one draw of three counts. No items: [-1, 1].
+    """
+    first, second = _pair(before, after)
+    n = len(first)
+    if n == 0:
+        return Interval(float("nan"), -1.0, 1.0, confidence)
+    lost, gained = int((first & ~second).sum()), int((~first & second).sum())
+    shares = np.array([lost, n - lost - gained, gained]) / n
+    counts = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile((counts[:, 2] - counts[:, 0]) / n, [tail, 1 - tail])
+    return Interval((gained - lost) / n, float(low), float(high), confidence)
+
+
+def exact_mcnemar(n01: int, n10: int) -> float:
+    """Two-sided exact p that a change is as likely for the worse as for the better.
+
+    `n01` items went from wrong to right and `n10` from right to wrong; 1 where nothing changed.
+    """
+    if min(n01, n10) < 0:
+        raise ValueError(f"found counts {n01} and {n10}; counts of items cannot be negative")
+    return float(min(1.0, 2 * binom.cdf(min(n01, n10), n01 + n10, 0.5)))
+
+
+def empirical_p(
+    selected: float, controls: Float[np.ndarray, " draws"], alternative: Literal["greater", "less", "two-sided"]
+) -> float:
+    """(1 + #{control as extreme as `selected` or more}) / (1 + #controls); two-sided: twice the smaller, at most 1.
+
+    Raises ValueError when a control is not a number: it would count as less extreme.
+    """
+    if not np.isfinite(controls).all() or not np.isfinite(selected):
+        raise ValueError("an effect of the selected or of the control features is not a finite number")
+    greater = (1 + int((controls >= selected).sum())) / (1 + len(controls))
+    less = (1 + int((controls <= selected).sum())) / (1 + len(controls))
+    match alternative:
+        case "greater":
+            return greater
+        case "less":
+            return less
+        case "two-sided":
+            return min(1.0, 2 * min(greater, less))
+
+
+def holm(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
+    """p-values adjusted for all tests of one claim (Holm): the chance of a single false finding stays below alpha."""
+    order = _ascending(p)
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return _back(np.minimum(adjusted, 1.0), order)
+
+
+def benjamini_hochberg(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
+    """p-values adjusted for exploration (Benjamini, Hochberg): among findings below alpha at most alpha are false."""
+    order = _ascending(p)
+    raised = p[order] * len(p) / np.arange(1, len(p) + 1)
+    adjusted = np.minimum.accumulate(raised[::-1])[::-1]
+    return _back(np.minimum(adjusted, 1.0), order)
+
+
+def minimum_detectable_effect(n: int, *, confidence: float, power: float) -> float:
+    """Smallest share of items that must change for the exact test to find it with probability `power`.
+
+    For items that all start wrong, or all right, as critical items do: they change one way only, and McNemar's test
+    rejects from k changes on. Solves P(Binomial(n, effect) >= k) = power, a quantile of Beta(k, n - k + 1). Infinite
+    where even n changes would not do.
+    """
+    needed = next(k for k in range(1, 10_000) if not _exceeds(exact_mcnemar(k, 0), 1 - confidence))
+    if n < needed:
+        return float("inf")
+    return float(beta.ppf(power, needed, n - needed + 1))
+
+
+def verdict(change: Interval, n: int, controls: Float[np.ndarray, " draws"], *, expected: Direction) -> Verdict:
+    """What one edit shows, on the held-out critical items, by fixed rules with alpha = 1 - confidence, in this order.
+
+    - underpowered: so few items that changing all of them would not be significant (exact McNemar), or so few
+      controls that the smallest possible empirical p exceeds alpha.
+    - supported: the interval of the change excludes 0 in the expected direction, and the empirical p against the
+      controls in that direction is at most alpha.
+    - opposite: both hold in the other direction.
+    - underpowered: a change of `DETECTABLE` of the items would have been missed more often than 1 - `POWER`.
+    - not distinguishable from random features: all else.
+
+    `change` is the mean change on the n held-out items, `controls` that of each random feature set on the same items.
+    """
+    alpha = 1 - change.confidence
+    detectable = minimum_detectable_effect(n, confidence=change.confidence, power=POWER)
+    if detectable == float("inf") or _exceeds(1 / (1 + len(controls)), alpha):
+        return "underpowered"
+    if _significant(change, controls, expected, alpha):
+        return "supported"
+    if _significant(change, controls, "decrease" if expected == "increase" else "increase", alpha):
+        return "opposite"
+    return "underpowered" if detectable > DETECTABLE else "not distinguishable from random features"
+
+
+def _significant(change: Interval, controls: Float[np.ndarray, " draws"], direction: Direction, alpha: float) -> bool:
+    match direction:
+        case "increase":
+            return change.low > 0 and not _exceeds(empirical_p(change.value, controls, "greater"), alpha)
+        case "decrease":
+            return change.high < 0 and not _exceeds(empirical_p(change.value, controls, "less"), alpha)
+
+
+def _exceeds(p: float, alpha: float) -> bool:
+    """p > alpha, where 1 - 0.95 is taken for 0.05."""
+    return p > alpha + 1e-12
+
+
+def _z(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"found a confidence of {confidence}; it must lie between 0 and 1, for example 0.95")
+    return float(norm.ppf((1 + confidence) / 2))
+
+
+def _pair(before: Correct, after: Correct) -> tuple[Bool[np.ndarray, " samples"], Bool[np.ndarray, " samples"]]:
+    assert len(before) == len(after), "both are outcomes on the same items"
+    return _array(before), _array(after)
+
+
+def _array(correct: Correct) -> Bool[np.ndarray, " samples"]:
+    return correct.cpu().numpy() if isinstance(correct, Tensor) else correct
+
+
+def _correlation(first: Bool[np.ndarray, " samples"], second: Bool[np.ndarray, " samples"]) -> float:
+    """Correlation phi of the pairs with Newcombe's continuity correction; 0 where a model is always right or wrong."""
+    n = len(first)
+    both, neither = int((first & second).sum()), int((~first & ~second).sum())
+    lost, gained = int((first & ~second).sum()), int((~first & second).sum())
+    margins = (both + lost) * (gained + neither) * (both + gained) * (lost + neither)
+    if margins == 0:
+        return 0.0
+    excess = both * neither - lost * gained
+    corrected = max(excess - n / 2, 0.0) if excess > 0 else excess
+    return float(corrected / np.sqrt(margins))
+
+
+def _ascending(p: Float[np.ndarray, " tests"]) -> np.ndarray:
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError("found p-values outside 0 to 1; adjust p-values, not statistics")
+    return np.argsort(p, kind="stable")
+
+
+def _back(values: Float[np.ndarray, " tests"], order: np.ndarray) -> Float[np.ndarray, " tests"]:
+    restored = np.empty_like(values)
+    restored[order] = values
+    return restored

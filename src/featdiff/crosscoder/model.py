@@ -1,0 +1,322 @@
+"""The crosscoder: one sparse dictionary that reads and writes several models at once (Eq. 1-3 and 5-7, any number of
+models).
+
+f      = act(sum_m W_enc[m] a[m] + b_enc)                      features, shared by all models
+a^[m]  = sum_k f_k W_dec[k, m] + b_dec[m]                      reconstruction of model m
+loss   = mean_tokens [ sum_m |a[m] - a^[m]|^2 + weight * sum_k f_k sum_m |W_dec[k, m]|_2 ]
+
+Activations come in and go out raw. Inside, each model's are divided by its `scale`, so that their mean norm is
+sqrt(d_model); weights, features and loss live in these normalised units. The loss is *summed* over models and d_model
+and averaged over tokens: beta = 2 means something else under any other reduction.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import safetensors
+import torch
+from einops import einsum
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from jaxtyping import Bool, Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from featdiff.crosscoder.sparsity import (
+    BatchTopK,
+    ReLU,
+    Sparsity,
+    auxiliary_features,
+    inference_features,
+    sparsity_from,
+    sparsity_record,
+    training_features,
+    weighted_l1,
+)
+
+CONFIG = "config.json"
+WEIGHTS = "crosscoder.safetensors"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The training objective in normalised units: summed over models and d_model, averaged over tokens.
+
+    total = reconstruction + sparsity_weight * sparsity. Under ReLU `sparsity` is the decoder-weighted L1, under
+    BatchTopK it is AuxK.
+    """
+
+    reconstruction: Float[Tensor, ""]
+    sparsity: Float[Tensor, ""]
+    sparsity_weight: float
+    total: Float[Tensor, ""]
+
+
+class Crosscoder(nn.Module):
+    """A dictionary of `features` over the residual streams of `models`, base first.
+
+    At the start every row W_dec[k, m] is a random direction of norm `decoder_init_norm`, drawn independently for every
+    model: no feature begins shared, so what ends up shared was learned. W_enc starts as the transpose, biases at 0.
+
+    >>> crosscoder = Crosscoder(models=("base", "sft", "rl"), d_model=16, features=64, sparsity=ReLU(weight=2.0),
+    seed=0)
+    >>> crosscoder.encode(torch.zeros(5, 3, 16)).shape
+    torch.Size([5, 64])
+    """
+
+    W_enc: nn.Parameter
+    """[models d_model features]"""
+    b_enc: nn.Parameter
+    """[features]"""
+    W_dec: nn.Parameter
+    """[features models d_model]"""
+    b_dec: nn.Parameter
+    """[models d_model]"""
+    scale: Tensor
+    """[models]; raw = scale * normalised."""
+    threshold: Tensor
+    """[]; the smallest contribution that BatchTopK keeps at inference; 0 under ReLU."""
+
+    def __init__(
+        self,
+        models: tuple[str, ...],
+        d_model: int,
+        features: int,
+        sparsity: Sparsity = ReLU(),  # noqa: B008 -- frozen
+        seed: int = 0,
+        decoder_init_norm: float = 0.08,
+    ) -> None:
+        super().__init__()
+        if not models or len(set(models)) != len(models):
+            raise ValueError(f"models are {list(models)}; name at least one model, and each of them once")
+        if d_model < 1 or features < 1 or decoder_init_norm <= 0:
+            raise ValueError(f"{d_model=}, {features=} and {decoder_init_norm=} must all be positive")
+        self.models, self.d_model, self.features = tuple(models), d_model, features
+        self.sparsity, self.seed = sparsity, seed
+        self.provenance: dict[str, object] = {}
+        directions = torch.randn(features, len(models), d_model, generator=torch.Generator().manual_seed(seed))
+        rows = decoder_init_norm * directions / directions.norm(dim=-1, keepdim=True)
+        self.W_dec = nn.Parameter(rows)
+        self.W_enc = nn.Parameter(rows.permute(1, 2, 0).clone(memory_format=torch.contiguous_format))
+        self.b_enc = nn.Parameter(torch.zeros(features))
+        self.b_dec = nn.Parameter(torch.zeros(len(models), d_model))
+        self.register_buffer("scale", torch.ones(len(models)))
+        self.register_buffer("threshold", torch.zeros(()))
+
+    def encode(self, activations: Float[Tensor, "tokens models d_model"]) -> Float[Tensor, "tokens features"]:
+        """Features of raw activations, each token by itself, from all models jointly (Eq. 1 and 5)."""
+        return self._active(self.pre_activations(activations))
+
+    def encode_branch(
+        self, activations: Float[Tensor, "tokens d_model"], model: str
+    ) -> Float[Tensor, "tokens features"]:
+        """Features that `model`'s branch reads from its own raw activations: its W_enc alone, and all of b_enc (Sec.
+        3.2).
+
+        A feature that M models share reads about 1/M of its joint value here, since the other terms of the sum are
+        missing; under BatchTopK the joint threshold applies all the same.
+        """
+        index = self.index(model)
+        self._check_width(activations.shape[-1])
+        normalised = activations / self.scale[index]
+        return self._active(einsum(normalised, self.W_enc[index], "t d, d f -> t f") + self.b_enc)
+
+    def decode(self, features: Float[Tensor, "tokens features"]) -> Float[Tensor, "tokens models d_model"]:
+        """Raw reconstruction of every model's activations (Eq. 2 and 6)."""
+        if features.shape[-1] != self.features:
+            raise ValueError(f"got {features.shape[-1]} features; this crosscoder has {self.features}")
+        return (einsum(features, self.W_dec, "t f, f m d -> t m d") + self.b_dec) * self.scale[:, None]
+
+    def pre_activations(self, activations: Float[Tensor, "tokens models d_model"]) -> Float[Tensor, "tokens features"]:
+        """sum_m W_enc[m] a[m] / scale[m] + b_enc, of raw activations."""
+        return einsum(self.normalise(activations), self.W_enc, "t m d, m d f -> t f") + self.b_enc
+
+    def normalise(self, activations: Float[Tensor, "tokens models d_model"]) -> Float[Tensor, "tokens models d_model"]:
+        """Raw activations in the units of the loss."""
+        if activations.shape[1] != len(self.models):
+            raise ValueError(
+                f"activations hold {activations.shape[1]} models; this crosscoder reads {list(self.models)}"
+            )
+        self._check_width(activations.shape[-1])
+        return activations / self.scale[:, None]
+
+    def decoder_norms(self) -> Float[Tensor, " features"]:
+        """sum_m |W_dec[k, m]|_2, the weight of feature k in the penalty."""
+        return self.W_dec.norm(dim=-1).sum(dim=-1)
+
+    def loss(
+        self,
+        activations: Float[Tensor, "tokens models d_model"],
+        sparsity_weight: float | None = None,
+        dead: Bool[Tensor, " features"] | None = None,
+    ) -> Loss:
+        """The objective of Eq. 3 and 7 on raw activations; differentiable.
+
+        `sparsity_weight` stands in for the weight of `sparsity` (beta, or AuxK's) while that ramps up. `dead` features
+        take part in AuxK; without them it is 0. BatchTopK keeps the largest contributions of this batch, as in
+        training.
+        """
+        normalised = self.normalise(activations)
+        pre, norms = self.pre_activations(activations), self.decoder_norms()
+        features = training_features(self.sparsity, pre, norms)
+        residual = normalised - einsum(features, self.W_dec, "t f, f m d -> t m d") - self.b_dec
+        match self.sparsity:
+            case ReLU(weight=weight):
+                sparsity = weighted_l1(features, norms)
+            case BatchTopK(aux_weight=weight):
+                sparsity = self._auxiliary(pre, residual.detach(), dead)
+        weight = weight if sparsity_weight is None else sparsity_weight
+        reconstruction = residual.square().sum(dim=(1, 2)).mean()
+        return Loss(reconstruction, sparsity, weight, reconstruction + weight * sparsity)
+
+    @torch.no_grad()
+    def canonicalise(self) -> "Crosscoder":
+        """Put every feature into the gauge sum_m |W_dec[k, m]|_2 = 1, in place, and return the crosscoder.
+
+        Encoder columns and biases grow by what the decoder rows lose, so reconstruction, penalty and threshold stay as
+        they are. A feature without a decoder is left alone.
+        """
+        norms = self.decoder_norms()
+        norms = torch.where(norms > 0, norms, torch.ones_like(norms))
+        self.W_dec.div_(norms[:, None, None])
+        self.W_enc.mul_(norms)
+        self.b_enc.mul_(norms)
+        return self
+
+    def index(self, model: str) -> int:
+        """Position of `model` on the models axis."""
+        if model not in self.models:
+            raise ValueError(f"this crosscoder knows no model {model!r}; it reads {list(self.models)}")
+        return self.models.index(model)
+
+    def columns(self, models: tuple[str, ...]) -> list[int]:
+        """Where this crosscoder's models lie on the models axis of activations that hold `models`."""
+        if missing := [model for model in self.models if model not in models]:
+            raise ValueError(
+                f"the crosscoder reads {list(self.models)}, but the activations hold {list(models)}; "
+                f"add {', '.join(missing)} to the lineup"
+            )
+        return [models.index(model) for model in self.models]
+
+    def description(self) -> dict[str, object]:
+        """What this crosscoder was made with, for config.json and for comparisons."""
+        return {
+            "models": list(self.models),
+            "d_model": self.d_model,
+            "features": self.features,
+            "sparsity": sparsity_record(self.sparsity),
+            "seed": self.seed,
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Write config.json and crosscoder.safetensors; each is complete or absent, the config last."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(weights, folder / f"{WEIGHTS}.part")
+        (folder / f"{WEIGHTS}.part").replace(folder / WEIGHTS)
+        config = {**self.description(), "gauge": self._gauge(), "provenance": self.provenance}
+        (folder / f"{CONFIG}.part").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / f"{CONFIG}.part").replace(folder / CONFIG)
+
+    @staticmethod
+    def load(folder: str | Path) -> "Crosscoder":
+        """Read what `save` wrote; ValueError where a file is missing, damaged, or at odds with the other."""
+        folder = Path(folder)
+        crosscoder = _empty(_read_config(folder / CONFIG), folder)
+        weights, wanted = _read_weights(folder / WEIGHTS), crosscoder.state_dict()
+        found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+        if found != shapes:
+            raise ValueError(
+                f"{folder / WEIGHTS} holds {found}, but {CONFIG} calls for {shapes}; restore or retrain it"
+            )
+        crosscoder.load_state_dict(weights)
+        return crosscoder
+
+    @staticmethod
+    def from_pretrained(path_or_repo: str | Path) -> "Crosscoder":
+        """Load from a local folder, or else from a Hugging Face repository such as `owner/name`."""
+        if Path(path_or_repo).is_dir():
+            return Crosscoder.load(path_or_repo)
+        try:
+            files = [Path(hf_hub_download(str(path_or_repo), name)) for name in (WEIGHTS, CONFIG)]
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+            raise ValueError(
+                f"no crosscoder at {str(path_or_repo)!r}: neither a folder here nor a hub repository"
+            ) from error
+        return Crosscoder.load(files[0].parent)
+
+    def push_to_hub(self, repo: str, *, private: bool = True) -> None:
+        """Upload to a Hugging Face repository, which is made if it is new."""
+        api = HfApi()
+        api.create_repo(repo, private=private, exist_ok=True)
+        with TemporaryDirectory() as folder:
+            self.save(folder)
+            api.upload_folder(repo_id=repo, folder_path=folder)
+
+    def _active(self, pre: Float[Tensor, "tokens features"]) -> Float[Tensor, "tokens features"]:
+        return inference_features(self.sparsity, pre, self.decoder_norms(), self.threshold)
+
+    def _auxiliary(
+        self,
+        pre: Float[Tensor, "tokens features"],
+        residual: Float[Tensor, "tokens models d_model"],
+        dead: Bool[Tensor, " features"] | None,
+    ) -> Float[Tensor, ""]:
+        assert isinstance(self.sparsity, BatchTopK)
+        if dead is None or not dead.any():
+            return residual.new_zeros(())
+        features = auxiliary_features(pre, dead, self.sparsity.aux_k or max(1, self.d_model // 2))
+        missing = residual - einsum(features, self.W_dec, "t f, f m d -> t m d")
+        return missing.square().sum(dim=(1, 2)).mean()
+
+    def _gauge(self) -> str:
+        norms = self.decoder_norms()
+        return "sum_norm" if bool(((norms - 1).abs() < 1e-4).logical_or(norms == 0).all()) else "none"
+
+    def _check_width(self, width: int) -> None:
+        if width != self.d_model:
+            raise ValueError(f"activations have width {width}; this crosscoder was made for d_model {self.d_model}")
+
+
+def _empty(config: dict[str, object], folder: Path) -> Crosscoder:
+    """A crosscoder as `config` describes it, with weights yet to come."""
+    match config:
+        case {"models": [*models], "d_model": int(d_model), "features": int(features), "sparsity": dict(sparsity)}:
+            pass
+        case _:
+            raise ValueError(f"{folder / CONFIG} does not describe a crosscoder; restore or retrain it")
+    try:
+        crosscoder = Crosscoder(tuple(str(model) for model in models), d_model, features, sparsity_from(sparsity))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder / CONFIG} does not describe a crosscoder ({error}); restore or retrain it"
+        ) from error
+    match config:
+        case {"seed": int(seed), "provenance": dict(provenance)}:
+            crosscoder.seed, crosscoder.provenance = seed, provenance
+    return crosscoder
+
+
+def _read_config(path: Path) -> dict[str, object]:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; point to a folder that a training run or Crosscoder.save wrote")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); restore or retrain it") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} does not describe a crosscoder; restore or retrain it")
+    return config
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; point to a folder that a training run or Crosscoder.save wrote")
+    try:
+        return load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); restore or retrain it") from error

@@ -1,0 +1,169 @@
+"""How well a crosscoder fits held-out activations, model by model.
+
+variance explained  1 - sum |a - a^|^2 / sum |a - mean a|^2   a ratio of sums over all tokens, around one global mean
+l0                  active features per token
+density             share of tokens on which a feature is active; dead: on none
+CE recovered        (CE_ablated - CE_spliced) / (CE_ablated - CE_original)
+KL recovered        (KL_ablated - KL_spliced) / KL_ablated,  KL from the original model's next-token distribution
+
+Two other conventions for variance explained are in use and give other numbers: the mean over tokens of each token's own
+ratio, which weighs tokens of small norm up, and 1 - Var(a - a^) / Var(a), which centres the residual and so hides a
+wrong bias.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div
+
+from featdiff.activations.stream import Activations
+from featdiff.crosscoder.model import Crosscoder
+
+NO_LABEL = -100
+"""Label of a position that is not scored."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Fit on held-out tokens."""
+
+    models: tuple[str, ...]
+    variance_explained: Float[Tensor, " models"]
+    """Ratio of sums, around the global mean."""
+    l0: float
+    """Active features per token."""
+    dead_share: float
+    """Share of features that fired on no token."""
+    density: Float[Tensor, " features"]
+    """Share of tokens on which each feature fired."""
+    mean: Float[Tensor, "models d_model"]
+    """Mean raw activation, by which `spliced_losses` ablates."""
+    tokens: int
+
+    def of(self, model: str) -> float:
+        """Variance explained in `model`."""
+        return float(self.variance_explained[self.models.index(model)])
+
+
+@dataclass(frozen=True)
+class SplicedLosses:
+    """Sums over scored positions, in nats: of the model as it is, with the reconstruction spliced in, and with the mean
+    instead."""
+
+    positions: int = 0
+    ce_original: float = 0.0
+    ce_spliced: float = 0.0
+    ce_ablated: float = 0.0
+    kl_spliced: float = 0.0
+    kl_ablated: float = 0.0
+
+    def __add__(self, other: "SplicedLosses") -> "SplicedLosses":
+        """Losses over the positions of both."""
+        return SplicedLosses(
+            self.positions + other.positions,
+            self.ce_original + other.ce_original,
+            self.ce_spliced + other.ce_spliced,
+            self.ce_ablated + other.ce_ablated,
+            self.kl_spliced + other.kl_spliced,
+            self.kl_ablated + other.kl_ablated,
+        )
+
+    @property
+    def ce_recovered(self) -> float:
+        """(CE_ablated - CE_spliced) / (CE_ablated - CE_original); nan where the ablation costs nothing."""
+        return _ratio(self.ce_ablated - self.ce_spliced, self.ce_ablated - self.ce_original)
+
+    @property
+    def kl_recovered(self) -> float:
+        """(KL_ablated - KL_spliced) / KL_ablated; nan where the ablation changes nothing."""
+        return _ratio(self.kl_ablated - self.kl_spliced, self.kl_ablated)
+
+
+@torch.no_grad()
+def measure(crosscoder: Crosscoder, batches: Iterable[Activations]) -> Quality:
+    """Quality over all of `batches`, in one pass, with float64 sums; they may hold more models than the crosscoder
+    reads."""
+    device = crosscoder.W_dec.device
+    shape = (len(crosscoder.models), crosscoder.d_model)
+    total = torch.zeros(shape, dtype=torch.float64, device=device)
+    squares, errors = total.new_zeros(shape[0]), total.new_zeros(shape[0])
+    fired = torch.zeros(crosscoder.features, dtype=torch.int64, device=device)
+    tokens = 0
+    for batch in batches:
+        values = batch.values[:, crosscoder.columns(batch.models)].to(device)
+        features = crosscoder.encode(values)
+        residual = (values - crosscoder.decode(features)).double()
+        total += values.double().sum(dim=0)
+        squares += values.double().square().sum(dim=(0, 2))
+        errors += residual.square().sum(dim=(0, 2))
+        fired += (features > 0).sum(dim=0)
+        tokens += len(values)
+    if not tokens:
+        raise ValueError("there are no held-out tokens to measure on; raise corpus.held_out_tokens")
+    variation = squares - tokens * (total / tokens).square().sum(dim=-1)
+    return Quality(
+        models=crosscoder.models,
+        variance_explained=(1 - errors / variation).float().cpu(),
+        l0=float(fired.sum() / tokens),
+        dead_share=float((fired == 0).double().mean()),
+        density=(fired.double() / tokens).float().cpu(),
+        mean=(total / tokens).float().cpu(),
+        tokens=tokens,
+    )
+
+
+@torch.no_grad()
+def spliced_losses(
+    logits_from_residual: Callable[[Tensor], Tensor],
+    residual: Float[Tensor, "batch positions d_model"],
+    reconstruction: Float[Tensor, "batch positions d_model"],
+    mean: Float[Tensor, " d_model"],
+    labels: Int[Tensor, "batch positions"],
+    keep: Bool[Tensor, "batch positions"],
+) -> SplicedLosses:
+    """Next-token losses of one model when its raw `residual` is replaced at the tap; add up the results of many
+    batches.
+
+    `logits_from_residual` runs the blocks above the tap: [batch positions d_model] -> [batch positions vocabulary].
+    Only positions in `keep` are replaced; those that training dropped (document starts, sinks) keep their own
+    activation, and count all the same. Ablation puts `mean` in their place: the mean over held-out tokens
+    (`Quality.mean`), or zeros for a zero ablation. `labels` are the tokens that follow, -100 where nothing is to be
+    predicted.
+    """
+    scored = labels != NO_LABEL
+    replaced = keep[:, :, None]
+    original = _log_probabilities(logits_from_residual, residual, scored)
+    spliced = _log_probabilities(logits_from_residual, torch.where(replaced, reconstruction, residual), scored)
+    ablated = _log_probabilities(logits_from_residual, torch.where(replaced, mean, residual), scored)
+    return SplicedLosses(
+        positions=int(scored.sum()),
+        ce_original=_cross_entropy(original, labels[scored]),
+        ce_spliced=_cross_entropy(spliced, labels[scored]),
+        ce_ablated=_cross_entropy(ablated, labels[scored]),
+        kl_spliced=_divergence(original, spliced),
+        kl_ablated=_divergence(original, ablated),
+    )
+
+
+def _log_probabilities(
+    logits_from_residual: Callable[[Tensor], Tensor],
+    residual: Float[Tensor, "batch positions d_model"],
+    scored: Bool[Tensor, "batch positions"],
+) -> Float[Tensor, "scored vocabulary"]:
+    return logits_from_residual(residual)[scored].float().log_softmax(dim=-1)
+
+
+def _cross_entropy(log_probabilities: Float[Tensor, "scored vocabulary"], labels: Int[Tensor, " scored"]) -> float:
+    return float(cross_entropy(log_probabilities, labels.long(), reduction="none").double().sum())
+
+
+def _divergence(original: Float[Tensor, "scored vocabulary"], other: Float[Tensor, "scored vocabulary"]) -> float:
+    """KL(original || other), summed over positions."""
+    return float(kl_div(other, original, reduction="none", log_target=True).double().sum())
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else float("nan")

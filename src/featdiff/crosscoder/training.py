@@ -1,0 +1,244 @@
+"""Training: one stream of activations feeds every crosscoder of a study, each with its slice of the models axis.
+
+1. Divide a batch by the stream's per-model scale, which every crosscoder takes over.
+2. For each crosscoder: gradients, clip at a global norm, one step of Adam.
+   beta rises linearly from 0 over the first `warmup` share of the steps; the learning rate falls linearly to 0 over the
+   last `decay`.
+3. Every `log_every` steps a line per crosscoder in metrics.jsonl; every `checkpoint_minutes` a checkpoint.
+4. At the end: the gauge of unit summed decoder norm, then crosscoder.safetensors and config.json; the checkpoints go.
+
+A killed run that is started again ends with the same bytes as an undisturbed one.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from featdiff.activations.stream import Activations
+from featdiff.crosscoder.checkpoint import Checkpoint, Checkpoints
+from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
+from featdiff.crosscoder.model import Crosscoder
+from featdiff.crosscoder.sparsity import BatchTopK, ReLU, Sparsity
+from featdiff.crosscoder.step import Gradients, Learner
+from featdiff.progress import Progress
+from featdiff.study import TrainingSettings
+
+METRICS = "metrics.jsonl"
+
+
+@runtime_checkable
+class StreamState(Protocol):
+    """Where a stream stands after a batch."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of the state by name, for a checkpoint."""
+        ...
+
+
+State = TypeVar("State", bound=StreamState)
+
+
+@runtime_checkable
+class Stream(Protocol[State]):
+    """Batches of raw activations of named models, which can go on from a state."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names along the models axis."""
+        ...
+
+    @property
+    def scale(self) -> Tensor:
+        """[models]; raw = scale * normalised."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Number of batches of the whole run."""
+        ...
+
+    def batches(self, state: State | None = None) -> Iterator[tuple[Activations, State]]:
+        """The batches after `state`, each with the state after it."""
+        ...
+
+
+def train(
+    crosscoders: dict[str, Crosscoder],
+    stream: Stream[State],
+    settings: TrainingSettings,
+    *,
+    folder: Path,
+    state_from: Callable[[dict[str, Tensor]], State],
+    device: str = "cpu",
+    checkpoint_steps: int | None = None,
+) -> None:
+    """Train every crosscoder in place on `stream`, and write each to `folder`/<name>/.
+
+    `state_from` makes the stream's state from what a checkpoint holds of it: `StreamState.from_tensors`. A checkpoint
+    in `folder`/checkpoints is resumed; one of other settings is refused. `checkpoint_steps` sets checkpoints by steps
+    instead of minutes. ValueError where a crosscoder reads a model that the stream lacks, where the stream is empty,
+    and where activations or a loss are not finite.
+    """
+    columns = {name: crosscoder.columns(stream.models) for name, crosscoder in crosscoders.items()}
+    learners = {name: _learner(crosscoder.to(device), settings) for name, crosscoder in crosscoders.items()}
+    for name, crosscoder in crosscoders.items():
+        crosscoder.scale.copy_(stream.scale[columns[name]])
+    checkpoints = Checkpoints(folder / "checkpoints", _fingerprint(crosscoders, stream, settings))
+    start, state = _start(checkpoints, learners, state_from, device)
+    for name in learners:
+        _truncate(folder / name / METRICS, start.step)
+
+    scale, step, written = stream.scale.to(device)[:, None], start.step, time.monotonic()
+    with float32_products(start.fast_products), Progress("training", stream.steps, "step", start.step) as progress:
+        for batch, after in stream.batches(state):
+            normalised = batch.values.to(device) / scale
+            for name, learner in learners.items():
+                line = _step(name, learner, normalised[:, columns[name]], step, stream.steps, settings)
+                if line is not None:
+                    _append(folder / name / METRICS, line)
+            step += 1
+            if _due(step, written, settings.checkpoint_minutes, checkpoint_steps):
+                checkpoints.write(Checkpoint(step, start.fast_products, _tensors(learners, after)))
+                written = time.monotonic()
+            progress.advance()
+    if not step:
+        raise ValueError("the stream holds no batch of activations; raise corpus.tokens or lower training.batch_size")
+    _finish(crosscoders, folder)
+    checkpoints.remove()
+
+
+def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
+    """Adam's learning rate at `step` of `steps`, from 0: constant, then linear to 0 over the last `decay` share."""
+    decaying = settings.decay * steps
+    return settings.lr * min(1.0, max(0.0, steps - step) / decaying) if decaying else settings.lr
+
+
+def sparsity_ramp(sparsity: Sparsity, step: int, steps: int) -> float:
+    """Share of L1's weight at `step` of `steps`, from 0: linear from 0 over the first `warmup` share."""
+    match sparsity:
+        case ReLU(warmup=warmup):
+            return min(1.0, step / (warmup * steps)) if warmup else 1.0
+        case BatchTopK():
+            return 1.0
+
+
+def _step(
+    name: str,
+    learner: Learner,
+    normalised: Float[Tensor, "tokens models d_model"],
+    step: int,
+    steps: int,
+    settings: TrainingSettings,
+) -> dict[str, float] | None:
+    """One step of one crosscoder; its line for the metrics where one is due."""
+    lr, ramp = learning_rate(settings, step, steps), sparsity_ramp(learner.crosscoder.sparsity, step, steps)
+    found = learner.gradients(normalised, ramp)
+    if not math.isfinite(float(found.reconstruction)):
+        raise ValueError(_not_finite(name, learner.crosscoder, normalised, step))
+    learner.apply(found, len(normalised), lr)
+    if step and step + 1 != steps and (step + 1) % settings.log_every:
+        return None
+    return {"step": step + 1, **_measured(learner, normalised, found, settings), "sparsity_ramp": ramp, "lr": lr}
+
+
+def _measured(
+    learner: Learner, normalised: Float[Tensor, "tokens models d_model"], found: Gradients, settings: TrainingSettings
+) -> dict[str, float]:
+    """Figures of one batch; `dead_share` counts features that were silent for the last `log_every` batches."""
+    variation = (normalised - normalised.mean(dim=0)).square().sum() / len(normalised)
+    silent = learner.silent_tokens >= settings.log_every * settings.batch_size
+    return {
+        "reconstruction": float(found.reconstruction),
+        "sparsity": float(found.sparsity),
+        "l0": found.codes.active() / len(normalised),
+        "dead_share": float(silent.double().mean()),
+        "variance_explained": float(1 - found.reconstruction / variation),
+    }
+
+
+def _not_finite(
+    name: str, crosscoder: Crosscoder, normalised: Float[Tensor, "tokens models d_model"], step: int
+) -> str:
+    finite = normalised.isfinite().all(dim=(0, 2)).tolist()
+    if broken := [model for model, whole in zip(crosscoder.models, finite, strict=True) if not whole]:
+        return (
+            f"activations of {', '.join(broken)} hold NaN or infinity at step {step}; "
+            f"check those models' weights, or load them with lineup.dtype = 'float32' (float16 overflows)"
+        )
+    return f"the loss of crosscoder {name!r} is not finite at step {step}; lower training.lr or training.clip"
+
+
+def _learner(crosscoder: Crosscoder, settings: TrainingSettings) -> Learner:
+    return Learner(crosscoder, lr=settings.lr, betas=(settings.beta1, settings.beta2), clip=settings.clip)
+
+
+def _fingerprint(
+    crosscoders: dict[str, Crosscoder], stream: Stream[State], settings: TrainingSettings
+) -> dict[str, object]:
+    """What the outcome depends on, as far as it is known here."""
+    return {
+        "crosscoders": {name: crosscoder.description() for name, crosscoder in crosscoders.items()},
+        "scale": stream.scale.tolist(),
+        "steps": stream.steps,
+        "training": settings.model_dump(mode="json", exclude={"checkpoint_minutes", "log_every"}),
+    }
+
+
+def _start(
+    checkpoints: Checkpoints,
+    learners: dict[str, Learner],
+    state_from: Callable[[dict[str, Tensor]], State],
+    device: str,
+) -> tuple[Checkpoint, State | None]:
+    """The checkpoint from which to go on, taken over by the learners; an empty one and no state in a new run."""
+    found = checkpoints.newest()
+    if found is None:
+        return Checkpoint(0, device == "cpu" and fast_products_are_exact(), {}), None
+    for name, learner in learners.items():
+        learner.restore(_within(found.tensors, f"crosscoder.{name}."))
+    return found, state_from(_within(found.tensors, "stream."))
+
+
+def _finish(crosscoders: dict[str, Crosscoder], folder: Path) -> None:
+    for name, crosscoder in crosscoders.items():
+        crosscoder.zero_grad(set_to_none=True)
+        crosscoder.canonicalise().save(folder / name)
+
+
+def _due(step: int, written: float, minutes: float, steps: int | None) -> bool:
+    if steps is not None:
+        return step % steps == 0
+    return time.monotonic() - written >= 60 * minutes
+
+
+def _tensors(learners: dict[str, Learner], state: StreamState) -> dict[str, Tensor]:
+    tensors = {f"stream.{key}": tensor for key, tensor in state.tensors().items()}
+    for name, learner in learners.items():
+        tensors |= {f"crosscoder.{name}.{key}": tensor for key, tensor in learner.tensors().items()}
+    return tensors
+
+
+def _within(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+
+def _truncate(path: Path, step: int) -> None:
+    """Keep the lines up to `step`, and make the folder; a killed run may have written further than its checkpoint."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() and step else []
+    # The last line of a killed run may be cut short; it comes after the checkpoint, so nothing is lost with it.
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    part = path.with_name(f"{path.name}.part")
+    part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    part.replace(path)
+
+
+def _append(path: Path, line: dict[str, float]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")

@@ -1,0 +1,207 @@
+"""What a study asks for: its models by name, its crosscoders, and its stages in order with what each is made from.
+
+Nothing here imports torch, so that `featdiff show` answers at once.
+"""
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+
+from featdiff.runs import Json, Run, Stage, content_fingerprint
+from featdiff.study import BASE, BatchTopKSettings, LineupSettings, ReLUSettings, Settings, Study
+from featdiff.study_file import DEMO_PREFIX
+
+MADE_BY = {"sft": "sft", "rl": "grpo"}  # tuned model -> the paradigm of `posttrain` that makes it
+JOINT = "joint"
+NOT_SHARED = {"sft", "grpo", "prompts", "teacher", "teacher_model", "teacher_max_tokens"}  # by the two paradigms
+
+
+@dataclass(frozen=True)
+class CrosscoderPlan:
+    """One crosscoder of the study, with every choice made."""
+
+    models: tuple[str, ...]
+    features: int
+    sparsity: ReLUSettings | BatchTopKSettings
+    seed: int
+
+
+class Plan:
+    """A study laid out over a run folder."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.run = Run(Path(study.runs) / study.name)
+        self.tuned = tuple(study.lineup.tuned) or (tuple(MADE_BY) if study.posttrain else ())
+        if not self.tuned:
+            raise ValueError("the study names no tuned model; give lineup.tuned (name = path), or posttrain")
+        if study.lineup.tuned and study.posttrain:
+            raise ValueError("the study gives both lineup.tuned and posttrain; keep the one that makes the models")
+        self.models = (BASE, *self.tuned)
+        self.checkpoints = {name: self._checkpoint_names(name) for name in self.tuned}
+        self.paths = self._paths()
+        self.crosscoders = self._crosscoders()
+        self._check_names()
+
+    def located(self, path: str) -> str:
+        """A path of the study; what begins with `demo:` lies in the inputs that the run was given."""
+        if path.startswith(DEMO_PREFIX):
+            return str(self.run.path("inputs", path.removeprefix(DEMO_PREFIX)))
+        return path
+
+    @property
+    def uses_demo(self) -> bool:
+        """Whether any path of the study lies in the inputs that ship with featdiff."""
+        return f'"{DEMO_PREFIX}' in self.study.model_dump_json()
+
+    @property
+    def joint(self) -> str:
+        """Name of the crosscoder over all models, which supplies the features (Sec. 6)."""
+        return self.study.selection.lineup or self._lineup_of(self.models) or next(iter(self.crosscoders))
+
+    def pair(self, tuned: str) -> str | None:
+        """Name of the crosscoder of the base and one tuned model, if the study has one."""
+        return self._lineup_of((BASE, tuned))
+
+    def dynamics(self, tuned: str) -> str | None:
+        """Name of the crosscoder of the base and the checkpoints of one tuned model, if the study has one."""
+        return self._lineup_of((BASE, *self.checkpoints[tuned])) if self.checkpoints[tuned] else None
+
+    def stages(self) -> list[Stage]:
+        """The stages in order, each with the settings that it reads and the fingerprints of what it builds on."""
+        return _stages(self)
+
+    def stage(self, name: str) -> Stage:
+        """One stage by name."""
+        for stage in self.stages():
+            if stage.name == name:
+                return stage
+        raise ValueError(f"this study has no stage {name}; it has {', '.join(stage.name for stage in self.stages())}")
+
+    def _lineup_of(self, models: tuple[str, ...]) -> str | None:
+        return next((name for name, plan in self.crosscoders.items() if plan.models == models), None)
+
+    def _checkpoint_names(self, tuned: str) -> tuple[str, ...]:
+        if self.study.posttrain:
+            count = self.study.posttrain.checkpoints
+        else:
+            count = len(self.study.lineup.checkpoints.get(tuned, ()))
+        return tuple(f"{tuned}-{number}" for number in range(1, count + 1))
+
+    def _paths(self) -> dict[str, str]:
+        lineup: LineupSettings = self.study.lineup
+        paths = {BASE: self.located(lineup.base)}
+        for tuned in self.tuned:
+            if self.study.posttrain:
+                folder = self.run.path("posttrain", MADE_BY[tuned])
+                numbers = range(1, self.study.posttrain.checkpoints + 1)
+                made = [str(folder / f"checkpoint-{number}") for number in numbers]
+                paths |= {tuned: made[-1]} | dict(zip(self.checkpoints[tuned], made, strict=True))
+            else:
+                given = [self.located(path) for path in lineup.checkpoints.get(tuned, ())]
+                paths[tuned] = self.located(lineup.tuned[tuned])
+                paths |= dict(zip(self.checkpoints[tuned], given, strict=True))
+        return paths
+
+    def _crosscoders(self) -> dict[str, CrosscoderPlan]:
+        settings = self.study.crosscoder
+        if settings.lineups:
+            return {
+                name: CrosscoderPlan(
+                    models=lineup.models,
+                    features=lineup.features or settings.features,
+                    sparsity=lineup.sparsity or settings.sparsity,
+                    seed=self.study.seed if lineup.seed is None else lineup.seed,
+                )
+                for name, lineup in settings.lineups.items()
+            }
+        wanted = {JOINT: self.models}
+        if len(self.tuned) > 1:
+            wanted |= {f"{BASE}-{tuned}": (BASE, tuned) for tuned in self.tuned}
+        wanted |= {f"dynamics-{tuned}": (BASE, *names) for tuned, names in self.checkpoints.items() if names}
+        return {n: CrosscoderPlan(m, settings.features, settings.sparsity, self.study.seed) for n, m in wanted.items()}
+
+    def _check_names(self) -> None:
+        for name, plan in self.crosscoders.items():
+            if unknown := [model for model in plan.models if model not in self.paths]:
+                raise ValueError(
+                    f"crosscoder.lineups.{name} names {', '.join(unknown)}, which the study does not have; "
+                    f"it has {', '.join(self.paths)}"
+                )
+            if plan.models[0] != BASE or len(set(plan.models)) != len(plan.models):
+                raise ValueError(f"crosscoder.lineups.{name}.models must begin with {BASE} and name each model once")
+        if self.joint not in self.crosscoders:
+            raise ValueError(f"selection.lineup is {self.joint}; give one of {', '.join(self.crosscoders)}")
+        selecting = {task.role for task in self.study.evaluation.tasks} - {"unseen"}
+        if selecting and self.study.selection.model not in self.crosscoders[self.joint].models:
+            raise ValueError(
+                f"selection.model is {self.study.selection.model}, but the crosscoder {self.joint} aligns "
+                f"{', '.join(self.crosscoders[self.joint].models)}; set selection.model to one of these"
+            )
+
+
+def _stages(plan: Plan) -> list[Stage]:
+    study, made = plan.study, dict[str, Stage]()
+
+    def add(name: str, folder: str, after: tuple[str, ...], **made_from: Json) -> None:
+        built_on: dict[str, Json] = {f"stage {n}": made[n].fingerprint for n in after if n in made}
+        made[name] = Stage(name, folder, built_on | {"seed": study.seed} | made_from)
+
+    precision = dump(study.lineup, without={"base", "tuned", "checkpoints", "layer", "device"})
+    outside_models: dict[str, Json] = {"base": outside(study.lineup.base)}
+    outside_models |= {f"model {name}": outside(path) for name, path in study.lineup.tuned.items()}
+    checkpoints = {name: [outside(path) for path in paths] for name, paths in study.lineup.checkpoints.items()}
+    alive = dump(study.attribution, without={"tails"})
+    trained = ("inputs", "sft", "grpo")
+    tasks: dict[str, Json] = {"tasks": dump(study.evaluation, without={"task_folder", "batch_size"})}
+    tasks["task_folder"] = study.evaluation.task_folder and outside(study.evaluation.task_folder)
+
+    if plan.uses_demo:
+        add("inputs", "inputs", ())
+    if study.posttrain:
+        common = dump(study.posttrain, without=NOT_SHARED)
+        shared: dict[str, Json] = {"prompts": outside(study.posttrain.prompts), "posttrain": common}
+        teacher = study.posttrain.teacher or study.posttrain.teacher_model or ""
+        shared |= {"base": outside_models["base"], "lineup": precision}
+        alone: dict[str, Json] = {"teacher": outside(teacher), "sft": dump(study.posttrain.sft)}
+        alone["teacher_max_tokens"] = study.posttrain.teacher_model and study.posttrain.teacher_max_tokens
+        add("sft", "posttrain/sft", ("inputs",), **alone, **shared)
+        add("grpo", "posttrain/grpo", ("inputs",), grpo=dump(study.posttrain.grpo), **shared)
+    if study.evaluation.tasks:
+        tasks["confidence"] = study.intervention.confidence
+        add("evaluate", "evaluation", trained, lineup=precision, **tasks, **outside_models)
+    add(
+        "train",
+        "crosscoders",
+        trained,
+        lineup=precision,
+        layer=study.lineup.layer,
+        checkpoints=checkpoints,
+        corpus=dump(study.corpus, without={"sources"}),
+        sources=[[outside(source.path), dump(source, without={"path"})] for source in study.corpus.sources],
+        activations=dump(study.activations),
+        crosscoder={n: [list(p.models), p.features, dump(p.sparsity), p.seed] for n, p in plan.crosscoders.items()},
+        init_norm=study.crosscoder.decoder_init_norm,
+        training=dump(study.training, without={"checkpoint_minutes", "log_every"}),
+        **outside_models,
+    )
+    add("attribute", "attribution", ("train",), attribution=dump(study.attribution))
+    if any(plan.dynamics(tuned) for tuned in plan.tuned):
+        add("dynamics", "dynamics", ("train",), attribution=alive, dynamics=dump(study.dynamics))
+    if study.evaluation.tasks:
+        add("quality", "quality", ("evaluate", "train"))
+        rules: dict[str, Json] = {"selection": dump(study.selection), "attribution": alive}
+        add("select", "selection", ("evaluate", "train"), **rules)
+        add("intervene", "interventions", ("select",), intervention=dump(study.intervention, without={"batch_size"}))
+    add("report", "figures", tuple(made))
+    return list(made.values())
+
+
+def dump(settings: Settings, without: AbstractSet[str] = frozenset()) -> Json:
+    """Settings as JSON, for a fingerprint."""
+    return settings.model_dump(mode="json", exclude=set(without))
+
+
+def outside(path: str) -> Json:
+    """What a path outside the run holds now; of what is not on this disk (a hub id, a missing file) just its name."""
+    return content_fingerprint(Path(path)) if Path(path).exists() else path

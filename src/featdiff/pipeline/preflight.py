@@ -1,0 +1,57 @@
+"""Checks that cost nothing, made before the first byte is written."""
+
+from pathlib import Path
+
+from featdiff.pipeline.plan import Plan
+from featdiff.study_file import DEMO_PREFIX, is_hub_id
+
+
+def check_inputs(plan: Plan) -> None:
+    """ValueError, in one line, for a path of the study that does not exist."""
+    study = plan.study
+    _demand_model("lineup.base", study.lineup.base)
+    for name, path in study.lineup.tuned.items():
+        _demand_model(f"lineup.tuned.{name}", path)
+    for name, paths in study.lineup.checkpoints.items():
+        for number, path in enumerate(paths):
+            _demand_model(f"lineup.checkpoints.{name}.{number}", path)
+    for number, source in enumerate(study.corpus.sources):
+        if source.kind != "hub":
+            _demand(f"corpus.sources.{number}.path", source.path, hub=True)
+    if study.evaluation.task_folder:
+        _demand("evaluation.task_folder", study.evaluation.task_folder, hub=False)
+    if study.posttrain:
+        _demand("posttrain.prompts", study.posttrain.prompts, hub=False)
+        if study.posttrain.teacher:
+            _demand("posttrain.teacher", study.posttrain.teacher, hub=False)
+        if study.posttrain.teacher_model:
+            _demand_model("posttrain.teacher_model", study.posttrain.teacher_model)
+    _check_device(study.lineup.device)
+
+
+def _demand(setting: str, path: str, hub: bool) -> None:
+    if path.startswith(DEMO_PREFIX) or (hub and is_hub_id(path)) or Path(path).exists():
+        return
+    or_hub = " or a hub id owner/name" if hub else ""
+    raise ValueError(f"{setting}: nothing at {path}; give a path that exists{or_hub}")
+
+
+def _demand_model(setting: str, path: str) -> None:
+    _demand(setting, path, hub=True)
+    place = Path(path)
+    if place.is_dir() and not (place / "config.json").is_file():
+        raise ValueError(f"{setting}: {path} holds no config.json; give a model folder in Hugging Face form")
+    if place.is_file():
+        raise ValueError(f"{setting}: {path} is a file; give a model folder in Hugging Face form")
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"lineup.device = {device} cannot be used here ({reason}); give cpu or another") from None

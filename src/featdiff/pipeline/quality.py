@@ -1,0 +1,72 @@
+"""`quality`: how well the crosscoders explain the models on the evaluation prompts, where causal claims are made."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from featdiff.activations.models import Lineup
+from featdiff.activations.stream import Activations, Calibration
+from featdiff.causal.batches import padded
+from featdiff.causal.records import Requests
+from featdiff.crosscoder import Crosscoder
+from featdiff.crosscoder.quality import NO_LABEL, measure
+from featdiff.pipeline.evaluate import choice_tasks, requests_of
+from featdiff.pipeline.plan import Plan
+from featdiff.pipeline.select import load_lineup
+from featdiff.pipeline.splice import Harvested, Part, harvest, recovered
+from featdiff.runs import read_json, write_json
+
+
+def quality(plan: Plan, folder: Path) -> None:
+    """Write `<crosscoder>.json` for every crosscoder that aligns tuned models with the base (not the checkpoints)."""
+    names = [name for name, one in plan.crosscoders.items() if set(one.models) <= set(plan.models)]
+    place = plan.run.path("crosscoders")
+    crosscoders = {name: Crosscoder.load(place / name).to(plan.study.lineup.device) for name in names}
+    models = tuple(model for model in plan.models if any(model in one.models for one in crosscoders.values()))
+    lineup = load_lineup(plan, models)
+    calibration = _calibration(plan, lineup)
+    parts = [part for task in choice_tasks(plan) for part in _parts(plan, requests_of(plan, task.name, lineup))]
+    harvested = harvest(plan, lineup, calibration, parts)
+    for name, crosscoder in crosscoders.items():
+        mean = load_file(place / name / "quality.safetensors")["mean"]
+        found = measure(crosscoder, (_activations(lineup, one) for one in harvested))
+        write_json(
+            folder / f"{name}.json",
+            {
+                "variance_explained": dict(zip(found.models, found.variance_explained.tolist(), strict=True)),
+                "l0": found.l0,
+                "dead_share": found.dead_share,
+                "tokens": found.tokens,
+                **recovered(plan, lineup, crosscoder, mean, harvested),
+            },
+        )
+
+
+def _calibration(plan: Plan, lineup: Lineup) -> Calibration:
+    record = read_json(plan.run.path("crosscoders", "stream.json"))
+    numbers = [torch.tensor([record[key][name] for name in lineup.names]) for key in ("largest_norm", "scale")]
+    return Calibration(lineup.names, *numbers)
+
+
+def _parts(plan: Plan, requests: Requests) -> list[Part]:
+    """Every item once, its prompt with the right answer, in padded batches; the first position is left alone."""
+    right = requests.choice_of == requests.target[requests.sample_of]
+    rows = [requests.context_ids[i] + requests.continuation_ids[i] for i in right.nonzero().flatten().tolist()]
+    rows.sort(key=len)
+    size = plan.study.intervention.batch_size
+    return [_padded_part(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def _padded_part(rows: list[list[int]]) -> Part:
+    input_ids, attention_mask = padded(rows)
+    labels = torch.full_like(input_ids, NO_LABEL)
+    labels[:, :-1] = input_ids[:, 1:].masked_fill(attention_mask[:, 1:] == 0, NO_LABEL)
+    replaceable = attention_mask.bool()
+    replaceable[:, 0] = False
+    return Part(input_ids, attention_mask, None, labels, replaceable)
+
+
+def _activations(lineup: Lineup, harvested: Harvested) -> Activations:
+    keep = harvested.keep
+    return Activations(lineup.names, harvested.residuals[keep], harvested.part.input_ids[keep])

@@ -1,0 +1,101 @@
+"""The prompts that both paradigms see, each with its gold answer (Sec. 4, A.2)."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow
+from pyarrow import parquet
+
+from featdiff.study import PosttrainSettings
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question and its gold answer."""
+
+    id: str
+    prompt: str
+    answer: str
+
+
+def load_prompts(settings: PosttrainSettings) -> list[Prompt]:
+    """The prompts of `posttrain.prompts`, in the order of the file; `id` is the column of that name, or the row number.
+
+    ValueError when file or column is missing, a prompt or an answer is no text, an id occurs twice, or no row is there.
+    """
+    rows = read_rows(settings.prompts, setting="posttrain.prompts")[: settings.limit]
+    if not rows:
+        raise ValueError(f"posttrain.prompts: {settings.prompts} holds no rows; give at least one prompt")
+    prompts = [
+        Prompt(
+            id=text_of(row, "id", settings.prompts, number) if "id" in row else str(number),
+            prompt=text_of(row, settings.prompt_field, settings.prompts, number),
+            answer=text_of(row, settings.answer_field, settings.prompts, number),
+        )
+        for number, row in enumerate(rows)
+    ]
+    _refuse_repeated_ids(prompts, settings.prompts)
+    return prompts
+
+
+def read_rows(path: str, *, setting: str) -> list[Row]:
+    """Rows of a .jsonl or .parquet file; `setting` is named when they cannot be read."""
+    if not Path(path).is_file():
+        raise ValueError(f"{setting}: no file {path}; give a .jsonl or .parquet file")
+    match Path(path).suffix:
+        case ".jsonl" | ".json":
+            return _read_jsonl(path, setting)
+        case ".parquet":
+            return _read_parquet(path, setting)
+        case ending:
+            raise ValueError(f"{setting}: {path} ends in {ending or 'nothing'}; .jsonl and .parquet can be read")
+
+
+def text_of(row: Row, column: str, path: str, number: int) -> str:
+    """A column of a row as text; numbers are written out. ValueError when it is absent, empty or anything else."""
+    if column not in row:
+        raise ValueError(f"{path}: row {number} has no column {column!r}; it has {', '.join(sorted(row))}")
+    match row[column]:
+        case str(text) if text.strip():
+            return text
+        case bool() | int() | float() as value:
+            return str(value)
+        case value:
+            found = "is empty" if value is None or isinstance(value, str) else f"holds a {type(value).__name__}"
+            raise ValueError(f"{path}: column {column!r} of row {number} {found}; text is wanted")
+
+
+def _read_jsonl(path: str, setting: str) -> list[Row]:
+    rows: list[Row] = []
+    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{setting}: line {number} of {path} is no JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{setting}: line {number} of {path} is no JSON object; one object a line is wanted")
+        rows.append(row)
+    return rows
+
+
+def _read_parquet(path: str, setting: str) -> list[Row]:
+    try:
+        return parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{setting}: {path} cannot be read as parquet ({reason})") from None
+
+
+def _refuse_repeated_ids(prompts: list[Prompt], path: str) -> None:
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise ValueError(
+                f"{path}: the id {prompt.id!r} occurs twice; ids must be distinct, or leave the column out"
+            )
+        seen.add(prompt.id)

@@ -1,0 +1,92 @@
+"""Outcome rewards: 1 where a completion ends in the gold answer, 0 elsewhere (Sec. 4: answer match)."""
+
+import importlib
+import math
+import os
+import re
+import sys
+from collections.abc import Callable
+
+from math_verify import parse, verify
+
+Reward = Callable[[str, str], float]
+
+MARKER = re.compile(r"answer:", re.IGNORECASE)
+
+
+def reward_function(name: str) -> Reward:
+    """The reward of that name: exact_match, math_verify, contains, or your own `module:function`.
+
+    Your own function takes the completion and the gold answer and returns a number; its module is looked for on
+    the import path and in the current folder. ValueError when it cannot be had.
+    """
+    match name:
+        case "exact_match":
+            return exact_match
+        case "math_verify":
+            return mathematically_equal
+        case "contains":
+            return contains
+        case _:
+            return _imported(name)
+
+
+def exact_match(completion: str, answer: str) -> float:
+    """Whether the final answer is the gold answer, but for blanks around it and one full stop."""
+    return float(final_answer(completion) == _plain(answer))
+
+
+def final_answer(completion: str) -> str:
+    """First line after the last "answer:" (in any case); without this marker, the first line of all.
+
+    >>> final_answer("3 + 4 is 7. Answer: 7.")
+    '7'
+    """
+    return _plain(MARKER.split(completion)[-1])
+
+
+def mathematically_equal(completion: str, answer: str) -> float:
+    """Whether math-verify finds an expression equal to the gold answer (plain, in $...$ or in \\boxed{...})."""
+    gold = answer if "\\boxed" in answer or "$" in answer else f"${answer}$"
+    return float(verify(parse(gold), parse(completion)))
+
+
+def contains(completion: str, answer: str) -> float:
+    """Whether the gold answer occurs in the completion."""
+    return float(answer in completion)
+
+
+def _plain(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[0].strip().removesuffix(".").rstrip() if lines else ""
+
+
+def _imported(name: str) -> Reward:
+    module_name, _, function_name = name.partition(":")
+    if not function_name:
+        raise ValueError(
+            f"posttrain.reward: {name!r} is unknown; use exact_match, math_verify, contains or module:function"
+        )
+    try:
+        function = getattr(_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"posttrain.reward: {name} cannot be imported ({error}); is its folder on PYTHONPATH?"
+        ) from None
+    if not callable(function):
+        raise ValueError(f"posttrain.reward: {name} is no function but a {type(function).__name__}")
+
+    def reward(completion: str, answer: str) -> float:
+        value = function(completion, answer)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"posttrain.reward: {name} returned {value!r}; a finite number is wanted")
+        return float(value)
+
+    return reward
+
+
+def _module(name: str) -> object:
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+    return importlib.import_module(name)

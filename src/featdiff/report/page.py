@@ -1,0 +1,88 @@
+"""`report.html`: one file that opens offline, on a phone, in light and dark, with every figure and its numbers."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from featdiff.report import words
+from featdiff.report.data import UNSEEN, ReportData
+from featdiff.report.figures.style import Drawing, theme_css
+from featdiff.report.findings import caveats, groups, headline
+from featdiff.report.pictures import Picture, pictures
+
+
+def write_report(data: ReportData, folder: Path) -> Path:
+    """Write `report.html` and `figures/<name>.svg` with `<name>.json` into `folder`; the path of the page.
+
+    The same data give the same bytes.
+    """
+    found = pictures(data)
+    drawings = {picture.name: picture.draw() for picture in found}
+    figures = folder / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    for picture in found:
+        (figures / f"{picture.name}.svg").write_text(drawings[picture.name].standalone(), encoding="utf-8")
+        (figures / f"{picture.name}.json").write_text(_json(picture.numbers) + "\n", encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(_page(data, found, drawings), encoding="utf-8")
+    return page
+
+
+def _page(data: ReportData, found: list[Picture], drawings: Mapping[str, Drawing]) -> str:
+    sections: defaultdict[str, list[Picture]] = defaultdict(list)
+    for picture in found:
+        sections[picture.section].append(picture)
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            data=data,
+            sections=sections,
+            headline=headline(data),
+            caveats=caveats(data),
+            groups=groups(data.effects),
+            unseen_role=UNSEEN,
+            # Safe: matplotlib and Drawing escape every label.
+            svg=lambda picture: Markup(drawings[picture.name].inline()),
+            numbers=_embedded,
+            theme=Markup(theme_css()),
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("featdiff.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": words.percent,
+        "edited": words.edited,
+        "points": words.points,
+        "percent_interval": words.percent_interval,
+        "points_interval": words.points_interval,
+        "probability": words.probability,
+        "count": words.count,
+        "listing": words.listing,
+        "plural": words.plural,
+    }
+    return environment
+
+
+def _embedded(picture: Picture) -> Markup:
+    """The numbers as JSON that no text in them can break out of: the characters of markup are written as escapes."""
+    text = _json(picture.numbers)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _json(numbers: Mapping[str, object]) -> str:
+    return json.dumps(numbers, ensure_ascii=False, allow_nan=False)

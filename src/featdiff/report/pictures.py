@@ -1,0 +1,186 @@
+"""Every figure of a report: what is drawn, the finding in words, and the numbers behind it."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from matplotlib.figure import Figure
+
+from featdiff.report.data import DynamicsPanel, EffectRow, ReportData, SelectionPanel, SpecificityPanel, Unknown
+from featdiff.report.figures import (
+    accuracy_bars,
+    effect_plot,
+    quality_dots,
+    rank_shifts,
+    share_heatmap,
+    specificity_histogram,
+)
+from featdiff.report.figures.style import BLUE, Drawing, colour_of, draw
+from featdiff.report.findings import groups
+from featdiff.report.words import count, edited, listing, percent, plural, points
+
+Numbers = Mapping[str, object]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One figure. `name` is that of its files, `section` its place on the page, `finding` its text alternative."""
+
+    name: str
+    section: str
+    figure: Figure
+    title: str
+    finding: str
+    numbers: Numbers
+
+    def draw(self) -> Drawing:
+        """The figure as SVG."""
+        return draw(self.figure, self.name, self.title, self.finding)
+
+
+def pictures(data: ReportData) -> list[Picture]:
+    """All figures for which the study has data, in the order of the page, under distinct names."""
+    found: list[Picture] = []
+    for picture in _all(data):
+        names = {other.name for other in found}
+        assert picture.name not in names, f"two figures are called {picture.name}"
+        found.append(picture)
+    return found
+
+
+def _all(data: ReportData) -> Iterator[Picture]:
+    models = [model.name for model in data.models]
+    if data.accuracy:
+        yield _accuracy(data, models)
+    if data.quality:
+        yield _quality(data)
+    for position, panel in enumerate(data.specificity):
+        largest = max(max(other.counts) for other in data.specificity if other.score == panel.score)
+        yield _specificity(panel, position, models, largest)
+    for position, panel in enumerate(data.dynamics):
+        yield _overlap(panel, position, models)
+        yield _shifts(panel, position)
+    if data.selection and data.selection.tasks:
+        yield _tasks(data.selection)
+    for position, ((model, edit, _), effects) in enumerate(groups(data.effects).items()):
+        yield _effects(position, model, edit, effects)
+
+
+def _accuracy(data: ReportData, models: Sequence[str]) -> Picture:
+    best = [
+        f"{task}: {_per_model({model: cell.value for model, cell in cells.items()})}"
+        for task, cells in data.accuracy.items()
+    ]
+    numbers = {task: {model: asdict(cell) for model, cell in cells.items()} for task, cells in data.accuracy.items()}
+    finding = f"Accuracy in % with {100 * data.confidence:g} % intervals. {'; '.join(best)}."
+    return Picture(
+        "accuracy", "accuracy", accuracy_bars(data.accuracy, models), "Accuracy by task and model", finding, numbers
+    )
+
+
+def _quality(data: ReportData) -> Picture:
+    rows = [
+        f"{row.lineup} on {row.measured_on} ({count(row.tokens)} tokens): {_per_model(row.variance_explained)}"
+        for row in data.quality
+    ]
+    numbers = {"rows": [asdict(row) for row in data.quality]}
+    return Picture(
+        "quality",
+        "quality",
+        quality_dots(data.quality),
+        "Fit of the crosscoders",
+        f"Variance explained in %: {'; '.join(rows)}.",
+        numbers,
+    )
+
+
+def _specificity(panel: SpecificityPanel, position: int, models: Sequence[str], largest: int) -> Picture:
+    tails = listing([f"{plural(number, 'feature')} above {cut}" for cut, number in panel.tails.items()])
+    return Picture(
+        name=_name(panel.score, position, panel.lineup, panel.model),
+        section=panel.score,
+        figure=specificity_histogram(panel, colour_of(panel.model, models), largest),
+        title=f"{panel.score} of {panel.model} in the crosscoder {panel.lineup}",
+        finding=(
+            f"{panel.score} of {panel.model}, crosscoder of {listing(panel.aligned)}: {tails}, "
+            f"of {count(panel.alive)} alive ({count(panel.features)} in all)."
+        ),
+        numbers=asdict(panel),
+    )
+
+
+def _overlap(panel: DynamicsPanel, position: int, models: Sequence[str]) -> Picture:
+    adjacent = [panel.overlap[i][i + 1] for i in range(len(panel.checkpoints) - 1)]
+    k = len(panel.rank_shift[0])
+    colour = colour_of(panel.paradigm, models) if panel.paradigm in models else BLUE
+    short = [name.rpartition("-")[2] for name in panel.checkpoints]
+    floor = "" if panel.noise_floor is None else f", the same checkpoint measured twice {percent(panel.noise_floor)} %"
+    return Picture(
+        name=_name("overlap", position, panel.paradigm),
+        section="overlap",
+        figure=share_heatmap(panel.overlap, short, colour, f"{panel.paradigm}: overlap of the top {k}", "checkpoint"),
+        title=f"Overlap of the {k} most specific features between checkpoints of {panel.paradigm}",
+        finding=(
+            f"{panel.paradigm}: adjacent checkpoints share {listing([percent(share) for share in adjacent])} % "
+            f"of the top {k}; random sets would share {percent(panel.chance)} %{floor}. Alignment: {panel.alignment}."
+        ),
+        numbers=asdict(panel),
+    )
+
+
+def _shifts(panel: DynamicsPanel, position: int) -> Picture:
+    k = len(panel.rank_shift[0])
+    left = [sum(shift is None for shift in row) for row in panel.rank_shift]
+    stayed = sorted(abs(shift) for row in panel.rank_shift for shift in row if shift is not None)
+    moved = f"; those that stay move by {stayed[len(stayed) // 2]:g} places in the median" if stayed else ""
+    return Picture(
+        name=_name("rank-shift", position, panel.paradigm),
+        section="rank_shift",
+        figure=rank_shifts(panel),
+        title=f"Rank shifts of the top {k} between checkpoints of {panel.paradigm}",
+        finding=(
+            f"{panel.paradigm}: {listing([str(number) for number in left])} of {k} leave the top {k} "
+            f"from one checkpoint to the next{moved}."
+        ),
+        numbers={"checkpoints": list(panel.checkpoints), "rank_shift": [list(row) for row in panel.rank_shift]},
+    )
+
+
+def _tasks(selection: SelectionPanel) -> Picture:
+    counts = listing([f"{count(number)} in {task}" for task, number in selection.per_task.items()])
+    return Picture(
+        name="selection-overlap",
+        section="selection",
+        figure=share_heatmap(selection.overlap, selection.tasks, BLUE, "Jaccard overlap of selected features", "task"),
+        title="Overlap of the selected features between tasks",
+        finding=f"Selected: {counts}; {plural(len(selection.chosen), 'feature')} in the final set ({selection.rule}).",
+        numbers=asdict(selection),
+    )
+
+
+def _effects(position: int, model: str, edit: str, effects: Sequence[EffectRow]) -> Picture:
+    title = f"{plural(effects[0].features, 'feature')} {edited(edit)} in {model}"
+    parts = [
+        f"{effect.task} {points(change.change)} points against {points(effect.control.mean)} by random features"
+        for effect in effects
+        if (change := effect.sets.get(effect.control.measured_on)) and change.n
+    ]
+    where = effects[0].control.measured_on.replace("_", "-")
+    return Picture(
+        name=_name("effects", position, model, edit),
+        section="effects",
+        figure=effect_plot(effects, f"{model}: {plural(effects[0].features, 'feature')} {edited(edit)}, {where} items"),
+        title=title,
+        finding=f"{title}, {where} items: {'; '.join(parts)}.",
+        numbers={"effects": [asdict(effect) for effect in effects]},
+    )
+
+
+def _per_model(shares: Mapping[str, Unknown]) -> str:
+    return ", ".join(f"{model} {percent(share)}" for model, share in shares.items())
+
+
+def _name(kind: str, position: int, *words: str) -> str:
+    """A file name that is distinct by its position and legible by its words."""
+    legible = re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
+    return f"{kind.lower()}-{position + 1}-{legible}"

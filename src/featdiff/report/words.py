@@ -1,0 +1,60 @@
+"""Numbers as the page writes them."""
+
+from collections.abc import Sequence
+
+from featdiff.report.data import Number, Unknown
+
+UNDEFINED = "–"
+
+
+def percent(share: Unknown) -> str:
+    """0.2534 as 25.3."""
+    if share is None or share != share:
+        return UNDEFINED
+    return _minus(f"{100 * share:.1f}")
+
+
+def points(change: Unknown) -> str:
+    """A change of a share in percentage points, always signed: -0.034 as −3.4."""
+    if change is None or change != change:
+        return UNDEFINED
+    return _minus(f"{100 * change:+.1f}") if abs(change) >= 0.0005 else "0.0"
+
+
+def percent_interval(interval: Sequence[Unknown]) -> str:
+    """[0.1, 0.25] as [10.0, 25.0]."""
+    return f"[{', '.join(percent(bound) for bound in interval)}]"
+
+
+def points_interval(interval: Sequence[Unknown]) -> str:
+    """[-0.1, 0.02] as [−10.0, +2.0]."""
+    return f"[{', '.join(points(bound) for bound in interval)}]"
+
+
+def probability(p: Number) -> str:
+    """A p-value with as many digits as it deserves."""
+    return f"{p:.2f}" if p >= 0.1 else f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def count(number: Number) -> str:
+    """12345 as 12,345."""
+    return f"{number:,}"
+
+
+def listing(words: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def plural(number: int, word: str) -> str:
+    """1 task, 2 tasks."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def edited(edit: str) -> str:
+    """What an edit does to features, to follow them in a sentence: zero as set to 0."""
+    return "set to 0" if edit == "zero" else edit
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")

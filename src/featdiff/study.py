@@ -1,0 +1,398 @@
+"""Every setting of a study, in the order of the pipeline. A default that is not the paper's is in docs/decisions.md."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Ge(0), Le(1)]
+Positive = Annotated[float, Gt(0)]
+Count = Annotated[int, Ge(1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+RewardName = Literal["exact_match", "math_verify", "contains"]
+
+BASE = "base"  # the name of the base model wherever models are named
+
+
+class Settings(BaseModel):
+    """A frozen section of a study; a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class LineupSettings(Settings):
+    """The named models that are compared; the base comes first."""
+
+    base: str = Field(min_length=1)
+    """The base model: a folder in Hugging Face form, or a hub id."""
+    tuned: dict[Name, str] = {}
+    """Tuned models that exist already, by name, for example sft and rl. Empty when `posttrain` makes them."""
+    checkpoints: dict[Name, tuple[str, ...]] = {}
+    """Checkpoints in order of training, by the tuned model's name (Sec. 5.2). Filled by `posttrain`."""
+    layer: Count | None = None
+    """Blocks below the tap: the residual stream after block `layer`, counted from 1. Unset: the middle, floor(L/2)."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the models; residual streams are always captured as float32."""
+    device: str = "cpu"
+    """Where the models and crosscoders run: cpu, cuda, cuda:1, mps."""
+    trust_remote_code: bool = False
+    """Run code that a model folder or hub repository brings along. Leave off unless you have read that code."""
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> "LineupSettings":
+        if BASE in self.tuned:
+            raise ValueError(f"a tuned model cannot be called {BASE!r}; the base is given by lineup.base")
+        if unknown := set(self.checkpoints) - set(self.tuned):
+            raise ValueError(f"lineup.checkpoints names {sorted(unknown)}, which lineup.tuned does not hold")
+        return self
+
+
+class SFTSettings(Settings):
+    """Supervised fine-tuning on teacher traces (Sec. 4, A.3)."""
+
+    lr: Positive = 5e-5
+    """Learning rate (A.3)."""
+    batch_size: Count = 128
+    """Traces per optimizer step (A.3)."""
+    micro_batch_size: Count = 8
+    """Traces per forward pass on one device; gradients are accumulated up to `batch_size`."""
+    epochs: Positive = 1.0
+    """Passes over the traces (A.3: one)."""
+    max_length: Count = 16384
+    """Longest prompt and trace together, in tokens."""
+    warmup: Share = 0.0
+    """Share of the steps over which the learning rate rises linearly."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """Learning rate after the warm-up (the paper is silent)."""
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    """AdamW's weight decay."""
+    clip: Positive = 1.0
+    """Largest gradient norm."""
+
+
+class GRPOSettings(Settings):
+    """Group relative policy optimization with an outcome reward (Sec. 4, A.3)."""
+
+    lr: Positive = 1e-6
+    """Learning rate (A.3)."""
+    prompts_per_generation: Count = 128
+    """Prompts whose rollouts are sampled by one policy (A.3: overall batch size 128)."""
+    prompts_per_step: Count = 64
+    """Prompts per optimizer step (A.3: mini-batches of 64); divides `prompts_per_generation`."""
+    micro_batch_size: Count = 8
+    """Rollouts per forward pass on one device; gradients are accumulated up to `prompts_per_step * rollouts`."""
+    rollouts: Annotated[int, Ge(2)] = 8
+    """Completions sampled per prompt (A.3)."""
+    max_completion_length: Count = 16384
+    """Longest completion, in tokens (A.3: up to 16k)."""
+    temperature: Positive = 1.0
+    """Sampling temperature of the rollouts."""
+    clip_low: Positive = 0.22
+    """Lower clipping threshold (A.3)."""
+    clip_high: Positive = 0.28
+    """Upper clipping threshold (A.3)."""
+    beta: Annotated[float, Ge(0)] = 0.0
+    """Weight of the KL penalty towards the base (A.3: off). There is no entropy term."""
+    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "grpo"
+    """How TRL averages the token losses."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """Whether advantages are divided by the standard deviation of their group."""
+    epochs: Positive = 1.0
+    """Passes over the prompts (A.3: one)."""
+    warmup: Share = 0.0
+    """Share of the steps over which the learning rate rises linearly."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Learning rate after the warm-up."""
+    clip: Positive = 1.0
+    """Largest gradient norm."""
+    vllm: bool = False
+    """Sample rollouts with vLLM, where it is installed."""
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> "GRPOSettings":
+        if self.prompts_per_generation % self.prompts_per_step:
+            raise ValueError(
+                f"prompts_per_generation {self.prompts_per_generation} must be a multiple of "
+                f"prompts_per_step {self.prompts_per_step}"
+            )
+        if (self.prompts_per_step * self.rollouts) % self.micro_batch_size:
+            raise ValueError(
+                f"prompts_per_step x rollouts = {self.prompts_per_step * self.rollouts} must be a multiple of "
+                f"micro_batch_size {self.micro_batch_size}"
+            )
+        return self
+
+
+class PosttrainSettings(Settings):
+    """One base, identical prompts, two paradigms, checkpoints of each (Sec. 4, A.2)."""
+
+    prompts: str
+    """JSONL or parquet of prompts with answers; both paradigms see exactly these."""
+    prompt_field: str = "prompt"
+    """Column that holds the prompt."""
+    answer_field: str = "answer"
+    """Column that holds the gold answer."""
+    limit: Count | None = None
+    """Use only the first prompts."""
+    teacher: str | None = None
+    """JSONL or parquet of teacher traces (columns `id` or the prompt, and `completion`)."""
+    teacher_model: str | None = None
+    """Teacher that writes the traces where `teacher` is not given (A.2: Qwen3-32B)."""
+    teacher_max_tokens: Count = 16384
+    """Longest trace that the teacher may write."""
+    reward: RewardName | Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] = "exact_match"
+    """Outcome reward: exact_match, math_verify, contains (the answer is in the text), or your own `module:function`."""
+    checkpoints: Count = 5
+    """Checkpoints per paradigm, at equal parts of the run (Sec. 5.2: every fifth of the epoch)."""
+    sft: SFTSettings = SFTSettings()
+    """Supervised fine-tuning."""
+    grpo: GRPOSettings = GRPOSettings()
+    """Reinforcement learning."""
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> "PosttrainSettings":
+        if (self.teacher is None) == (self.teacher_model is None):
+            raise ValueError("give exactly one of posttrain.teacher (a file of traces) and posttrain.teacher_model")
+        return self
+
+
+class TaskSettings(Settings):
+    """One evaluation task."""
+
+    name: str
+    """lm-eval's name of the task, or of a task file in `evaluation.task_folder`."""
+    role: Literal["train", "near", "far", "unseen"] = "far"
+    """Relation to the post-training prompts; `unseen` tasks take no part in the selection of features (B.4)."""
+
+
+class EvaluationSettings(Settings):
+    """Accuracy through lm-eval, with per-sample records (Sec. 4, A.4)."""
+
+    tasks: tuple[TaskSettings, ...] = ()
+    """Tasks in the order of the tables."""
+    task_folder: str | None = None
+    """Folder of lm-eval task files (YAML) of your own; their data may be local."""
+    limit: Count | None = None
+    """Evaluate only the first items of every task."""
+    fewshot: Annotated[int, Ge(0)] = 0
+    """Worked examples before each question."""
+    batch_size: Count = 32
+    """Sequences per forward pass."""
+    metric: Literal["acc", "acc_norm"] = "acc"
+    """What the predicted choice has the highest of: log-likelihood, or log-likelihood per character (as lm-eval)."""
+
+
+class SourceSettings(Settings):
+    """One source of text."""
+
+    path: str
+    """A text file, a JSONL or parquet file, a folder of those, or a hub data set."""
+    share: Share
+    """Share of the corpus, in tokens; the shares of all sources sum to 1."""
+    kind: Literal["auto", "text", "jsonl", "parquet", "hub"] = "auto"
+    """Form of the source; auto goes by the file's ending, and takes anything that is no path for a hub data set."""
+    field: str = "text"
+    """Column that holds the text."""
+    split: str = "train"
+    """Split of a hub data set."""
+    subset: str | None = None
+    """Configuration name of a hub data set."""
+
+
+class CorpusSettings(Settings):
+    """The token stream that every model reads (A.1)."""
+
+    sources: Annotated[tuple[SourceSettings, ...], MinLen(1)]
+    """Sources that are merged by share and shuffled jointly (A.1: half reasoning traces, half general text)."""
+    tokens: Count = 400_000_000
+    """Tokens of the training corpus (A.1: 200M + 200M)."""
+    held_out_tokens: Count = 1_000_000
+    """Tokens kept apart for quality measurements; no training batch holds them."""
+    context: Annotated[int, Ge(8)] = 1024
+    """Tokens per packed sequence."""
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> "CorpusSettings":
+        total = sum(source.share for source in self.sources)
+        if abs(total - 1.0) > 1e-6:
+            raise ValueError(f"the shares of corpus.sources sum to {total:g}; they must sum to 1")
+        return self
+
+
+class ActivationSettings(Settings):
+    """Residual streams and what is kept of them."""
+
+    batch_size: Count = 16
+    """Packed sequences per forward pass."""
+    buffer_mib: Count = 1024
+    """Memory of the shuffle buffer, over all models together, in MiB."""
+    drop_first: bool = True
+    """Drop the first position of every document, whose norm dwarfs all others."""
+    sink_multiple: Positive = 10.0
+    """Drop tokens whose norm exceeds this multiple of the median norm in any model (attention sinks)."""
+    scale_tokens: Count = 100_000
+    """Kept tokens from which each model's scale is estimated: raw = scale x normalised, mean norm sqrt(d_model)."""
+
+
+class ReLUSettings(Settings):
+    """ReLU with the decoder-norm-weighted L1 penalty (Eq. 3, 7)."""
+
+    kind: Literal["relu"] = "relu"
+    """ReLU."""
+    weight: Annotated[float, Ge(0)] = 2.0
+    """beta of Eq. 3 (A.1: 2), for a loss summed over models and d_model and averaged over tokens."""
+    warmup: Share = 0.05
+    """Share of the steps over which the weight rises linearly from 0."""
+
+
+class BatchTopKSettings(Settings):
+    """Keep the k largest contributions per token on average over the batch; free of L1's shrinkage."""
+
+    kind: Literal["batchtopk"] = "batchtopk"
+    """BatchTopK."""
+    k: Count = 64
+    """Active features per token, on average."""
+    aux_weight: Annotated[float, Ge(0)] = 1 / 32
+    """Weight of the auxiliary loss that revives dead features."""
+    aux_k: Count | None = None
+    """Dead features that reconstruct the residual; unset: half of d_model."""
+    dead_after_tokens: Count = 10_000_000
+    """A feature that was silent for so many tokens is dead."""
+
+
+class CrosscoderLineup(Settings):
+    """One crosscoder of the study: which models it aligns, and what differs from `crosscoder`."""
+
+    models: Annotated[tuple[str, ...], MinLen(2)]
+    """Models by name, base first. Checkpoints are called sft-1, sft-2, ..."""
+    features: Count | None = None
+    """Dictionary size; unset: as in `crosscoder`."""
+    sparsity: ReLUSettings | BatchTopKSettings | None = Field(default=None, discriminator="kind")
+    """Sparsity; unset: as in `crosscoder`."""
+    seed: int | None = None
+    """Seed; unset: the study's."""
+
+
+class CrosscoderSettings(Settings):
+    """The shared dictionary (Eq. 1-3, 5-7)."""
+
+    features: Count = 32768
+    """Dictionary size (A.1)."""
+    sparsity: ReLUSettings | BatchTopKSettings = Field(default=ReLUSettings(), discriminator="kind")
+    """ReLU with L1 (the paper) or BatchTopK."""
+    decoder_init_norm: Positive = 0.08
+    """Norm of every decoder row at the start; the encoder starts as its transpose."""
+    lineups: dict[Name, CrosscoderLineup] = {}
+    """Crosscoders by name. Empty: all models jointly; the base with each tuned model; the base with its checkpoints."""
+
+
+class TrainingSettings(Settings):
+    """The optimizer of the crosscoders; all train on one stream (A.1)."""
+
+    batch_size: Count = 1024
+    """Tokens per step (A.1)."""
+    lr: Positive = 1e-4
+    """Learning rate of Adam (A.1)."""
+    beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Adam's decay of the first moment."""
+    beta2: Annotated[float, Ge(0), Lt(1)] = 0.999
+    """Adam's decay of the second moment."""
+    clip: Positive = 1.0
+    """Largest gradient norm."""
+    decay: Share = 0.2
+    """Last share of the steps, over which the learning rate falls linearly to 0."""
+    epochs: Count = 1
+    """Passes over the corpus; the paper makes one."""
+    checkpoint_minutes: Positive = 10.0
+    """Minutes between checkpoints from which a killed run goes on."""
+    log_every: Count = 100
+    """Steps between lines in metrics.jsonl."""
+
+
+class AttributionSettings(Settings):
+    """Who owns a feature (Eq. 4, 8-10)."""
+
+    norm_p: Literal[1, 2] = 1
+    """Norm of the decoder vectors in NRN and MAS (Eq. 4: L1)."""
+    space: Literal["normalised", "raw"] = "normalised"
+    """Whether decoder norms are taken in normalised or in raw units."""
+    min_density: Share = 1e-5
+    """A feature is alive if it fires on at least this share of the held-out tokens."""
+    tails: tuple[Share, ...] = (0.8, 0.9)
+    """Scores beyond which a feature counts as specific to a model (Sec. 5.1: 0.8)."""
+
+
+class DynamicsSettings(Settings):
+    """How specific features form over checkpoints (Sec. 5.2)."""
+
+    top: Count = 50
+    """Features per checkpoint that are compared (Sec. 5.2)."""
+
+
+class SelectionSettings(Settings):
+    """Generalization-controlling features (Sec. 3.2, Eq. 11)."""
+
+    model: str = "rl"
+    """The tuned model whose generalization is explained."""
+    lineup: str | None = None
+    """Crosscoder that supplies the features; unset: the one over all models (Sec. 6)."""
+    score: Literal["branch", "swap"] = "swap"
+    """`branch` is the paper's; `swap` puts the base's activation in the tuned model's place. Both are stored."""
+    threshold: Share = 0.2
+    """Share of the task's largest score above which a feature is retained (Sec. 7: 20 %)."""
+    held_out: Annotated[float, Gt(0), Lt(1)] = 0.5
+    """Share of the critical items of each task on which features chosen from the others are tested."""
+
+
+class InterventionSettings(Settings):
+    """Zero in RL, amplify in base, with controls (Sec. 7.1, B.4)."""
+
+    amplify: float = 3.0
+    """Value to which features are set in the base (Sec. 7.1), in the gauge of unit summed decoder norm."""
+    positions: Literal["all", "prompt", "last_prompt"] = "all"
+    """Which tokens are edited; padding never is."""
+    controls: Count = 100
+    """Random feature sets, matched by activity, that every effect is compared with."""
+    items: Count | None = None
+    """Intervene on at most so many items per task, drawn at random; unset: all."""
+    bootstrap: Count = 10_000
+    """Resamples behind every interval."""
+    confidence: Annotated[float, Gt(0.5), Lt(1)] = 0.95
+    """Coverage of every interval."""
+    batch_size: Count = 64
+    """Sequences per forward pass."""
+
+
+class Study(Settings):
+    """One study: what is compared, on what, and how."""
+
+    name: Name
+    """Name of the study; its results lie in `runs/<name>`."""
+    seed: int = 0
+    """Seed of every random choice that has none of its own."""
+    runs: str = "runs"
+    """Folder that holds the runs."""
+    threads: Annotated[int, Ge(0)] = 0
+    """CPU threads of torch; 0 leaves torch's own choice."""
+    lineup: LineupSettings
+    """The models."""
+    posttrain: PosttrainSettings | None = None
+    """How the tuned models are made; absent when they are given."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """Benchmarks."""
+    corpus: CorpusSettings
+    """Text from which features are learned."""
+    activations: ActivationSettings = ActivationSettings()
+    """Residual streams."""
+    crosscoder: CrosscoderSettings = CrosscoderSettings()
+    """Dictionaries."""
+    training: TrainingSettings = TrainingSettings()
+    """Their training."""
+    attribution: AttributionSettings = AttributionSettings()
+    """Ownership."""
+    dynamics: DynamicsSettings = DynamicsSettings()
+    """Formation."""
+    selection: SelectionSettings = SelectionSettings()
+    """Features that may control generalization."""
+    intervention: InterventionSettings = InterventionSettings()
+    """The causal test."""

@@ -1,0 +1,130 @@
+"""Read a study from TOML and lay flags over it; whatever is wrong is said in one line.
+
+A path in a study is relative to the study's file. One that begins with `demo:` lies in the inputs that ship with us.
+"""
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import get_args
+
+from pydantic import BaseModel, ValidationError
+
+from featdiff.study import Study
+
+DEMO_PREFIX = "demo:"
+FILE_ENDINGS = {".jsonl", ".json", ".parquet", ".txt", ".md", ".csv", ".yaml"}
+
+
+def read_study(path: Path) -> Study:
+    """The study in a TOML file, or in the `study.json` of a run.
+
+    Raises ValueError, in one line, for a file that is absent or unreadable, for a key that no section knows (with the
+    nearest that it does know), and for a value that a setting does not allow.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"no study at {path}; give a TOML file, or make one: featdiff init --base PATH --tuned NAME=PATH"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from None
+    study = validated(tree, str(path))
+    return study if path.suffix == ".json" else _with_absolute_paths(study, path.resolve().parent)
+
+
+def validated(tree: object, origin: str) -> Study:
+    """`tree` as a study; `origin` is named in the error."""
+    try:
+        return Study.model_validate(tree)
+    except ValidationError as error:
+        raise ValueError(f"{origin}: {_first_problem(error)}") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    first, more = problems[0], len(problems) - 1
+    where = ".".join(str(part) for part in first["loc"]) or "the study"
+    match first["type"]:
+        case "extra_forbidden":
+            text = f"unknown setting {where}" + _nearest(first["loc"])
+        case "missing":
+            text = f"{where} is missing; it has no default"
+        case _:
+            text = f"{where} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
+            if isinstance(first["input"], dict):
+                text = f"{where}: {first['msg'].removeprefix('Value error, ')}"
+    return text + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    names = _known_names(location[:-1])
+    close = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(names)}"
+
+
+def _known_names(location: tuple[int | str, ...]) -> list[str]:
+    """Names of the settings in the section at `location`; union tags and keys of mappings are stepped over."""
+    sections: list[type[BaseModel]] = [Study]
+    for part in location:
+        inner = [
+            model
+            for section in sections
+            if isinstance(part, str) and part in section.model_fields
+            for model in _models_in(section.model_fields[part].annotation)
+        ]
+        if isinstance(part, str) and not inner:
+            inner = [model for model in sections if _tag(model) == part] or sections
+        sections = inner or sections
+    return sorted({name for section in sections for name in section.model_fields})
+
+
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def _tag(model: type[BaseModel]) -> object:
+    kind = model.model_fields.get("kind")
+    return kind.default if kind else None
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether `path` has the form `owner/name` (or `name`) of a hub repository and is nothing on this disk."""
+    parts = path.split("/")
+    local_form = path.startswith((".", "/", "~")) or Path(path).suffix in FILE_ENDINGS
+    return not local_form and len(parts) <= 2 and all(parts) and not Path(path).exists()
+
+
+def _with_absolute_paths(study: Study, folder: Path) -> Study:
+    def absolute(path: str | None) -> str | None:
+        if path is None or path.startswith(DEMO_PREFIX):
+            return path
+        local = (folder / Path(path).expanduser()).resolve()
+        return str(local) if local.exists() or not is_hub_id(path) else path
+
+    lineup = study.lineup.model_copy(
+        update={
+            "base": absolute(study.lineup.base),
+            "tuned": {name: absolute(path) for name, path in study.lineup.tuned.items()},
+            "checkpoints": {n: tuple(absolute(p) for p in paths) for n, paths in study.lineup.checkpoints.items()},
+        }
+    )
+    sources = tuple(source.model_copy(update={"path": absolute(source.path)}) for source in study.corpus.sources)
+    posttrain = study.posttrain and study.posttrain.model_copy(
+        update={key: absolute(getattr(study.posttrain, key)) for key in ("prompts", "teacher", "teacher_model")}
+    )
+    return study.model_copy(
+        update={
+            "lineup": lineup,
+            "posttrain": posttrain,
+            "corpus": study.corpus.model_copy(update={"sources": sources}),
+            "evaluation": study.evaluation.model_copy(update={"task_folder": absolute(study.evaluation.task_folder)}),
+        }
+    )

@@ -1,0 +1,223 @@
+"""The page is one offline file, the same every time, and nothing in the data can break out of its place."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from featdiff.report import ControlDraws, ReportData, SetChange, write_report
+
+HOSTILE = '</script><script>alert(1)</script>&<b>"x" $\\frac{1}{2}$ -->'
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Outline(HTMLParser):
+    """Tags, ids, visible text and JSON scripts of a page; complains when a tag is closed that is not open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.text: list[str] = []
+        self.scripts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.ids += [value for key, value in attrs if key == "id" and value]
+        self.addresses += [value for key, value in attrs if key in ("src", "href", "xlink:href") and value]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        (self.scripts if self.open and self.open[-1] == "script" else self.text).append(data)
+
+
+def outline(page: Path) -> Outline:
+    parser = Outline()
+    parser.feed(page.read_text(encoding="utf-8"))
+    parser.close()
+    assert not parser.open
+    return parser
+
+
+@pytest.fixture(scope="module")
+def page(study: ReportData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(study, tmp_path_factory.mktemp("report"))
+
+
+def test_the_page_is_well_formed_and_has_all_ten_sections(page: Path) -> None:
+    found = outline(page)
+
+    sections = [
+        "headline",
+        "models",
+        "accuracy",
+        "fit",
+        "owners",
+        "dynamics",
+        "selection",
+        "effects",
+        "limits",
+        "provenance",
+    ]
+    assert [name for name in found.ids if name in sections and found.ids.count(name)][:1] == ["headline"]
+    assert set(sections) <= set(found.ids)
+
+
+def test_ids_are_unique_and_every_reference_stays_on_the_page(page: Path) -> None:
+    found = outline(page)
+
+    assert len(set(found.ids)) == len(found.ids)
+    assert all(address.startswith("#") and address[1:] in found.ids for address in found.addresses)
+
+
+def test_the_page_asks_nothing_of_the_network(page: Path) -> None:
+    text = (
+        page.read_text(encoding="utf-8")
+        .replace("http://www.w3.org/2000/svg", "")
+        .replace("http://www.w3.org/1999/xlink", "")
+    )
+
+    assert "http" not in text
+    assert not re.search(r"@import|@font-face|url\((?!#)", text)
+
+
+def test_every_figure_has_a_text_alternative_and_its_numbers(page: Path) -> None:
+    found = outline(page)
+    figures = found.tags.count("figure")
+
+    assert figures == found.tags.count("desc") == found.tags.count("figcaption") == len(found.scripts) == 14
+    assert all(json.loads(script) for script in found.scripts)
+    assert page.read_text().count('role="img"') == figures
+
+
+def test_each_figure_lies_beside_the_page_with_the_same_numbers(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    files = sorted((page.parent / "figures").glob("*.svg"))
+
+    assert len(files) == 14
+    for file in files:
+        assert ElementTree.parse(file).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+        embedded = re.search(rf'id="{file.stem}-numbers">(.*?)</script>', text, flags=re.DOTALL)
+        assert embedded
+        assert json.loads(embedded[1]) == json.loads(file.with_suffix(".json").read_text())
+
+
+def test_light_and_dark_define_every_colour_that_is_used(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    used = set(re.findall(r"var\(--([a-z]+)\)", text))
+    theme = re.search(r":root\{(.*?)\}@media screen and \(prefers-color-scheme:dark\)\{:root\{(.*?)\}\}", text)
+
+    assert theme
+    for definitions in (theme[1], theme[2]):
+        assert used <= set(re.findall(r"--([a-z]+):", definitions))
+
+
+def test_the_same_study_gives_the_same_bytes(study: ReportData, tmp_path: Path) -> None:
+    part = replace(study, quality=[], specificity=study.specificity[:1], dynamics=study.dynamics[:1])
+    one, two = write_report(part, tmp_path / "one"), write_report(part, tmp_path / "two")
+
+    assert one.read_bytes() == two.read_bytes()
+    for file in (tmp_path / "one" / "figures").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / "figures" / file.name).read_bytes()
+
+
+def test_names_from_outside_are_shown_and_never_run(study: ReportData, tmp_path: Path) -> None:
+    selection = study.selection
+    assert selection
+    page = write_report(
+        replace(
+            study,
+            study=HOSTILE,
+            models=[
+                study.models[0],
+                *(replace(model, path=HOSTILE, facts={HOSTILE: HOSTILE}) for model in study.models[1:]),
+            ],
+            accuracy={HOSTILE: study.accuracy["dice"]},
+            selection=replace(selection, tasks=[HOSTILE, *selection.tasks[1:]], per_task={HOSTILE: 3}, rule=HOSTILE),
+            effects=[replace(effect, task=HOSTILE, edit=HOSTILE, verdict=HOSTILE) for effect in study.effects],
+            dynamics=[replace(panel, paradigm=HOSTILE) for panel in study.dynamics],
+            provenance={HOSTILE: HOSTILE},
+        ),
+        tmp_path,
+    )
+    found = outline(page)
+
+    assert "alert(1)" not in "".join(script for script in found.scripts if not script.startswith("{"))
+    assert found.tags.count("script") == found.tags.count("figure")
+    assert HOSTILE in "".join(found.text)
+    assert HOSTILE in json.loads(found.scripts[0])
+
+
+def test_a_bare_study_says_what_is_missing(study: ReportData, tmp_path: Path) -> None:
+    bare = replace(
+        study, accuracy={}, quality=[], specificity=[], dynamics=[], selection=None, effects=[], shrinkage=None
+    )
+    page = write_report(bare, tmp_path)
+    text = " ".join(outline(page).text)
+
+    assert "This study evaluates no tasks" in text
+    assert "The fit of the crosscoders has not been measured" in text
+    assert "No crosscoder of this study has been scored" in text
+    assert "This study has no checkpoints" in text
+    assert "No features were selected" in text
+    assert "there is no causal evidence in this study" in text
+    assert not list((tmp_path / "figures").iterdir())
+
+
+def test_an_empty_selection_is_reported_as_a_result(study: ReportData, tmp_path: Path) -> None:
+    assert study.selection
+    empty = replace(study.selection, chosen=[], per_task=dict.fromkeys(study.selection.tasks, 0), rule="nothing")
+    text = " ".join(
+        outline(
+            write_report(replace(study, selection=empty, effects=[], quality=[], specificity=[], dynamics=[]), tmp_path)
+        ).text
+    )
+
+    assert "The final set holds 0 features: an empty set is a result" in text
+    assert "No intervention was made, since no feature was selected" in text
+
+
+def test_a_task_without_critical_items_is_shown_as_such(study: ReportData, tmp_path: Path) -> None:
+    effect = study.effects[0]
+    nothing = replace(
+        effect,
+        sets={
+            **effect.sets,
+            "critical": SetChange(None, None, 0, [-1, 1]),
+            "held_out": SetChange(None, None, 0, [-1, 1]),
+        },
+        control=ControlDraws(0, None, [None, None], [], "held_out"),
+        p=1.0,
+        verdict="underpowered",
+    )
+    part = replace(study, quality=[], specificity=[], dynamics=[], effects=[nothing, study.effects[1]])
+    text = " ".join(outline(write_report(part, tmp_path)).text)
+
+    assert text.count("no items") == 2
+
+
+def test_effects_stand_in_the_tables_of_the_paper(page: Path, study: ReportData) -> None:
+    text = " ".join(outline(page).text)
+    change = study.effects[0].sets["critical"].change
+
+    assert change
+    for number in (2, 3, 4, 5):
+        assert f"(the paper's Table {number})" in text
+    assert f"−{100 * abs(change):.1f}" in text
+    assert "−46.2" in text
