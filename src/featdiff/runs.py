@@ -64,7 +64,14 @@ class Run:
     def record(self, stage: Stage) -> Record | None:
         """What the stage's folder says of its making; None when there is no such folder."""
         path = self.path(stage.folder, RECORD)
-        return read_json(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        record = read_json(path)
+        if not isinstance(record.get("fingerprint"), str) or not isinstance(record.get("made_from"), dict):
+            raise ValueError(
+                f"{path} is damaged (it does not say what it was made from); delete its folder and run again"
+            )
+        return record
 
     def changed(self, stage: Stage) -> list[str]:
         """Names of what differs between the stage as it was made and as it is wanted."""

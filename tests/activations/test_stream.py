@@ -105,6 +105,22 @@ def test_batches_are_full_but_for_the_last_of_an_epoch_and_as_many_as_foreseen()
     assert served.steps == len(sizes) == 54
 
 
+def test_a_corpus_that_fits_the_buffer_is_read_by_the_models_once_for_all_epochs() -> None:
+    reads: list[int] = []
+
+    class Counting(Planted):
+        def residuals(
+            self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+        ) -> Tensor:
+            reads.append(len(input_ids))
+            return super().residuals(input_ids, attention_mask, position_ids)
+
+    served = ActivationStream(Counting({}), corpus(), settings(24, 7), batch_size=7, epochs=3, seed=0)
+    reads.clear()
+    assert sum(len(activations.tokens) for activations, _ in served.batches()) == 3 * len(KEPT)
+    assert sum(reads) == len(corpus().input_ids)
+
+
 def test_the_order_is_random_and_depends_on_seed_and_epoch() -> None:
     orders = [
         torch.cat([activations.tokens for activations, _ in stream(epochs=2, seed=seed).batches()])

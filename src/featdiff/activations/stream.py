@@ -158,8 +158,11 @@ class ActivationStream:
         """The batches from `state` on, or from the beginning, each with the state after it."""
         state = self._beginning() if state is None else state
         buffer = _Buffer.allocate(self._batch_size + self._rows_per_chunk * self._corpus.input_ids.shape[1], self)
+        filled: StreamCounts | None = None
         while state.epoch < self._epochs:
-            self.counts = state.counts.plus(self._fill(buffer, state))
+            if self._chunks > 1 or filled is None:
+                filled = self._fill(buffer, state)
+            self.counts = state.counts.plus(filled)
             order = _permutation(buffer.size, f"{self._seed} {state.epoch} {state.chunk}").to(self.scale.device)
             served = self._served(state, buffer.size)
             following = self._following(state, buffer, order[served * self._batch_size :])
@@ -175,7 +178,9 @@ class ActivationStream:
 
     def _fill(self, buffer: "_Buffer", state: StreamState) -> StreamCounts:
         """Put what is carried and the kept tokens of the state's chunk into the buffer."""
-        rows = _permutation(len(self._corpus.input_ids), f"{self._seed} {state.epoch}")
+        # A corpus that fits the buffer is harvested once for all epochs, so its rows keep their order.
+        epoch = state.epoch if self._chunks > 1 else 0
+        rows = _permutation(len(self._corpus.input_ids), f"{self._seed} {epoch}")
         rows = rows[state.chunk * self._rows_per_chunk : (state.chunk + 1) * self._rows_per_chunk]
         counts = StreamCounts()
         buffer.size = 0
@@ -311,7 +316,9 @@ def _rows_per_chunk(lineup: Residuals, corpus: Corpus, settings: ActivationSetti
     """Rows whose activations fit the buffer beside a carried batch: at least one, else whole forward passes."""
     rows, context = corpus.input_ids.shape
     tokens = settings.buffer_mib * MIB // (FLOAT_BYTES * len(lineup.names) * lineup.d_model)
-    fitting = max(1, min(rows, (tokens - batch_size) // context))
+    fitting = max(1, (tokens - batch_size) // context)
+    if fitting >= rows:
+        return rows
     return max(fitting - fitting % settings.batch_size, min(fitting, settings.batch_size))
 
 

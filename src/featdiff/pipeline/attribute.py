@@ -4,7 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from featdiff.attribution import Attribution, trajectory
 from featdiff.crosscoder import Crosscoder
@@ -19,9 +21,18 @@ def attribution_of(plan: Plan, name: str) -> Attribution:
         Crosscoder.load(folder),
         p=settings.norm_p,
         space=settings.space,
-        density=load_file(folder / "quality.safetensors")["density"],
+        density=held_out_statistics(plan, name)["density"],
         min_density=settings.min_density,
     )
+
+
+def held_out_statistics(plan: Plan, name: str) -> dict[str, Tensor]:
+    """`density` [features] and `mean` [models d_model] of one crosscoder on held-out tokens, from `train`."""
+    path = plan.run.path("crosscoders", name, "quality.safetensors")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete {path.parents[1]} and run again") from error
 
 
 def attribute(plan: Plan, folder: Path) -> None:

@@ -59,7 +59,10 @@ def _evaluate_model(
     tokenizer = load_tokenizer(plan.paths[name], trust_remote_code=trust)
     for task in missing:
         one = settings.model_copy(update={"tasks": (task,)})
-        (result,) = evaluate_model(model, tokenizer, one, seed=plan.study.seed)
+        try:
+            (result,) = evaluate_model(model, tokenizer, one, seed=plan.study.seed)
+        except ValueError as error:
+            raise ValueError(f"evaluating {name}: {error}") from error
         result.save(_place(folder, name, task.name))
 
 

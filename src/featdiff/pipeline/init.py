@@ -1,10 +1,11 @@
 """`init`: a commented study for models that a user already has."""
 
 import json
+import tomllib
 from pathlib import Path
 
 from featdiff.runs import write_text
-from featdiff.study_file import is_hub_id
+from featdiff.study_file import is_hub_id, validated
 
 TEMPLATE = """\
 # A featdiff study. Run it with: featdiff run {file}
@@ -36,7 +37,7 @@ context = 512
 sources = [
   # a hub data set (column by `field`), or a text, JSONL or parquet file or folder of yours
   {{ path = "open-thoughts/OpenThoughts-114k", subset = "metadata", field = "deepseek_reasoning", share = 0.5 }},
-  {{ path = "togethercomputer/RedPajama-Data-1T-Sample", share = 0.5 }},
+  {{ path = "HuggingFaceFW/fineweb", subset = "sample-10BT", share = 0.5 }},
 ]
 
 # ---- The dictionary. BatchTopK does not shrink features, so it makes no false owners; the paper's own choice is
@@ -72,7 +73,10 @@ controls = 100
 
 
 def init(base: str, tuned: dict[str, str], out: Path) -> Path:
-    """Write a study for `base` and the `tuned` models (name -> path or hub id); no file is overwritten."""
+    """Write a study for `base` and the `tuned` models (name -> path or hub id).
+
+    No file is overwritten. ValueError for models that are not there, and for names that no study takes.
+    """
     if out.exists():
         raise ValueError(f"{out} exists; give another name with --out FILE, or remove it")
     if "" in tuned or "" in tuned.values() or not base:
@@ -80,7 +84,9 @@ def init(base: str, tuned: dict[str, str], out: Path) -> Path:
     for path in (base, *tuned.values()):
         if not Path(path).exists() and not is_hub_id(path):
             raise ValueError(f"nothing at {path}; give a model folder in Hugging Face form, or a hub id owner/name")
-    write_text(out, _study(base, tuned, out))
+    study = _study(base, tuned, out)
+    validated(tomllib.loads(study), str(out))
+    write_text(out, study)
     return out
 
 

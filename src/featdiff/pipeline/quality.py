@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from featdiff.activations.models import Lineup
 from featdiff.activations.stream import Activations, Calibration
@@ -11,6 +10,7 @@ from featdiff.causal.batches import padded
 from featdiff.causal.records import Requests
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.quality import NO_LABEL, measure
+from featdiff.pipeline.attribute import held_out_statistics
 from featdiff.pipeline.evaluate import choice_tasks, requests_of
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import load_lineup
@@ -29,7 +29,7 @@ def quality(plan: Plan, folder: Path) -> None:
     parts = [part for task in choice_tasks(plan) for part in _parts(plan, requests_of(plan, task.name, lineup))]
     harvested = harvest(plan, lineup, calibration, parts)
     for name, crosscoder in crosscoders.items():
-        mean = load_file(place / name / "quality.safetensors")["mean"]
+        mean = held_out_statistics(plan, name)["mean"]
         found = measure(crosscoder, (_activations(lineup, one) for one in harvested))
         write_json(
             folder / f"{name}.json",

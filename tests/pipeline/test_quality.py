@@ -1,0 +1,50 @@
+"""Quality on the evaluation prompts: each item once, with its right answer."""
+
+import pytest
+import torch
+
+from featdiff.activations.models import load_tokenizer
+from featdiff.causal.records import TaskResult
+from featdiff.crosscoder import Crosscoder
+from featdiff.pipeline.plan import Plan
+from featdiff.pipeline.select import load_lineup
+from featdiff.runs import read_json
+
+
+def right_rows(plan: Plan) -> list[list[int]]:
+    """Token ids of every item of every task with its right answer."""
+    tokenizer = load_tokenizer(plan.paths["base"])
+    samples = [
+        sample
+        for task in ("colours", "animals", "numbers")
+        for sample in TaskResult.load(plan.run.path("evaluation", "base", f"{task}.parquet")).samples
+    ]
+    return [tokenizer(s.prompt + s.target_text)["input_ids"] for s in samples]
+
+
+def test_only_crosscoders_of_base_and_tuned_models_are_measured(tiny: Plan) -> None:
+    assert sorted(p.stem for p in tiny.run.path("quality").glob("*.json")) == ["base-rl", "joint", "stage"]
+
+
+def test_fit_is_that_on_the_right_answers_and_their_prompts_without_first_tokens(tiny: Plan) -> None:
+    lineup = load_lineup(tiny, tiny.models)
+    values = torch.cat([lineup.residuals(torch.tensor([row]))[0, 1:] for row in right_rows(tiny)])
+    largest = read_json(tiny.run.path("crosscoders", "stream.json"))["largest_norm"]
+    values = values[(values.norm(dim=-1) <= torch.tensor([largest[m] for m in lineup.names])).all(dim=-1)]
+    crosscoder = Crosscoder.load(tiny.run.path("crosscoders", "joint"))
+    with torch.no_grad():
+        codes = crosscoder.encode(values)
+        error = (values - crosscoder.decode(codes)).double().square().sum(dim=(0, 2))
+    explained = 1 - error / (values - values.mean(dim=0)).double().square().sum(dim=(0, 2))
+
+    found = read_json(tiny.run.path("quality", "joint.json"))
+    assert found["tokens"] == len(values)
+    assert found["l0"] == pytest.approx(float((codes > 0).sum() / len(values)), rel=1e-3)
+    assert list(found["variance_explained"].values()) == pytest.approx(explained.tolist(), abs=1e-3)
+
+
+def test_the_summary_shows_it_beside_the_held_out_text(tiny: Plan) -> None:
+    quality = read_json(tiny.run.path("summary.json"))["quality"]
+    assert quality["joint"]["evaluation_prompts"] == read_json(tiny.run.path("quality", "joint.json"))
+    assert "evaluation_prompts" not in quality["dynamics-rl"]
+    assert quality["joint"].keys() - quality["joint"]["evaluation_prompts"].keys() == {"evaluation_prompts"}
