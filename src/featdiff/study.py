@@ -340,6 +340,8 @@ class SelectionSettings(Settings):
     """`branch` is the paper's; `swap` puts the base's activation in the tuned model's place. Both are stored."""
     threshold: Share = 0.2
     """Share of the task's largest score above which a feature is retained (Sec. 7: 20 %)."""
+    at_least: Count = 1
+    """Where the intersection over the tasks is smaller, features of so many tasks that at least this many are chosen."""
     held_out: Annotated[float, Gt(0), Lt(1)] = 0.5
     """Share of the critical items of each task on which features chosen from the others are tested."""
 

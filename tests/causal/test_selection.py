@@ -83,6 +83,13 @@ def test_an_empty_intersection_falls_back_to_the_largest_number_of_tasks_and_say
     assert selection.chosen.tolist() == [0, 2]
 
 
+def test_fewer_tasks_need_agree_until_the_wanted_number_of_features_is_reached() -> None:
+    score = torch.tensor([[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    found = [select(score, ("a", "b", "c"), at_least=n) for n in (1, 2, 3, 9)]
+    assert [selection.chosen.tolist() for selection in found] == [[0], [0, 1], [0, 1, 2], [0, 1, 2]]
+    assert [selection.rule for selection in found] == ["intersection", "2 of 3", "1 of 3", "1 of 3"]
+
+
 def test_a_task_without_critical_items_keeps_nothing_and_does_not_hide_the_others() -> None:
     selection = select(torch.stack([torch.tensor([3.0, 1.0, 0.1]), torch.zeros(3)]), ("full", "empty"))
     assert selection.rule == "1 of 2"

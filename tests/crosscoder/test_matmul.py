@@ -23,13 +23,12 @@ def test_a_block_without_the_switch_changes_no_bit() -> None:
         assert torch.equal(product(), wanted)
 
 
-def test_what_the_probe_accepts_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matmul, "SMALLEST_GAIN", 0.0)
+def test_what_the_probe_accepts_is_exact() -> None:
     wanted = product()
     with float32_products(fast=fast_products_are_exact()):
         assert float((product() - wanted).norm() / wanted.norm()) < 1e-5
 
 
-def test_exact_but_slow_products_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matmul, "SMALLEST_GAIN", float("inf"))
+def test_a_switch_that_rounds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "LARGEST_ERROR", -1.0)
     assert not fast_products_are_exact()

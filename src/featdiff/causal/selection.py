@@ -101,8 +101,12 @@ def select(
     tasks: Sequence[str],
     threshold: float = 0.2,
     alive: Bool[Tensor, " features"] | None = None,
+    at_least: int = 1,
 ) -> Selection:
-    """Features above `threshold` times the task's largest score, in all tasks, or in as many as any feature reaches.
+    """Features above `threshold` times the task's largest score, in all tasks, or else in k of them.
+
+    k is the largest number of tasks that keep `at_least` features in common; fewer are chosen only where even a single
+    task keeps fewer.
 
     Only features that are `alive` count, also for the maximum; a task without a positive score keeps none. Raises
     ValueError where names and scores do not fit, or scores are not finite.
@@ -117,7 +121,8 @@ def select(
     largest = torch.where(usable, score, 0.0).amax(dim=1, keepdim=True)
     selected = usable & (score > threshold * largest) & (score > 0)
     votes = selected.sum(dim=0)
-    most = int(votes.max())
+    kept = [k for k in range(1, len(tasks) + 1) if int((votes >= k).sum()) >= at_least]
+    most = max(kept, default=min(1, int(votes.max())))
     chosen = (votes >= max(most, 1)).nonzero().flatten()
     jaccard, coefficient = _overlaps(selected)
     return Selection(tuple(tasks), score, selected, chosen, jaccard, coefficient, _rule(most, len(tasks)))

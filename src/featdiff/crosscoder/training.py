@@ -14,9 +14,12 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -95,11 +98,18 @@ def train(
         _truncate(folder / name / METRICS, start.step)
 
     scale, step, written = stream.scale.to(device)[:, None], start.step, time.monotonic()
-    with float32_products(start.fast_products), Progress("training", stream.steps, "step", start.step) as progress:
+    with (
+        float32_products(start.fast_products),
+        _workers(len(learners), device) as side_by_side,
+        Progress("training", stream.steps, "step", start.step) as progress,
+    ):
         for batch, after in stream.batches(state):
-            normalised = batch.values.to(device) / scale
-            for name, learner in learners.items():
-                line = _step(name, learner, normalised[:, columns[name]], step, stream.steps, settings)
+
+            def advance(name: str, values: Tensor = batch.values, step: int = step) -> dict[str, float] | None:
+                normalised = values[:, columns[name]].to(device) / scale[columns[name]]
+                return _step(name, learners[name], normalised, step, stream.steps, settings)
+
+            for name, line in zip(learners, side_by_side(advance, learners), strict=True):
                 if line is not None:
                     _append(folder / name / METRICS, line)
             step += 1
@@ -111,6 +121,21 @@ def train(
         raise ValueError("the stream holds no batch of activations; raise corpus.tokens or lower training.batch_size")
     _finish(crosscoders, folder)
     checkpoints.remove()
+
+
+@contextmanager
+def _workers(crosscoders: int, device: str) -> Iterator[Callable]:
+    """A `map` over crosscoders: on a CPU, one thread for each at a time.
+
+    The tensors of one crosscoder are too small to keep several threads busy, and so a result does not depend on the
+    number of threads. A single crosscoder gets them all.
+    """
+    threads = min(crosscoders, torch.get_num_threads())
+    if device != "cpu" or crosscoders == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield pool.map
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:

@@ -107,9 +107,10 @@ def _positions(parts: Halves, critical: Tensor) -> Halves:
 def _selections(
     plan: Plan, found: list[TaskScores], alive: Bool[Tensor, " features"], of: Callable[[TaskScores], ItemScore]
 ) -> dict[str, object]:
-    tasks, threshold = [scores.task for scores in found], plan.study.selection.threshold
+    tasks, settings = [scores.task for scores in found], plan.study.selection
+    threshold, at_least = settings.threshold, settings.at_least
     whole = torch.stack([task_score(of(scores)) for scores in found])
     half = torch.stack([task_score(of(scores)[scores.parts.choosing]) for scores in found])
-    selection = select_features(whole, tasks, threshold, alive)
-    without_held_out = select_features(half, tasks, threshold, alive)
+    selection = select_features(whole, tasks, threshold, alive, at_least)
+    without_held_out = select_features(half, tasks, threshold, alive, at_least)
     return {**selection.to_json(), "without_held_out": without_held_out.to_json()}
