@@ -11,7 +11,7 @@ Count = Annotated[int, Ge(1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 RewardName = Literal["exact_match", "math_verify", "contains"]
 
-BASE = "base"  # the name of the base model wherever models are named
+BASE = "base"
 
 
 class Settings(BaseModel):
@@ -341,7 +341,7 @@ class SelectionSettings(Settings):
     threshold: Share = 0.2
     """Share of the task's largest score above which a feature is retained (Sec. 7: 20 %)."""
     at_least: Count = 1
-    """Where the intersection over the tasks is smaller, features of so many tasks that at least this many are chosen."""
+    """Features wanted: where all tasks share fewer, those of as many tasks as share so many are chosen."""
     held_out: Annotated[float, Gt(0), Lt(1)] = 0.5
     """Share of the critical items of each task on which features chosen from the others are tested."""
 
