@@ -43,7 +43,7 @@ def train(plan: Plan, folder: Path) -> None:
             state_from=StreamState.from_tensors,
             device=study.lineup.device,
         )
-        write_json(folder / STREAM, _record(stream, lineup))
+        write_json(folder / STREAM, _record(stream, lineup, study.training.epochs))
     _measure(plan, folder, lineup, held_out, stream.calibration)
 
 
@@ -80,10 +80,12 @@ def _sparsity(settings: ReLUSettings | BatchTopKSettings) -> ReLU | BatchTopK:
             return BatchTopK(settings.k, settings.aux_weight, settings.aux_k, settings.dead_after_tokens)
 
 
-def _record(stream: ActivationStream, lineup: Lineup) -> dict[str, Json]:
+def _record(stream: ActivationStream, lineup: Lineup, epochs: int) -> dict[str, Json]:
+    """What was read, in one epoch; every epoch reads the same tokens."""
     calibration = stream.calibration
     return {
-        "counts": asdict(stream.counts),
+        "counts": {name: count // epochs for name, count in asdict(stream.counts).items()},
+        "epochs": epochs,
         "layers": lineup.layers,
         "d_model": lineup.d_model,
         "scale": dict(zip(calibration.models, calibration.scale.tolist(), strict=True)),
