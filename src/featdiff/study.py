@@ -2,22 +2,15 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from annotated_types import Ge, Gt, Lt, MinLen
+from pydantic import Field, model_validator
 
-Share = Annotated[float, Ge(0), Le(1)]
-Positive = Annotated[float, Gt(0)]
-Count = Annotated[int, Ge(1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-RewardName = Literal["exact_match", "math_verify", "contains"]
+from featdiff.settings import Count, Name, Positive, Settings, Share
+from featdiff.settings_posttrain import GRPOSettings, PosttrainSettings, SFTSettings
+
+__all__ = ["GRPOSettings", "PosttrainSettings", "SFTSettings", "Settings"]
 
 BASE = "base"
-
-
-class Settings(BaseModel):
-    """A frozen section of a study; a misspelt key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class LineupSettings(Settings):
@@ -25,9 +18,9 @@ class LineupSettings(Settings):
 
     base: str = Field(min_length=1)
     """The base model: a folder in Hugging Face form, or a hub id."""
-    tuned: dict[Name, str] = {}
+    tuned: dict[Name, str] = Field(default={})
     """Tuned models that exist already, by name, for example sft and rl. Empty when `posttrain` makes them."""
-    checkpoints: dict[Name, tuple[str, ...]] = {}
+    checkpoints: dict[Name, tuple[str, ...]] = Field(default={})
     """Checkpoints in order of training, by the tuned model's name (Sec. 5.2). Filled by `posttrain`."""
     layer: Count | None = None
     """Blocks below the tap: the residual stream after block `layer`, counted from 1. Unset: the middle, floor(L/2)."""
@@ -44,115 +37,6 @@ class LineupSettings(Settings):
             raise ValueError(f"a tuned model cannot be called {BASE!r}; the base is given by lineup.base")
         if unknown := set(self.checkpoints) - set(self.tuned):
             raise ValueError(f"lineup.checkpoints names {sorted(unknown)}, which lineup.tuned does not hold")
-        return self
-
-
-class SFTSettings(Settings):
-    """Supervised fine-tuning on teacher traces (Sec. 4, A.3)."""
-
-    lr: Positive = 5e-5
-    """Learning rate (A.3)."""
-    batch_size: Count = 128
-    """Traces per optimizer step (A.3)."""
-    micro_batch_size: Count = 8
-    """Traces per forward pass on one device; gradients are accumulated up to `batch_size`."""
-    epochs: Positive = 1.0
-    """Passes over the traces (A.3: one)."""
-    max_length: Count = 16384
-    """Longest prompt and trace together, in tokens."""
-    warmup: Share = 0.0
-    """Share of the steps over which the learning rate rises linearly."""
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """Learning rate after the warm-up (the paper is silent)."""
-    weight_decay: Annotated[float, Ge(0)] = 0.0
-    """AdamW's weight decay."""
-    clip: Positive = 1.0
-    """Largest gradient norm."""
-
-
-class GRPOSettings(Settings):
-    """Group relative policy optimization with an outcome reward (Sec. 4, A.3)."""
-
-    lr: Positive = 1e-6
-    """Learning rate (A.3)."""
-    prompts_per_generation: Count = 128
-    """Prompts whose rollouts are sampled by one policy (A.3: overall batch size 128)."""
-    prompts_per_step: Count = 64
-    """Prompts per optimizer step (A.3: mini-batches of 64); divides `prompts_per_generation`."""
-    micro_batch_size: Count = 8
-    """Rollouts per forward pass on one device; gradients are accumulated up to `prompts_per_step * rollouts`."""
-    rollouts: Annotated[int, Ge(2)] = 8
-    """Completions sampled per prompt (A.3)."""
-    max_completion_length: Count = 16384
-    """Longest completion, in tokens (A.3: up to 16k)."""
-    temperature: Positive = 1.0
-    """Sampling temperature of the rollouts."""
-    clip_low: Positive = 0.22
-    """Lower clipping threshold (A.3)."""
-    clip_high: Positive = 0.28
-    """Upper clipping threshold (A.3)."""
-    beta: Annotated[float, Ge(0)] = 0.0
-    """Weight of the KL penalty towards the base (A.3: off). There is no entropy term."""
-    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "grpo"
-    """How TRL averages the token losses."""
-    scale_rewards: Literal["group", "batch", "none"] = "group"
-    """Whether advantages are divided by the standard deviation of their group."""
-    epochs: Positive = 1.0
-    """Passes over the prompts (A.3: one)."""
-    warmup: Share = 0.0
-    """Share of the steps over which the learning rate rises linearly."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Learning rate after the warm-up."""
-    clip: Positive = 1.0
-    """Largest gradient norm."""
-    vllm: bool = False
-    """Sample rollouts with vLLM, where it is installed."""
-
-    @model_validator(mode="after")
-    def _batches_divide(self) -> "GRPOSettings":
-        if self.prompts_per_generation % self.prompts_per_step:
-            raise ValueError(
-                f"prompts_per_generation {self.prompts_per_generation} must be a multiple of "
-                f"prompts_per_step {self.prompts_per_step}"
-            )
-        if (self.prompts_per_step * self.rollouts) % self.micro_batch_size:
-            raise ValueError(
-                f"prompts_per_step x rollouts = {self.prompts_per_step * self.rollouts} must be a multiple of "
-                f"micro_batch_size {self.micro_batch_size}"
-            )
-        return self
-
-
-class PosttrainSettings(Settings):
-    """One base, identical prompts, two paradigms, checkpoints of each (Sec. 4, A.2)."""
-
-    prompts: str
-    """JSONL or parquet of prompts with answers; both paradigms see exactly these."""
-    prompt_field: str = "prompt"
-    """Column that holds the prompt."""
-    answer_field: str = "answer"
-    """Column that holds the gold answer."""
-    limit: Count | None = None
-    """Use only the first prompts."""
-    teacher: str | None = None
-    """JSONL or parquet of teacher traces (columns `id` or the prompt, and `completion`)."""
-    teacher_model: str | None = None
-    """Teacher that writes the traces where `teacher` is not given (A.2: Qwen3-32B)."""
-    teacher_max_tokens: Count = 16384
-    """Longest trace that the teacher may write."""
-    reward: RewardName | Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] = "exact_match"
-    """Outcome reward: exact_match, math_verify, contains (the answer is in the text), or your own `module:function`."""
-    checkpoints: Count = 5
-    """Checkpoints per paradigm, at equal parts of the run (Sec. 5.2: every fifth of the epoch)."""
-    sft: SFTSettings = SFTSettings()
-    """Supervised fine-tuning."""
-    grpo: GRPOSettings = GRPOSettings()
-    """Reinforcement learning."""
-
-    @model_validator(mode="after")
-    def _one_teacher(self) -> "PosttrainSettings":
-        if (self.teacher is None) == (self.teacher_model is None):
-            raise ValueError("give exactly one of posttrain.teacher (a file of traces) and posttrain.teacher_model")
         return self
 
 
@@ -282,7 +166,7 @@ class CrosscoderSettings(Settings):
     """ReLU with L1 (the paper) or BatchTopK."""
     decoder_init_norm: Positive = 0.08
     """Norm of every decoder row at the start; the encoder starts as its transpose."""
-    lineups: dict[Name, CrosscoderLineup] = {}
+    lineups: dict[Name, CrosscoderLineup] = Field(default={})
     """Crosscoders by name. Empty: all models jointly; the base with each tuned model; the base with its checkpoints."""
 
 
