@@ -99,7 +99,8 @@ class Crosscoder(nn.Module):
         directions = torch.randn(features, len(models), d_model, generator=torch.Generator().manual_seed(seed))
         rows = decoder_init_norm * directions / directions.norm(dim=-1, keepdim=True)
         self.W_dec = nn.Parameter(rows)
-        self.W_enc = nn.Parameter(rows.permute(1, 2, 0).clone(memory_format=torch.contiguous_format))
+        # In memory both hold one row of models x d_model per feature: training reads and writes whole rows.
+        self.W_enc = nn.Parameter(rows.clone().permute(1, 2, 0))
         self.b_enc = nn.Parameter(torch.zeros(features))
         self.b_dec = nn.Parameter(torch.zeros(len(models), d_model))
         self.register_buffer("scale", torch.ones(len(models)))

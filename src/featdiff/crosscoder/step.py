@@ -107,10 +107,10 @@ def gradients(
     """
     tokens, features = len(normalised), crosscoder.features
     x = normalised.reshape(tokens, -1)
-    W_enc, W_dec = crosscoder.W_enc.view(-1, features), crosscoder.W_dec.view(features, -1)
+    W_enc, W_dec = _rows(crosscoder.W_enc), crosscoder.W_dec.view(features, -1)
     row_norms = crosscoder.W_dec.norm(dim=-1)
     norms = row_norms.sum(dim=-1)
-    pre = torch.addmm(crosscoder.b_enc, x, W_enc)
+    pre = torch.addmm(crosscoder.b_enc, x, W_enc.T)
     codes, cut = _codes(crosscoder, pre, norms, guess)
 
     error = codes.times(W_dec).add_(crosscoder.b_dec.view(-1)).sub_(x)
@@ -121,7 +121,7 @@ def gradients(
 
     _grad(crosscoder.W_dec).copy_(codes.transposed_times(pull).view_as(crosscoder.W_dec))
     _grad(crosscoder.b_dec).copy_(pull.sum(dim=0).view_as(crosscoder.b_dec))
-    _grad(crosscoder.W_enc).view(-1, features).copy_(sampled.transposed_times(x).T)
+    _rows(_grad(crosscoder.W_enc)).copy_(sampled.transposed_times(x))
     _grad(crosscoder.b_enc).copy_(sampled.sum())
     if weight:
         shares = weight * totals[:, None] / row_norms.clamp_min(torch.finfo(row_norms.dtype).tiny)
@@ -162,9 +162,14 @@ def _auxiliary_gradients(
     pull = missing * (2 * crosscoder.sparsity.aux_weight / len(x))
     sampled = (pull @ rows.T) * (codes > 0)
     _grad(crosscoder.W_dec).view(len(dead), -1).index_add_(0, index, codes.T @ pull)
-    _grad(crosscoder.W_enc).view(-1, len(dead)).index_add_(1, index, x.T @ sampled)
+    _rows(_grad(crosscoder.W_enc)).index_add_(0, index, sampled.T @ x)
     _grad(crosscoder.b_enc).index_add_(0, index, sampled.sum(dim=0))
     return missing.square().sum() / len(x)
+
+
+def _rows(W_enc: Float[Tensor, "models d_model features"]) -> Float[Tensor, "features width"]:
+    """The encoder as it lies in memory, one row per feature."""
+    return W_enc.permute(2, 0, 1).view(W_enc.shape[2], -1)
 
 
 def _grad(parameter: torch.nn.Parameter) -> Tensor:
