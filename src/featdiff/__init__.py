@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from featdiff.causal.outcomes import Outcomes
     from featdiff.causal.selection import Selection
     from featdiff.crosscoder.model import Crosscoder, Loss
-    from featdiff.crosscoder.sparsity import BatchTopK, ReLU
+    from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU
     from featdiff.study import Study
     from featdiff.study_file import read_study
 
@@ -31,6 +31,7 @@ _HOMES = {
     "Loss": "crosscoder.model",
     "ReLU": "crosscoder.sparsity",
     "BatchTopK": "crosscoder.sparsity",
+    "JumpReLU": "crosscoder.sparsity",
     "Attribution": "attribution.scores",
     "model_attribution_score": "attribution.scores",
     "normalized_relative_norm": "attribution.scores",
@@ -49,6 +50,7 @@ __all__ = [
     "Crosscoder",
     "Edit",
     "Effect",
+    "JumpReLU",
     "Lineup",
     "Loss",
     "Outcomes",

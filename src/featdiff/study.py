@@ -144,6 +144,28 @@ class BatchTopKSettings(Settings):
     """A feature that was silent for so many tokens is dead."""
 
 
+class JumpReLUSettings(Settings):
+    """A threshold learned for every feature, under a penalty that counts active features (Anthropic, January 2025)."""
+
+    kind: Literal["jumprelu"] = "jumprelu"
+    """JumpReLU."""
+    weight: Annotated[float, Ge(0)] = 1.0
+    """Cost of an active feature in the units of the loss; not worth it for one contribution below its square root."""
+    c: Positive = 4.0
+    """Steepness of the tanh penalty: a contribution of 2 / c costs 96 % of `weight`."""
+    warmup: Share = 1.0
+    """Share of the steps over which the weight rises linearly from 0."""
+    pre_weight: Annotated[float, Ge(0)] = 3e-6
+    """Weight of the distance between a pre-activation and the threshold above it; it pulls dead features back."""
+    bandwidth: Positive = 2.0
+    """Width of the window around the threshold, in units of the pre-activation, from which the threshold learns."""
+    threshold: Positive = 0.1
+    """Threshold of every feature at the start."""
+
+
+SparsitySettings = ReLUSettings | BatchTopKSettings | JumpReLUSettings
+
+
 class CrosscoderLineup(Settings):
     """One crosscoder of the study: which models it aligns, and what differs from `crosscoder`."""
 
@@ -151,7 +173,7 @@ class CrosscoderLineup(Settings):
     """Models by name, base first. Checkpoints are called sft-1, sft-2, ..."""
     features: Count | None = None
     """Dictionary size; unset: as in `crosscoder`."""
-    sparsity: ReLUSettings | BatchTopKSettings | None = Field(default=None, discriminator="kind")
+    sparsity: SparsitySettings | None = Field(default=None, discriminator="kind")
     """Sparsity; unset: as in `crosscoder`."""
     seed: int | None = None
     """Seed; unset: the study's."""
@@ -162,8 +184,8 @@ class CrosscoderSettings(Settings):
 
     features: Count = 32768
     """Dictionary size (A.1)."""
-    sparsity: ReLUSettings | BatchTopKSettings = Field(default=ReLUSettings(), discriminator="kind")
-    """ReLU with L1 (the paper) or BatchTopK."""
+    sparsity: SparsitySettings = Field(default=ReLUSettings(), discriminator="kind")
+    """ReLU with L1 (the paper), BatchTopK or JumpReLU."""
     decoder_init_norm: Positive = 0.08
     """Norm of every decoder row at the start; the encoder starts as its transpose."""
     lineups: dict[Name, CrosscoderLineup] = Field(default={})

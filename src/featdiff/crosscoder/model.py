@@ -11,6 +11,7 @@ and averaged over tokens: beta = 2 means something else under any other reductio
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,12 +27,15 @@ from torch import Tensor, nn
 
 from featdiff.crosscoder.sparsity import (
     BatchTopK,
+    JumpReLU,
     ReLU,
     Sparsity,
     auxiliary_features,
     inference_features,
+    pre_activation_penalty,
     sparsity_from,
     sparsity_record,
+    tanh_penalty,
     training_features,
     weighted_l1,
 )
@@ -44,13 +48,16 @@ WEIGHTS = "crosscoder.safetensors"
 class Loss:
     """The training objective in normalised units: summed over models and d_model, averaged over tokens.
 
-    total = reconstruction + sparsity_weight * sparsity. Under ReLU `sparsity` is the decoder-weighted L1, under
-    BatchTopK it is AuxK.
+    total = reconstruction + sparsity_weight * sparsity + pre_weight * pre_activation. Under ReLU `sparsity` is the
+    decoder-weighted L1, under BatchTopK AuxK, and under JumpReLU the tanh penalty; only JumpReLU has a `pre_activation`
+    penalty, else it and its weight are 0.
     """
 
     reconstruction: Float[Tensor, ""]
     sparsity: Float[Tensor, ""]
     sparsity_weight: float
+    pre_activation: Float[Tensor, ""]
+    pre_weight: float
     total: Float[Tensor, ""]
 
 
@@ -77,7 +84,9 @@ class Crosscoder(nn.Module):
     scale: Tensor
     """[models]; raw = scale * normalised."""
     threshold: Tensor
-    """[]; the smallest contribution that BatchTopK keeps at inference; 0 under ReLU."""
+    """[]; the smallest contribution that BatchTopK keeps at inference; else 0."""
+    log_threshold: nn.Parameter | None
+    """[features]; log of the threshold theta of every feature under JumpReLU; else None, and absent from files."""
 
     def __init__(
         self,
@@ -105,6 +114,11 @@ class Crosscoder(nn.Module):
         self.b_dec = nn.Parameter(torch.zeros(len(models), d_model))
         self.register_buffer("scale", torch.ones(len(models)))
         self.register_buffer("threshold", torch.zeros(()))
+        match sparsity:
+            case JumpReLU(threshold=theta):
+                self.log_threshold = nn.Parameter(torch.full((features,), math.log(theta)))
+            case ReLU() | BatchTopK():
+                self.register_parameter("log_threshold", None)
 
     def encode(self, activations: Float[Tensor, "tokens models d_model"]) -> Float[Tensor, "tokens features"]:
         """Features of raw activations, each token by itself, from all models jointly (Eq. 1 and 5)."""
@@ -147,6 +161,10 @@ class Crosscoder(nn.Module):
         """sum_m |W_dec[k, m]|_2, the weight of feature k in the penalty."""
         return self.W_dec.norm(dim=-1).sum(dim=-1)
 
+    def thresholds(self) -> Float[Tensor, " features"] | None:
+        """theta = exp(log_threshold), the pre-activation above which a feature is active; None unless JumpReLU."""
+        return None if self.log_threshold is None else self.log_threshold.exp()
+
     def loss(
         self,
         activations: Float[Tensor, "tokens models d_model"],
@@ -155,35 +173,43 @@ class Crosscoder(nn.Module):
     ) -> Loss:
         """The objective of Eq. 3 and 7 on raw activations; differentiable.
 
-        `sparsity_weight` stands in for the weight of `sparsity` (beta, or AuxK's) while that ramps up. `dead` features
-        take part in AuxK; without them it is 0. BatchTopK keeps the largest contributions of this batch, as in
-        training.
+        `sparsity_weight` stands in for the weight of `sparsity` (beta, AuxK's, or that of tanh) while that ramps up.
+        `dead` features take part in AuxK; without them it is 0. BatchTopK keeps the largest contributions of this
+        batch, as in training. The gradient of `log_threshold` is JumpReLU's straight-through estimate.
         """
         normalised = self.normalise(activations)
-        pre, norms = self.pre_activations(activations), self.decoder_norms()
-        features = training_features(self.sparsity, pre, norms)
+        pre, norms, thresholds = self.pre_activations(activations), self.decoder_norms(), self.thresholds()
+        features = training_features(self.sparsity, pre, norms, thresholds)
         residual = normalised - einsum(features, self.W_dec, "t f, f m d -> t m d") - self.b_dec
+        pre_activation, pre_weight = residual.new_zeros(()), 0.0
         match self.sparsity:
             case ReLU(weight=weight):
                 sparsity = weighted_l1(features, norms)
             case BatchTopK(aux_weight=weight):
                 sparsity = self._auxiliary(pre, residual.detach(), dead)
+            case JumpReLU(weight=weight, c=c, pre_weight=pre_weight):
+                assert thresholds is not None
+                sparsity = tanh_penalty(features, norms, c)
+                pre_activation = pre_activation_penalty(pre, norms, thresholds)
         weight = weight if sparsity_weight is None else sparsity_weight
         reconstruction = residual.square().sum(dim=(1, 2)).mean()
-        return Loss(reconstruction, sparsity, weight, reconstruction + weight * sparsity)
+        total = reconstruction + weight * sparsity + pre_weight * pre_activation
+        return Loss(reconstruction, sparsity, weight, pre_activation, pre_weight, total)
 
     @torch.no_grad()
     def canonicalise(self) -> "Crosscoder":
         """Put every feature into the gauge sum_m |W_dec[k, m]|_2 = 1, in place, and return the crosscoder.
 
-        Encoder columns and biases grow by what the decoder rows lose, so reconstruction, penalty and threshold stay as
-        they are. A feature without a decoder is left alone.
+        Encoder columns, biases and JumpReLU's thresholds grow by what the decoder rows lose, so reconstruction,
+        penalties and BatchTopK's threshold stay as they are. A feature without a decoder is left alone.
         """
         norms = self.decoder_norms()
         norms = torch.where(norms > 0, norms, torch.ones_like(norms))
         self.W_dec.div_(norms[:, None, None])
         self.W_enc.mul_(norms)
         self.b_enc.mul_(norms)
+        if self.log_threshold is not None:
+            self.log_threshold.add_(norms.log())
         return self
 
     def index(self, model: str) -> int:
@@ -259,7 +285,7 @@ class Crosscoder(nn.Module):
             api.upload_folder(repo_id=repo, folder_path=folder)
 
     def _active(self, pre: Float[Tensor, "tokens features"]) -> Float[Tensor, "tokens features"]:
-        return inference_features(self.sparsity, pre, self.decoder_norms(), self.threshold)
+        return inference_features(self.sparsity, pre, self.decoder_norms(), self.threshold, self.thresholds())
 
     def _auxiliary(
         self,

@@ -1,17 +1,22 @@
-"""How few features may explain a token: ReLU with the decoder-weighted L1 of Eq. 3 and 7, or BatchTopK.
+"""How few features may explain a token: ReLU with the decoder-weighted L1 of Eq. 3 and 7, BatchTopK, or JumpReLU.
 
-Both rest on a feature's *contribution* f_k sum_m |W_dec[k, m]|_2, which does not change when a feature is rescaled
-(f_k -> c f_k, W_dec[k] -> W_dec[k] / c); so neither the penalty nor the cut of BatchTopK depends on the gauge.
+All rest on a feature's *contribution* f_k n_k with n_k = sum_m |W_dec[k, m]|_2, which does not change when a feature
+is rescaled (f_k -> s f_k, W_dec[k] -> W_dec[k] / s); so neither a penalty nor the cut of BatchTopK depends on the
+gauge.
 
 ReLU       f = max(0, pre);  penalty = weight * sum_k f_k sum_m |W_dec[k, m]|_2
 BatchTopK  training: of the whole batch, the k * tokens largest contributions stay (Bussmann et al. 2024).
            inference: a contribution stays if it reaches `threshold`, the running mean of the smallest that stayed
            in training, so that a token's code does not depend on its neighbours.
            penalty = aux_weight * |residual - reconstruction from aux_k dead features|^2 (AuxK, Gao et al. 2024)
+JumpReLU   f = pre where pre > theta_k, else 0; the threshold theta_k of every feature is learned.
+           penalty = weight * sum_k tanh(c f_k n_k) + pre_weight * sum_k max(0, theta_k - pre_k) n_k
+           (Anthropic, January 2025). The jump has no gradient with respect to theta; training takes
+           df/dtheta = -theta / bandwidth where |pre - theta| < bandwidth / 2 (Rajamanoharan et al. 2024).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from einops import einsum
@@ -60,7 +65,32 @@ class BatchTopK:
             raise ValueError(f"{self}: k, aux_k and dead_after_tokens must be at least 1, and aux_weight 0 or more")
 
 
-Sparsity = ReLU | BatchTopK
+@dataclass(frozen=True)
+class JumpReLU:
+    """A learned threshold for each feature under a penalty that counts: every active feature costs nearly `weight`."""
+
+    weight: float = 1.0
+    """Cost of an active feature. In one model a contribution below sqrt(weight) explains less than it costs; weight =
+    beta^2 / 4 has the dead zone beta / 2 of L1, without its shrinkage above."""
+    c: float = 4.0
+    """Steepness of tanh: a contribution of 2 / c costs 96 % of `weight`."""
+    warmup: float = 1.0
+    """Share of the steps over which the weight rises linearly from 0."""
+    pre_weight: float = 3e-6
+    """Weight of the distance between a pre-activation and the threshold above it; it pulls dead features back."""
+    bandwidth: float = 2.0
+    """Width of the window around the threshold, in units of the pre-activation, from which the threshold learns."""
+    threshold: float = 0.1
+    """theta of every feature at the start."""
+
+    def __post_init__(self) -> None:
+        if self.weight < 0 or self.pre_weight < 0 or not 0 <= self.warmup <= 1:
+            raise ValueError(f"{self}: weight and pre_weight must be 0 or more, and warmup a share between 0 and 1")
+        if self.c <= 0 or self.bandwidth <= 0 or self.threshold <= 0:
+            raise ValueError(f"{self}: c, bandwidth and threshold must be above 0")
+
+
+Sparsity = ReLU | BatchTopK | JumpReLU
 
 
 def sparsity_from(record: Mapping[str, object]) -> Sparsity:
@@ -71,8 +101,10 @@ def sparsity_from(record: Mapping[str, object]) -> Sparsity:
             return ReLU(**settings)  # pyright: ignore[reportArgumentType] -- the fields come from JSON
         case "batchtopk":
             return BatchTopK(**settings)  # pyright: ignore[reportArgumentType] -- the fields come from JSON
+        case "jumprelu":
+            return JumpReLU(**settings)  # pyright: ignore[reportArgumentType] -- the fields come from JSON
         case kind:
-            raise ValueError(f"sparsity kind {kind!r} is unknown; use 'relu' or 'batchtopk'")
+            raise ValueError(f"sparsity kind {kind!r} is unknown; use 'relu', 'batchtopk' or 'jumprelu'")
 
 
 def sparsity_record(sparsity: Sparsity) -> dict[str, str | float | int | None]:
@@ -88,12 +120,17 @@ def sparsity_record(sparsity: Sparsity) -> dict[str, str | float | int | None]:
                 "aux_k": sparsity.aux_k,
                 "dead_after_tokens": sparsity.dead_after_tokens,
             }
+        case JumpReLU():
+            return {"kind": "jumprelu", **asdict(sparsity)}
 
 
 def training_features(
-    sparsity: Sparsity, pre: Float[Tensor, "tokens features"], norms: Float[Tensor, " features"]
+    sparsity: Sparsity,
+    pre: Float[Tensor, "tokens features"],
+    norms: Float[Tensor, " features"],
+    threshold: Float[Tensor, " features"] | None = None,
 ) -> Float[Tensor, "tokens features"]:
-    """Features of one training batch from their pre-activations and summed decoder norms."""
+    """Features of one training batch from their pre-activations, summed decoder norms, and JumpReLU's thresholds."""
     match sparsity:
         case ReLU():
             return torch.relu(pre)
@@ -101,20 +138,38 @@ def training_features(
             contributions = torch.relu(pre.detach()) * norms.detach()
             cut = smallest_kept(contributions, sparsity.k * len(pre))
             return torch.relu(pre) * (contributions >= cut)
+        case JumpReLU(bandwidth=bandwidth):
+            assert threshold is not None
+            return jump_relu(pre, threshold, bandwidth)
 
 
 def inference_features(
     sparsity: Sparsity,
     pre: Float[Tensor, "tokens features"],
     norms: Float[Tensor, " features"],
-    threshold: Float[Tensor, ""],
+    cut: Float[Tensor, ""],
+    threshold: Float[Tensor, " features"] | None = None,
 ) -> Float[Tensor, "tokens features"]:
-    """Features of each token by itself; `threshold` is BatchTopK's, and ReLU has none."""
+    """Features of each token by itself; BatchTopK has one `cut` on contributions, JumpReLU a `threshold` theta for each
+    feature."""
     match sparsity:
         case ReLU():
             return torch.relu(pre)
         case BatchTopK():
-            return torch.relu(pre) * (pre * norms >= threshold)
+            return torch.relu(pre) * (pre * norms >= cut)
+        case JumpReLU(bandwidth=bandwidth):
+            assert threshold is not None
+            return jump_relu(pre, threshold, bandwidth)
+
+
+def jump_relu(
+    pre: Float[Tensor, "tokens features"], threshold: Float[Tensor, " features"], bandwidth: float
+) -> Float[Tensor, "tokens features"]:
+    """`pre` where it exceeds theta = `threshold`, else 0; the gradient with respect to theta is the straight-through
+    estimate."""
+    slope = (-threshold / bandwidth * _near(pre, threshold, bandwidth)).detach()
+    # threshold - threshold.detach() is 0 and has gradient 1: it carries the slope and changes no value.
+    return torch.where(pre > threshold, pre, 0.0) + slope * (threshold - threshold.detach())
 
 
 def smallest_kept(contributions: Float[Tensor, "tokens features"], count: int) -> Float[Tensor, ""]:
@@ -140,6 +195,20 @@ def weighted_l1(features: Float[Tensor, "tokens features"], norms: Float[Tensor,
     return einsum(features, norms, "tokens features, features -> tokens").mean()
 
 
+def tanh_penalty(
+    features: Float[Tensor, "tokens features"], norms: Float[Tensor, " features"], c: float
+) -> Float[Tensor, ""]:
+    """sum_k tanh(c f_k sum_m |W_dec[k, m]|_2), averaged over tokens: about the number of active features."""
+    return torch.tanh(c * features * norms).sum(dim=1).mean()
+
+
+def pre_activation_penalty(
+    pre: Float[Tensor, "tokens features"], norms: Float[Tensor, " features"], threshold: Float[Tensor, " features"]
+) -> Float[Tensor, ""]:
+    """sum_k max(0, theta_k - pre_k) sum_m |W_dec[k, m]|_2, averaged over tokens; a feature feels it where it is off."""
+    return weighted_l1(torch.relu(threshold - pre), norms)
+
+
 def auxiliary_features(
     pre: Float[Tensor, "tokens features"], dead: Bool[Tensor, " features"], count: int
 ) -> Float[Tensor, "tokens features"]:
@@ -148,3 +217,86 @@ def auxiliary_features(
     kept = min(count, candidates.shape[1])
     chosen = candidates.topk(kept, dim=1, sorted=False).indices
     return candidates * torch.zeros_like(candidates).scatter_(1, chosen, 1.0)
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What single entries (token, feature) of a batch say to the gradient of the loss, apart from reconstruction.
+
+    With g = d reconstruction / d f, all per entry and before the division by tokens:
+
+    d loss / d pre_k = (g + penalty) * open        d loss / d log theta_k = sum_tokens (g + penalty) * slope
+    d loss / d n_k   = sum_tokens share
+
+    AuxK and JumpReLU's pre-activation penalty come on top. A field that is 0 throughout is one 0 in memory: read it, do
+    not write to it.
+    """
+
+    value: Float[Tensor, "*entries"]
+    """f."""
+    open: Float[Tensor, "*entries"]
+    """d f / d pre, 0 or 1."""
+    penalty: Float[Tensor, "*entries"]
+    """d penalty / d f, times the weight: w n under ReLU, w c n sech^2(c f n) under JumpReLU, 0 under BatchTopK."""
+    slope: Float[Tensor, "*entries"]
+    """d f / d log theta: -theta^2 / bandwidth near the threshold of JumpReLU, else 0."""
+    share: Float[Tensor, "*entries"]
+    """d penalty / d n, times the weight: w f under ReLU, w c f sech^2(c f n) under JumpReLU, 0 under BatchTopK."""
+
+
+def gates(
+    sparsity: Sparsity,
+    pre: Float[Tensor, "*entries"],
+    norms: Float[Tensor, "*#entries"],
+    threshold: Float[Tensor, "*#entries"] | None,
+    weight: float,
+    cut: Float[Tensor, ""],
+) -> Gates:
+    """`Gates` of pre-activations, be they a whole batch [tokens, features] or a list of entries.
+
+    `norms` and `threshold` (theta under JumpReLU, else None) broadcast to `pre`: of all features for a batch, gathered
+    for a list. `weight` is that of L1 or tanh as ramped, and `cut` BatchTopK's on contributions; inf keeps nothing.
+    """
+    nothing = pre.new_zeros(()).expand_as(pre)
+    match sparsity:
+        case ReLU():
+            value, cost = torch.relu(pre), (weight * norms).expand_as(pre)
+            return Gates(value, (pre > 0).to(pre.dtype), cost, nothing, weight * value)
+        case BatchTopK():
+            kept = (pre > 0) & (pre * norms >= cut)
+            return Gates(torch.where(kept, pre, 0.0), kept.to(pre.dtype), nothing, nothing, nothing)
+        case JumpReLU(c=c, bandwidth=bandwidth):
+            assert threshold is not None
+            above = pre > threshold
+            value = torch.where(above, pre, 0.0)
+            steepness = weight * c * (1 - torch.tanh(c * value * norms).square())
+            slope = -threshold.square() / bandwidth * _near(pre, threshold, bandwidth)
+            return Gates(value, above.to(pre.dtype), steepness * norms, slope, steepness * value)
+
+
+def floor(
+    sparsity: Sparsity,
+    norms: Float[Tensor, " features"],
+    threshold: Float[Tensor, " features"] | None,
+    cut: Float[Tensor, ""],
+) -> Float[Tensor, " features"]:
+    """The pre-activation of every feature below which `gates` has value, open, slope and share 0.
+
+    ReLU: 0. BatchTopK: cut / norms, lowered by what rounding may hide, and inf for a feature without a decoder.
+    JumpReLU: theta - bandwidth / 2. The pre-activation penalty reaches further down.
+    """
+    match sparsity:
+        case ReLU():
+            return torch.zeros_like(norms)
+        case BatchTopK():
+            lowered = cut * (1 - 2 * torch.finfo(norms.dtype).eps)
+            return torch.where(norms > 0, lowered / norms, torch.inf)
+        case JumpReLU(bandwidth=bandwidth):
+            assert threshold is not None
+            return threshold - bandwidth / 2
+
+
+def _near(
+    pre: Float[Tensor, "*entries"], threshold: Float[Tensor, "*#entries"], bandwidth: float
+) -> Bool[Tensor, "*entries"]:
+    return (pre - threshold).abs() < bandwidth / 2

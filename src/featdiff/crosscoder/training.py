@@ -27,7 +27,7 @@ from featdiff.activations.stream import Activations
 from featdiff.crosscoder.checkpoint import Checkpoint, Checkpoints
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, ReLU, Sparsity
+from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.step import Gradients, Learner
 from featdiff.progress import Progress
 from featdiff.study import TrainingSettings
@@ -145,9 +145,9 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
 
 
 def sparsity_ramp(sparsity: Sparsity, step: int, steps: int) -> float:
-    """Share of L1's weight at `step` of `steps`, from 0: linear from 0 over the first `warmup` share."""
+    """Share of the weight of L1 or tanh at `step` of `steps`, from 0: linear from 0 over the first `warmup` share."""
     match sparsity:
-        case ReLU(warmup=warmup):
+        case ReLU(warmup=warmup) | JumpReLU(warmup=warmup):
             return min(1.0, step / (warmup * steps)) if warmup else 1.0
         case BatchTopK():
             return 1.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featdiff.runs import Json, Run, Stage, content_fingerprint
-from featdiff.study import BASE, BatchTopKSettings, LineupSettings, ReLUSettings, Settings, Study
+from featdiff.study import BASE, LineupSettings, Settings, SparsitySettings, Study
 from featdiff.study_file import DEMO_PREFIX
 
 MADE_BY = {"sft": "sft", "rl": "grpo"}  # tuned model -> the paradigm of `posttrain` that makes it
@@ -22,7 +22,7 @@ class CrosscoderPlan:
 
     models: tuple[str, ...]
     features: int
-    sparsity: ReLUSettings | BatchTopKSettings
+    sparsity: SparsitySettings
     seed: int
 
 

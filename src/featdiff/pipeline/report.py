@@ -24,7 +24,7 @@ from featdiff.report.data import (
     SpecificityPanel,
 )
 from featdiff.runs import Record, read_json, write_json
-from featdiff.study import BASE, ReLUSettings, Study
+from featdiff.study import BASE, BatchTopKSettings, JumpReLUSettings, ReLUSettings, SparsitySettings, Study
 
 
 def report(plan: Plan, folder: Path) -> None:
@@ -122,23 +122,28 @@ def _quality(plan: Plan, quality: dict[str, Record]) -> list[QualityRow]:
 
 def _quality_row(plan: Plan, name: str, measured_on: str, record: Record) -> QualityRow:
     one = plan.crosscoders[name]
-    sparsity = (
-        f"L1, beta {one.sparsity.weight:g}"
-        if isinstance(one.sparsity, ReLUSettings)
-        else f"BatchTopK, k {one.sparsity.k}"
-    )
     return QualityRow(
         lineup=name,
         measured_on=measured_on,
         tokens=record["tokens"],
         features=one.features,
-        sparsity=sparsity,
+        sparsity=_sparsity(one.sparsity),
         variance_explained=record["variance_explained"],
         ce_recovered=record["ce_recovered"],
         kl_recovered=record["kl_recovered"],
         l0=record["l0"],
         dead_share=record["dead_share"],
     )
+
+
+def _sparsity(settings: SparsitySettings) -> str:
+    match settings:
+        case ReLUSettings(weight=weight):
+            return f"L1, beta {weight:g}"
+        case BatchTopKSettings(k=k):
+            return f"BatchTopK, k {k}"
+        case JumpReLUSettings(weight=weight):
+            return f"JumpReLU, weight {weight:g}"
 
 
 def _specificity(plan: Plan) -> list[SpecificityPanel]:

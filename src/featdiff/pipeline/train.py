@@ -8,14 +8,14 @@ from safetensors.torch import save_file
 from featdiff.activations.corpus import Corpus, build_corpus
 from featdiff.activations.models import Lineup, load_tokenizer
 from featdiff.activations.stream import ActivationStream, Calibration, StreamState, collect
-from featdiff.crosscoder import BatchTopK, Crosscoder, ReLU
+from featdiff.crosscoder import BatchTopK, Crosscoder, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.quality import measure
 from featdiff.crosscoder.training import train as train_crosscoders
 from featdiff.pipeline.plan import CrosscoderPlan, Plan
 from featdiff.pipeline.select import load_lineup
 from featdiff.pipeline.splice import harvest, packed_parts, recovered
 from featdiff.runs import Json, write_json
-from featdiff.study import BASE, BatchTopKSettings, CorpusSettings, ReLUSettings
+from featdiff.study import BASE, BatchTopKSettings, CorpusSettings, JumpReLUSettings, ReLUSettings, SparsitySettings
 
 STREAM = "stream.json"
 
@@ -72,12 +72,14 @@ def _new(plan: Plan, one: CrosscoderPlan, d_model: int) -> Crosscoder:
     )
 
 
-def _sparsity(settings: ReLUSettings | BatchTopKSettings) -> ReLU | BatchTopK:
+def _sparsity(settings: SparsitySettings) -> Sparsity:
     match settings:
         case ReLUSettings():
             return ReLU(weight=settings.weight, warmup=settings.warmup)
         case BatchTopKSettings():
             return BatchTopK(settings.k, settings.aux_weight, settings.aux_k, settings.dead_after_tokens)
+        case JumpReLUSettings():
+            return JumpReLU(**settings.model_dump(exclude={"kind"}))
 
 
 def _record(stream: ActivationStream, lineup: Lineup, epochs: int) -> dict[str, Json]:
