@@ -4,15 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, ReLU
+from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 
 MODELS = ("base", "sft", "rl")
+SPARSITIES = [ReLU(), BatchTopK(k=3), JumpReLU(pre_weight=0.3)]
 
 
-def crosscoder(sparsity: ReLU | BatchTopK = ReLU(weight=2.0), seed: int = 0) -> Crosscoder:  # noqa: B008
+def crosscoder(sparsity: Sparsity = ReLU(weight=2.0), seed: int = 0) -> Crosscoder:  # noqa: B008
     made = Crosscoder(models=MODELS, d_model=8, features=20, sparsity=sparsity, seed=seed)
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
@@ -39,6 +41,30 @@ def test_the_loss_of_a_small_example_is_the_one_on_paper() -> None:
     assert loss.reconstruction.item() == pytest.approx((83 + 5) / 2)
     assert loss.sparsity.item() == pytest.approx(12 / 2)
     assert loss.total.item() == pytest.approx(44 + 2 * 6)
+
+
+def test_the_loss_of_jump_relu_is_the_one_on_paper() -> None:
+    sparsity = JumpReLU(weight=2.0, c=0.1, pre_weight=0.5, threshold=3.0)
+    made = Crosscoder(models=("base", "rl"), d_model=1, features=2, sparsity=sparsity)
+    with torch.no_grad():
+        made.W_enc.copy_(torch.tensor([[[1.0, 2.0]], [[1.0, -1.0]]]))
+        made.W_dec.copy_(torch.tensor([[[3.0], [-1.0]], [[0.0], [2.0]]]))
+    # pre-activations 4 + 1 = 5 and 8 - 1 = 7, both active; then 1 + 1 = 2 and 2 - 1 = 1, both below the threshold of 3
+    loss = made.loss(torch.tensor([[[4.0], [1.0]], [[1.0], [1.0]]]))
+    # reconstruction (15, -5 + 14) against (4, 1), then (0, 0) against (1, 1); summed decoder norms 4 and 2
+    assert loss.reconstruction.item() == pytest.approx((121 + 64 + 2) / 2)
+    assert loss.sparsity.item() == pytest.approx((math.tanh(0.1 * 5 * 4) + math.tanh(0.1 * 7 * 2)) / 2)
+    assert loss.pre_activation.item() == pytest.approx((1 * 4 + 2 * 2) / 2)
+    assert (loss.sparsity_weight, loss.pre_weight) == (2.0, 0.5)
+
+
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_the_total_is_the_sum_of_its_terms(sparsity: Sparsity) -> None:
+    loss = crosscoder(sparsity).loss(activations(), sparsity_weight=0.7, dead=torch.arange(20) < 3)
+    weighted = loss.reconstruction + 0.7 * loss.sparsity + loss.pre_weight * loss.pre_activation
+    torch.testing.assert_close(loss.total, weighted)
+    assert loss.sparsity > 0
+    assert (loss.pre_activation.item() > 0) == (loss.pre_weight > 0) == isinstance(sparsity, JumpReLU)
 
 
 def loss_in_plain_loops(made: Crosscoder, values: Tensor) -> float:
@@ -76,6 +102,46 @@ def test_the_weight_of_the_penalty_can_be_ramped() -> None:
     assert loss.sparsity_weight == 0.5
 
 
+def test_without_a_jump_nearby_the_gradient_of_jump_relu_is_that_of_finite_differences() -> None:
+    made = crosscoder(JumpReLU(weight=1.5, pre_weight=0.4, bandwidth=1e-6)).double()
+    values = activations().double()
+    made.loss(values).total.backward()
+    generator = torch.Generator().manual_seed(9)
+    for name, parameter in made.named_parameters():
+        direction = torch.randn(parameter.shape, dtype=torch.float64, generator=generator)
+        with torch.no_grad():
+            parameter.add_(1e-6 * direction)
+            above = made.loss(values).total
+            parameter.sub_(2e-6 * direction)
+            below = made.loss(values).total
+            parameter.add_(1e-6 * direction)
+        assert parameter.grad is not None
+        slope = float((parameter.grad * direction).sum())
+        assert float(above - below) / 2e-6 == pytest.approx(slope, rel=1e-6), name
+
+
+def test_jump_relu_alone_has_thresholds() -> None:
+    made = Crosscoder(models=MODELS, d_model=4, features=6, sparsity=JumpReLU(threshold=0.2))
+    assert made.thresholds() is not None
+    torch.testing.assert_close(made.thresholds(), torch.full((6,), 0.2))
+    assert "log_threshold" in made.state_dict()
+    for sparsity in (ReLU(), BatchTopK()):
+        other = Crosscoder(models=MODELS, d_model=4, features=6, sparsity=sparsity)
+        assert other.thresholds() is None and other.log_threshold is None
+        assert set(other.state_dict()) == {"W_enc", "b_enc", "W_dec", "b_dec", "scale", "threshold"}
+
+
+def test_features_of_jump_relu_exceed_their_thresholds() -> None:
+    made, values = crosscoder(JumpReLU()), activations()
+    theta, pre = made.thresholds(), made.pre_activations(values)
+    assert theta is not None
+    features = made.encode(values)
+    assert torch.equal(features, torch.where(pre > theta, pre, 0.0))
+    assert ((pre > 0) & (pre <= theta)).any() and features.any()
+    alone = made.encode_branch(values[:, 1], "sft")
+    assert bool(((alone == 0) | (alone > theta)).all()) and alone.any()
+
+
 def test_decoder_rows_start_with_the_norm_asked_for_and_the_encoder_as_their_transpose() -> None:
     made = Crosscoder(models=MODELS, d_model=16, features=64, decoder_init_norm=0.08)
     torch.testing.assert_close(made.W_dec.norm(dim=-1), torch.full((64, 3), 0.08))
@@ -102,8 +168,8 @@ def test_the_branches_and_the_bias_add_up_to_the_joint_pre_activation() -> None:
     torch.testing.assert_close(sum(branches) + made.b_enc, made.encode(values), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("sparsity", [ReLU(), BatchTopK(k=3)])
-def test_units_do_not_matter_where_the_scale_goes_with_them(sparsity: ReLU | BatchTopK) -> None:
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_units_do_not_matter_where_the_scale_goes_with_them(sparsity: Sparsity) -> None:
     made, values = crosscoder(sparsity), activations()
     features, reconstruction, loss = made.encode(values), made.decode(made.encode(values)), made.loss(values)
     made.scale.mul_(4.0)
@@ -112,8 +178,8 @@ def test_units_do_not_matter_where_the_scale_goes_with_them(sparsity: ReLU | Bat
     assert torch.equal(made.loss(4.0 * values).total, loss.total)
 
 
-@pytest.mark.parametrize("sparsity", [ReLU(), BatchTopK(k=3)])
-def test_the_canonical_gauge_forgets_how_features_were_scaled(sparsity: ReLU | BatchTopK) -> None:
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_the_canonical_gauge_forgets_how_features_were_scaled(sparsity: Sparsity) -> None:
     """Acceptance test T10: powers of two make the rescaling exact in floating point."""
     plain, rescaled = crosscoder(sparsity), crosscoder(sparsity)
     factors = 2.0 ** torch.randint(-3, 4, (20,), generator=torch.Generator().manual_seed(2))
@@ -123,31 +189,39 @@ def test_the_canonical_gauge_forgets_how_features_were_scaled(sparsity: ReLU | B
         rescaled.W_enc.mul_(factors)
         rescaled.b_enc.mul_(factors)
         rescaled.W_dec.div_(factors[:, None, None])
+        if rescaled.log_threshold is not None:
+            rescaled.log_threshold.add_(factors.log())
     plain.canonicalise()
     rescaled.canonicalise()
     for (name, tensor), other in zip(plain.state_dict().items(), rescaled.state_dict().values(), strict=True):
-        assert torch.equal(tensor, other), name
+        rounding = 1e-6 if name == "log_threshold" else 0.0  # the logarithm of a power of two is not exact
+        torch.testing.assert_close(other, tensor, rtol=0, atol=rounding, msg=name)
     assert torch.equal(plain.encode(activations()), rescaled.encode(activations()))
 
 
-@pytest.mark.parametrize("sparsity", [ReLU(), BatchTopK(k=3)])
-def test_the_canonical_gauge_changes_no_reconstruction_and_no_loss(sparsity: ReLU | BatchTopK) -> None:
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_the_canonical_gauge_changes_no_reconstruction_and_no_loss(sparsity: Sparsity) -> None:
     made, values = crosscoder(sparsity), activations()
     made.threshold.fill_(0.4)
+    contributions = made.encode(values) * made.decoder_norms()
     reconstruction, loss = made.decode(made.encode(values)), made.loss(values)
     made.canonicalise()
     torch.testing.assert_close(made.decoder_norms(), torch.ones(20))
+    torch.testing.assert_close(made.encode(values), contributions, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(made.decode(made.encode(values)), reconstruction, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(made.loss(values).total, loss.total)
+    for term in ("reconstruction", "sparsity", "pre_activation", "total"):
+        torch.testing.assert_close(getattr(made.loss(values), term), getattr(loss, term), msg=term)
 
 
 def test_a_feature_without_a_decoder_is_left_alone_by_the_gauge() -> None:
-    made = crosscoder()
+    made = crosscoder(JumpReLU())
+    assert made.log_threshold is not None
     with torch.no_grad():
         made.W_dec[7] = 0.0
-    before = made.W_enc[:, :, 7].clone()
+    before, threshold = made.W_enc[:, :, 7].clone(), made.log_threshold[7].clone()
     made.canonicalise()
     assert torch.equal(made.W_enc[:, :, 7], before)
+    assert torch.equal(made.log_threshold[7], threshold)
     assert not made.W_dec[7].any()
 
 
@@ -182,8 +256,8 @@ def _residual_of_training(made: Crosscoder, values: Tensor) -> Tensor:
     return values / made.scale[:, None] - made.decode(pre * (contributions >= cut)) / made.scale[:, None]
 
 
-@pytest.mark.parametrize("sparsity", [ReLU(weight=1.5, warmup=0.1), BatchTopK(k=3, aux_k=2)])
-def test_a_crosscoder_comes_back_from_disk_as_it_was(tmp_path: Path, sparsity: ReLU | BatchTopK) -> None:
+@pytest.mark.parametrize("sparsity", [ReLU(weight=1.5, warmup=0.1), BatchTopK(k=3, aux_k=2), JumpReLU(c=3.0)])
+def test_a_crosscoder_comes_back_from_disk_as_it_was(tmp_path: Path, sparsity: Sparsity) -> None:
     made = crosscoder(sparsity, seed=4)
     made.threshold.fill_(0.7)
     made.provenance = {"commit": "abc", "steps": 12}
@@ -200,6 +274,18 @@ def test_a_crosscoder_comes_back_from_disk_as_it_was(tmp_path: Path, sparsity: R
 def test_a_crosscoder_before_the_gauge_says_so_on_disk(tmp_path: Path) -> None:
     crosscoder().save(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["gauge"] == "none"
+
+
+def test_thresholds_are_on_disk_under_jump_relu_alone(tmp_path: Path) -> None:
+    for sparsity in SPARSITIES:
+        crosscoder(sparsity).save(tmp_path)
+        saved = load_file(tmp_path / "crosscoder.safetensors")
+        assert ("log_threshold" in saved) == isinstance(sparsity, JumpReLU)
+    crosscoder(ReLU()).save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"sparsity": {"kind": "jumprelu"}}))
+    with pytest.raises(ValueError, match=r"calls for .*log_threshold"):
+        Crosscoder.load(tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from featdiff.activations.stream import Activations
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, ReLU
+from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU
 from featdiff.crosscoder.training import learning_rate, sparsity_ramp, train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
 from featdiff.study import TrainingSettings
@@ -210,3 +210,4 @@ def test_the_penalty_rises_linearly_over_the_first_share() -> None:
     assert ramp == pytest.approx([0.0, 0.5, 1.0, 1.0])
     assert sparsity_ramp(ReLU(warmup=0.0), 0, 1000) == 1.0
     assert sparsity_ramp(BatchTopK(), 0, 1000) == 1.0
+    assert [sparsity_ramp(JumpReLU(), step, 1000) for step in (0, 500, 1000)] == [0.0, 0.5, 1.0]

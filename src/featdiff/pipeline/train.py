@@ -8,14 +8,15 @@ from safetensors.torch import save_file
 from featdiff.activations.corpus import Corpus, build_corpus
 from featdiff.activations.models import Lineup, load_tokenizer
 from featdiff.activations.stream import ActivationStream, Calibration, StreamState, collect
-from featdiff.crosscoder import BatchTopK, Crosscoder, JumpReLU, ReLU, Sparsity
+from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.quality import measure
+from featdiff.crosscoder.sparsity import sparsity_from
 from featdiff.crosscoder.training import train as train_crosscoders
 from featdiff.pipeline.plan import CrosscoderPlan, Plan
 from featdiff.pipeline.select import load_lineup
 from featdiff.pipeline.splice import harvest, packed_parts, recovered
 from featdiff.runs import Json, write_json
-from featdiff.study import BASE, BatchTopKSettings, CorpusSettings, JumpReLUSettings, ReLUSettings, SparsitySettings
+from featdiff.study import BASE, CorpusSettings
 
 STREAM = "stream.json"
 
@@ -66,20 +67,10 @@ def _new(plan: Plan, one: CrosscoderPlan, d_model: int) -> Crosscoder:
         models=one.models,
         d_model=d_model,
         features=one.features,
-        sparsity=_sparsity(one.sparsity),
+        sparsity=sparsity_from(one.sparsity.model_dump()),
         seed=one.seed,
         decoder_init_norm=plan.study.crosscoder.decoder_init_norm,
     )
-
-
-def _sparsity(settings: SparsitySettings) -> Sparsity:
-    match settings:
-        case ReLUSettings():
-            return ReLU(weight=settings.weight, warmup=settings.warmup)
-        case BatchTopKSettings():
-            return BatchTopK(settings.k, settings.aux_weight, settings.aux_k, settings.dead_after_tokens)
-        case JumpReLUSettings():
-            return JumpReLU(**settings.model_dump(exclude={"kind"}))
 
 
 def _record(stream: ActivationStream, lineup: Lineup, epochs: int) -> dict[str, Json]:
