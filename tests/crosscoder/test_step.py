@@ -2,14 +2,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from featdiff.crosscoder import codes
+from featdiff.crosscoder.kernels.rows import Path
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, ReLU, Sparsity
-from featdiff.crosscoder.step import Learner, gradients
+from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, training_features
+from featdiff.crosscoder.step import Learner
 
 MODELS = ("base", "sft", "rl")
-DEAD = torch.arange(40) < 6
-SPARSITIES = [ReLU(weight=2.0), BatchTopK(k=4, aux_weight=0.3, aux_k=2, dead_after_tokens=50)]
+SPARSITIES = [
+    ReLU(weight=2.0),
+    BatchTopK(k=4, aux_weight=0.3, aux_k=2, dead_after_tokens=50),
+    JumpReLU(weight=0.3, bandwidth=0.4, pre_weight=0.05, threshold=0.3),
+]
 
 
 def crosscoder(sparsity: Sparsity, dtype: torch.dtype = torch.float64) -> Crosscoder:
@@ -28,31 +31,10 @@ def batch(step: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
-@pytest.mark.parametrize("limit", [0.0, 1.0])
-def test_gradients_by_hand_are_those_of_autograd(
-    sparsity: Sparsity, limit: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(codes, "SPARSE_BELOW", limit)
+@pytest.mark.parametrize("path", ["reference", "dense"])
+def test_ten_steps_equal_ten_of_torch_with_autograd_clipping_and_adam(sparsity: Sparsity, path: Path) -> None:
     made, reference = crosscoder(sparsity), crosscoder(sparsity)
-    learner = Learner(made, lr=1e-3, betas=(0.9, 0.999), clip=1.0)
-    with torch.no_grad():
-        found = gradients(made, batch(), 0.7, DEAD)
-    weight = 0.7 * sparsity.weight if isinstance(sparsity, ReLU) else None
-    loss = reference.loss(batch(), sparsity_weight=weight, dead=DEAD)
-    loss.total.backward()
-    torch.testing.assert_close(found.reconstruction, loss.reconstruction.detach())
-    torch.testing.assert_close(found.sparsity, loss.sparsity.detach())
-    assert loss.sparsity.item() > 0
-    for name, parameter in reference.named_parameters():
-        torch.testing.assert_close(
-            learner.parameters[name].grad, parameter.grad, msg=lambda text, name=name: f"{name}: {text}"
-        )
-
-
-@pytest.mark.parametrize("sparsity", SPARSITIES)
-def test_ten_steps_equal_ten_of_torch_with_autograd_clipping_and_adam(sparsity: Sparsity) -> None:
-    made, reference = crosscoder(sparsity), crosscoder(sparsity)
-    learner = Learner(made, lr=1e-2, betas=(0.8, 0.99), clip=1.0)
+    learner = Learner(made, lr=1e-2, betas=(0.8, 0.99), clip=1.0, path=path)
     adam = torch.optim.Adam(reference.parameters(), lr=1e-2, betas=(0.8, 0.99))
     silent = torch.zeros(40, dtype=torch.int64)
     for step in range(10):
@@ -60,22 +42,16 @@ def test_ten_steps_equal_ten_of_torch_with_autograd_clipping_and_adam(sparsity: 
         learner.apply(learner.gradients(batch(step), 1.0), 32, 1e-2 / (1 + step))
         adam.param_groups[0]["lr"] = 1e-2 / (1 + step)
         adam.zero_grad()
-        pre, norms = reference.pre_activations(batch(step)), reference.decoder_norms()
+        with torch.no_grad():
+            pre, norms = reference.pre_activations(batch(step)), reference.decoder_norms()
+            fired = training_features(sparsity, pre, norms, reference.thresholds()).any(dim=0)
         reference.loss(batch(step), dead=dead).total.backward()
         torch.nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
         adam.step()
-        fired = _training_features(sparsity, pre, norms).any(dim=0)
         silent = torch.where(fired, 0, silent + 32)
         assert torch.equal(learner.silent_tokens, silent)
     for name, parameter in reference.named_parameters():
         torch.testing.assert_close(learner.parameters[name], parameter, rtol=1e-6, atol=1e-9)
-
-
-def _training_features(sparsity: Sparsity, pre: Tensor, norms: Tensor) -> Tensor:
-    if isinstance(sparsity, ReLU):
-        return pre > 0
-    contributions = pre * norms
-    return contributions >= contributions.flatten().topk(32 * sparsity.k).values.min()
 
 
 def test_without_a_ramp_the_penalty_pulls_at_nothing() -> None:

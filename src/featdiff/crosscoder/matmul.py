@@ -41,3 +41,9 @@ def fast_products_are_exact(size: int = 512) -> bool:
     with float32_products(fast=True):
         error = float((left @ right - default).norm() / default.norm())
     return error < LARGEST_ERROR
+
+
+def fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 faster than float32."""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))

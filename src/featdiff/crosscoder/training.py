@@ -25,10 +25,11 @@ from torch import Tensor
 
 from featdiff.activations.stream import Activations
 from featdiff.crosscoder.checkpoint import Checkpoint, Checkpoints
+from featdiff.crosscoder.kernels.rows import Found
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
-from featdiff.crosscoder.step import Gradients, Learner
+from featdiff.crosscoder.step import Learner
 from featdiff.progress import Progress
 from featdiff.study import TrainingSettings
 
@@ -89,7 +90,8 @@ def train(
     and where activations or a loss are not finite.
     """
     columns = {name: crosscoder.columns(stream.models) for name, crosscoder in crosscoders.items()}
-    learners = {name: _learner(crosscoder.to(device), settings) for name, crosscoder in crosscoders.items()}
+    threads = torch.get_num_threads() if len(crosscoders) == 1 else 1
+    learners = {name: _learner(crosscoder.to(device), settings, threads) for name, crosscoder in crosscoders.items()}
     for name, crosscoder in crosscoders.items():
         crosscoder.scale.copy_(stream.scale[columns[name]])
     checkpoints = Checkpoints(folder / "checkpoints", _fingerprint(crosscoders, stream, settings))
@@ -173,7 +175,7 @@ def _step(
 
 
 def _measured(
-    learner: Learner, normalised: Float[Tensor, "tokens models d_model"], found: Gradients, settings: TrainingSettings
+    learner: Learner, normalised: Float[Tensor, "tokens models d_model"], found: Found, settings: TrainingSettings
 ) -> dict[str, float]:
     """Figures of one batch; `dead_share` counts features that were silent for the last `log_every` batches."""
     variation = (normalised - normalised.mean(dim=0)).square().sum() / len(normalised)
@@ -181,7 +183,7 @@ def _measured(
     return {
         "reconstruction": float(found.reconstruction),
         "sparsity": float(found.sparsity),
-        "l0": found.codes.active() / len(normalised),
+        "l0": found.active / len(normalised),
         "dead_share": float(silent.double().mean()),
         "variance_explained": float(1 - found.reconstruction / variation),
     }
@@ -199,8 +201,9 @@ def _not_finite(
     return f"the loss of crosscoder {name!r} is not finite at step {step}; lower training.lr or training.clip"
 
 
-def _learner(crosscoder: Crosscoder, settings: TrainingSettings) -> Learner:
-    return Learner(crosscoder, lr=settings.lr, betas=(settings.beta1, settings.beta2), clip=settings.clip)
+def _learner(crosscoder: Crosscoder, settings: TrainingSettings, threads: int) -> Learner:
+    betas = (settings.beta1, settings.beta2)
+    return Learner(crosscoder, lr=settings.lr, betas=betas, clip=settings.clip, threads=threads)
 
 
 def _fingerprint(

@@ -1,0 +1,6 @@
+"""The training step: exact gradients of `Crosscoder.loss`, clipped, and Adam.
+
+reference   dense autograd and torch's Adam: slow, short, the oracle of the others; any device and precision
+dense       the five products of a dense step written out, gradients in place
+cpu         cost follows the active features: a bfloat16 screen finds them, all values are float32 (numba)
+"""

@@ -1,0 +1,231 @@
+"""The sparse step on a CPU: cost follows the active features, every gradient is exact.
+
+Pairs (token, feature) come from `Screen`; then decode by token, gradients by feature while its rows are in cache, and
+Adam by feature. A feature without a pair has no gradient, and none is written. No result depends on the number of
+threads, save where torch's own products do.
+"""
+
+from math import sqrt
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featdiff.crosscoder.kernels import compiled
+from featdiff.crosscoder.kernels.compiled import Background, EntryArrays, RowArrays
+from featdiff.crosscoder.kernels.dense import add_auxiliary, dense_gradients, feature_squares, penalty
+from featdiff.crosscoder.kernels.ranks import Ranks
+from featdiff.crosscoder.kernels.rows import Batch, Found, Path, Rates, Rows, no_cut
+from featdiff.crosscoder.kernels.screen import Pairs, Screen
+from featdiff.crosscoder.kernels.workers import Workers
+from featdiff.crosscoder.sparsity import BatchTopK, Gates, JumpReLU, Sparsity, floor, gates
+
+CHUNKS = 8
+"""Ranges of features per thread: busy features may lie side by side, and then equal ranges are unequal work."""
+TOKENS = 64
+"""Tokens that a thread decodes at a time."""
+AUDIT_EVERY = 256
+"""Steps between audits of the screen."""
+
+
+class Cpu:
+    """The step of one crosscoder: its rows, and what is kept from step to step."""
+
+    def __init__(self, sparsity: Sparsity, weights: Rows, gradients: Rows, models: int, threads: int) -> None:
+        features = len(weights.enc)
+        self.sparsity, self.weights, self.gradients = sparsity, weights, gradients
+        self._workers = Workers(threads)
+        self.screen = Screen(weights, self._workers)
+        self._row_norms = torch.empty(features, models)
+        self._touched = np.zeros(features, np.bool_)
+        self._squares = np.zeros(features)
+        self._chunk = max(1, -(-features // (CHUNKS * threads)))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over weights that something else has changed."""
+        dec, norms = self.weights.dec.numpy(), self._row_norms.numpy()
+
+        def chunk(start: int, stop: int) -> None:
+            compiled.norms_of(dec, norms, start, stop)
+            self.screen.refresh(start, stop)
+
+        self._workers.map(chunk, len(norms), self._chunk)
+
+    def find(self, batch: Batch, path: Path, ranks: Ranks) -> Found:
+        """Overwrite the gradients with those of one batch; where `path` finds too many pairs, the step is dense."""
+        if path in ("compact", "screened") and (found := self._sparse(batch, path, ranks)):
+            return found
+        self._touched[:] = True
+        return dense_gradients(self.sparsity, self.weights, self.gradients, self._row_norms, batch, ranks)
+
+    def update(self, means: Rows, squares: Rows, rates: Rates) -> None:
+        """One step of Adam on all rows, in place; `means` and `squares` are its moments."""
+        numbers = _numbers(rates)
+        w, g, m, v = (_arrays(rows) for rows in (self.weights, self.gradients, means, squares))
+        norms = self._row_norms.numpy()
+
+        def chunk(start: int, stop: int) -> None:
+            compiled.update(w, g, m, v, self._touched, numbers, norms, start, stop)
+            self.screen.refresh(start, stop)
+
+        self._workers.map(chunk, len(norms), self._chunk)
+        for name in ("b_dec", "log_threshold"):
+            parts = [getattr(rows, name) for rows in (self.weights, self.gradients, means, squares)]
+            if parts[0] is not None:
+                weight, gradient, mean, square = (part.numpy() for part in parts)
+                compiled.adam(weight, gradient, mean, square, numbers)
+
+    def _sparse(self, batch: Batch, path: Path, ranks: Ranks) -> Found | None:
+        sparsity, norms, theta = self.sparsity, self._row_norms.sum(dim=-1), self.weights.threshold()
+        floors = floor(sparsity, norms, theta, norms.new_tensor(batch.guess))
+        pairs = self._pairs(batch, path, floors)
+        cut = no_cut(norms)
+        if isinstance(sparsity, BatchTopK):
+            found = None if pairs is None else torch.from_numpy(pairs.pre) * norms[torch.from_numpy(pairs.feature)]
+            cut = ranks.cut(found, sparsity.k * batch.total, batch.guess)
+            if pairs is not None and found is not None and cut is not None:
+                pairs = pairs.only((found >= cut).numpy())
+        if pairs is None or cut is None:
+            return None
+        feature = torch.from_numpy(pairs.feature)
+        nearby = None if theta is None else theta[feature]
+        gate = gates(sparsity, torch.from_numpy(pairs.pre), norms[feature], nearby, batch.weight, cut)
+        return self._gradients(pairs, gate, cut, batch, ranks)
+
+    def _pairs(self, batch: Batch, path: Path, floors: Float[Tensor, " features"]) -> Pairs | None:
+        if path == "compact":
+            return self.screen.pairs_in_full(batch.x, floors)
+        pairs = self.screen.pairs(batch.x, floors)
+        if pairs is not None and batch.step % AUDIT_EVERY == 0 and self.screen.audit(batch.x, floors, pairs):
+            pairs = self.screen.pairs(batch.x, floors)
+        return pairs
+
+    def _gradients(self, pairs: Pairs, gate: Gates, cut: Float[Tensor, ""], batch: Batch, ranks: Ranks) -> Found:
+        sparsity, norms, gradients = self.sparsity, self._row_norms.sum(dim=-1), self.gradients
+        background = _background(sparsity, self.weights, norms, batch, pairs, gate)
+        entries = _entries(pairs, gate, background, len(norms), batch.total)
+        pull, squares = self._decoded(entries, batch, ranks)
+        self._backward(entries, background, batch.x, pull)
+        torch.sum(pull, dim=0, out=gradients.b_dec)
+        auxiliary = None
+        if isinstance(sparsity, BatchTopK) and batch.dead.any():
+            error = pull * (batch.total / 2)
+            auxiliary = add_auxiliary(sparsity, self.weights, gradients, self._row_norms.shape[1], batch, error)
+            self._touched |= batch.dead.numpy()
+            self._squares[batch.dead.numpy()] = feature_squares(gradients, batch.dead).numpy()
+        on = gate.value != 0
+        feature = torch.from_numpy(pairs.feature)
+        return Found(
+            reconstruction=torch.tensor(squares.sum() / batch.total, dtype=torch.float32),
+            sparsity=penalty(sparsity, gate.value, norms[feature], batch.total) if auxiliary is None else auxiliary,
+            cut=cut,
+            active=int(on.sum()),
+            considered=len(pairs.pre),
+            fired=torch.zeros(len(norms), dtype=torch.bool).index_fill_(0, feature[on].long(), True),
+            square_norm=torch.tensor(self._squares.sum()),
+        )
+
+    def _decoded(
+        self, entries: EntryArrays, batch: Batch, ranks: Ranks
+    ) -> tuple[Float[Tensor, "tokens width"], NDArray[np.float64]]:
+        """2 (x^ - x) / tokens, and the squared error of each token."""
+        x, dec, b_dec = batch.x.numpy(), self.weights.dec.numpy(), self.weights.b_dec.numpy()
+        out, squares = np.empty_like(x), np.empty(len(x))
+        self._workers.map(lambda start, stop: compiled.decode(entries, dec, out, start, stop), len(x), TOKENS)
+        pull = ranks.sum_over_features(torch.from_numpy(out))
+        factor = np.float32(2 / batch.total)
+
+        def residuals(start: int, stop: int) -> None:
+            compiled.residuals(out, x, b_dec, factor, squares, start, stop)
+
+        self._workers.map(residuals, len(x), TOKENS)
+        return pull, squares
+
+    def _backward(
+        self, entries: EntryArrays, background: Background, x: Float[Tensor, "tokens width"], pull: Tensor
+    ) -> None:
+        weights, gradients, norms = _arrays(self.weights), _arrays(self.gradients), self._row_norms.numpy()
+        inputs, pulls = x.numpy(), pull.numpy()
+
+        def chunk(start: int, stop: int) -> None:
+            compiled.backward(
+                entries,
+                weights,
+                norms,
+                inputs,
+                pulls,
+                background,
+                gradients,
+                self._touched,
+                self._squares,
+                start,
+                stop,
+            )
+
+        self._workers.map(chunk, len(norms), self._chunk)
+
+
+def _arrays(rows: Rows) -> RowArrays:
+    features = len(rows.b_enc)
+    threshold = np.zeros(features, np.float32) if rows.log_threshold is None else rows.log_threshold.numpy()
+    return RowArrays(rows.enc.numpy(), rows.dec.numpy(), rows.b_enc.numpy(), threshold)
+
+
+def _entries(pairs: Pairs, gate: Gates, background: Background, features: int, total: int) -> EntryArrays:
+    """Pairs as the compiled loops read them, their penalties divided by the tokens of the batch."""
+    starts = np.empty(features + 1, np.int64)
+    by_feature, token = np.empty_like(pairs.feature), np.empty_like(pairs.feature)
+    compiled.order_by_feature(pairs.token_starts, pairs.feature, starts, by_feature, token)
+    penalties = (gate.penalty / total).numpy()
+    if background.present:
+        # Pairs that are on do not feel the pull that goes to every token.
+        penalties = penalties - background.pull[pairs.feature]
+    return EntryArrays(
+        pairs.token_starts,
+        pairs.feature,
+        gate.value.contiguous().numpy(),
+        gate.open.contiguous().numpy(),
+        penalties,
+        gate.slope.contiguous().numpy(),
+        (gate.share / total).numpy(),
+        starts,
+        by_feature,
+        token,
+    )
+
+
+def _background(
+    sparsity: Sparsity, weights: Rows, norms: Float[Tensor, " features"], batch: Batch, pairs: Pairs, gate: Gates
+) -> Background:
+    """JumpReLU's penalty on pre-activations below theta, as what all tokens say less what pairs that are on would.
+
+    sum over tokens below theta of (theta - pre) = sum over all tokens - sum over pairs that are on.
+    """
+    if not isinstance(sparsity, JumpReLU):
+        nothing = np.empty(0, np.float32)
+        return Background(False, nothing, nothing, nothing, nothing)
+    theta = weights.threshold()
+    assert theta is not None
+    feature, pre = torch.from_numpy(pairs.feature).long(), torch.from_numpy(pairs.pre)
+
+    def per_feature(values: Float[Tensor, " pairs"]) -> Float[Tensor, " features"]:
+        return torch.zeros_like(norms).index_add_(0, feature, values)
+
+    batch_sum, tokens = batch.x.sum(dim=0), len(batch.x)
+    lift = norms * (sparsity.pre_weight / batch.total)
+    lack = tokens * (theta - weights.b_enc) - weights.enc @ batch_sum - per_feature((theta[feature] - pre) * gate.open)
+    below = tokens - per_feature(gate.open)
+    slope = lift * (theta * below - per_feature(gate.slope))
+    share = lack * (sparsity.pre_weight / batch.total)
+    return Background(True, (-lift).numpy(), share.numpy(), slope.numpy(), batch_sum.numpy())
+
+
+def _numbers(rates: Rates) -> NDArray[np.float32]:
+    """What `compiled.update` reads: each number rounded once, from its exact value."""
+    beta1, beta2 = rates.betas
+    size, correction = rates.lr / (1 - beta1**rates.step), 1 / sqrt(1 - beta2**rates.step)
+    numbers = (rates.coefficient, beta1, 1 - beta1, beta2, 1 - beta2, size, correction, rates.epsilon)
+    return np.array(numbers, np.float32)

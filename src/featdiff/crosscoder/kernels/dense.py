@@ -1,0 +1,132 @@
+"""The dense step: five matrix products written out, gradients in place, no graph.
+
+With f = gates.value, x^ = f W_dec + b_dec, E = 2 (x^ - x) / tokens, and U = E W_dec^T + penalty / tokens:
+
+dL/dW_dec = f^T E + share W_dec[k, m] / |W_dec[k, m]|      dL/db_dec = sum_tokens E
+G = U * open;   dL/dW_enc = G^T x                          dL/db_enc = sum_tokens G
+dL/dlog theta = sum_tokens U * slope
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from featdiff.crosscoder.kernels.ranks import Ranks
+from featdiff.crosscoder.kernels.rows import Batch, Found, Rows, no_cut
+from featdiff.crosscoder.sparsity import BatchTopK, Gates, JumpReLU, ReLU, Sparsity, auxiliary_features, gates
+
+
+def dense_gradients(
+    sparsity: Sparsity,
+    weights: Rows,
+    gradients: Rows,
+    row_norms: Float[Tensor, "features models"],
+    batch: Batch,
+    ranks: Ranks,
+) -> Found:
+    """Overwrite `gradients` with those of the loss on one batch."""
+    x, norms, theta = batch.x, row_norms.sum(dim=-1), weights.threshold()
+    pre = torch.addmm(weights.b_enc, x, weights.enc.T)
+    cut = no_cut(pre)
+    if isinstance(sparsity, BatchTopK):
+        found = ranks.cut((pre * norms).view(-1), sparsity.k * batch.total, 0.0)
+        assert found is not None, "without a guess there is always a cut"
+        cut = found
+    gate = gates(sparsity, pre, norms, theta, batch.weight, cut)
+    error = ranks.sum_over_features(gate.value @ weights.dec).add_(weights.b_dec).sub_(x)
+    pull = error * (2 / batch.total)
+
+    upstream = torch.mm(pull, weights.dec.T)
+    if not isinstance(sparsity, BatchTopK):
+        upstream.add_(gate.penalty, alpha=1 / batch.total)
+    arriving = upstream * gate.open
+    shares = gate.share.sum(dim=0) / batch.total
+    if isinstance(sparsity, JumpReLU):
+        assert theta is not None and gradients.log_threshold is not None
+        lack = torch.relu(theta - pre) * (sparsity.pre_weight / batch.total)
+        lift = (pre < theta) * norms * (sparsity.pre_weight / batch.total)
+        arriving -= lift
+        shares += lack.sum(dim=0)
+        gradients.log_threshold.copy_((upstream * gate.slope).sum(dim=0) + theta * lift.sum(dim=0))
+
+    torch.mm(gate.value.T, pull, out=gradients.dec)
+    torch.mm(arriving.T, x, out=gradients.enc)
+    torch.sum(arriving, dim=0, out=gradients.b_enc)
+    torch.sum(pull, dim=0, out=gradients.b_dec)
+    add_shares(gradients, weights, row_norms, shares)
+    auxiliary = add_auxiliary(sparsity, weights, gradients, row_norms.shape[1], batch, error)
+    return Found(
+        reconstruction=error.square().sum() / batch.total,
+        sparsity=penalty(sparsity, gate.value, norms, batch.total) if auxiliary is None else auxiliary,
+        cut=cut,
+        active=int(torch.count_nonzero(gate.value)),
+        considered=considered(sparsity, gate),
+        fired=gate.value.any(dim=0),
+        square_norm=feature_squares(gradients).sum(),
+    )
+
+
+def penalty(
+    sparsity: Sparsity, value: Float[Tensor, "*entries"], norms: Float[Tensor, "*#entries"], total: int
+) -> Float[Tensor, ""]:
+    """L1 or JumpReLU's tanh, without its weight; 0 under BatchTopK, which has AuxK instead."""
+    match sparsity:
+        case ReLU():
+            return (value * norms).sum() / total
+        case JumpReLU(c=c):
+            return torch.tanh(c * value * norms).sum() / total
+        case BatchTopK():
+            return value.new_zeros(())
+
+
+def considered(sparsity: Sparsity, gate: Gates) -> int:
+    """Pairs that had a say in value or gradient."""
+    match sparsity:
+        case JumpReLU():
+            return int(torch.count_nonzero(gate.open + gate.slope.abs()))
+        case _:
+            return int(torch.count_nonzero(gate.value))
+
+
+def add_shares(
+    gradients: Rows, weights: Rows, row_norms: Float[Tensor, "features models"], shares: Float[Tensor, " features"]
+) -> None:
+    """Add d loss / d n_k times d n_k / d W_dec[k, m], the unit vector of that row."""
+    models = row_norms.shape[1]
+    factors = torch.where(row_norms > 0, shares[:, None] / row_norms, 0.0)
+    shape = (len(shares), models, -1)
+    gradients.dec.view(shape).addcmul_(weights.dec.view(shape), factors[:, :, None])
+
+
+def add_auxiliary(
+    sparsity: Sparsity,
+    weights: Rows,
+    gradients: Rows,
+    models: int,
+    batch: Batch,
+    error: Float[Tensor, "tokens width"],
+) -> Float[Tensor, ""] | None:
+    """Add AuxK's gradients, which reach the dead features only, and return its value; None without dead features."""
+    if not isinstance(sparsity, BatchTopK) or not batch.dead.any():
+        return None
+    dead: Int[Tensor, " dead"] = batch.dead.nonzero()[:, 0]
+    rows, x = weights.dec[dead], batch.x
+    pre = torch.addmm(weights.b_enc[dead], x, weights.enc[dead].T)
+    count = sparsity.aux_k or max(1, rows.shape[1] // models // 2)
+    codes = auxiliary_features(pre, torch.ones_like(dead, dtype=torch.bool), count)
+    missing = torch.addmm(error, codes, rows)
+    pull = missing * (2 * sparsity.aux_weight / batch.total)
+    arriving = (pull @ rows.T) * (codes > 0)
+    gradients.dec.index_add_(0, dead, codes.T @ pull)
+    gradients.enc.index_add_(0, dead, arriving.T @ x)
+    gradients.b_enc.index_add_(0, dead, arriving.sum(dim=0))
+    return missing.square().sum() / batch.total
+
+
+def feature_squares(gradients: Rows, chosen: Bool[Tensor, " features"] | slice = slice(None)) -> Float[Tensor, " some"]:
+    """Squared norm of each chosen feature's part of the gradient, float64."""
+    parts = [torch.linalg.vector_norm(rows[chosen], dim=1) for rows in (gradients.enc, gradients.dec)]
+    parts.append(gradients.b_enc[chosen])
+    if gradients.log_threshold is not None:
+        parts.append(gradients.log_threshold[chosen])
+    return torch.stack(parts).double().square().sum(dim=0)

@@ -1,0 +1,169 @@
+"""Which features of which tokens are active, without a float32 product over all of them.
+
+1. Screen.  A bfloat16 product of x with a copy of W_enc, its rows scaled to |row|_4 = 1, finds every pair that may lie
+            above its floor. A product of two rounded factors is off by a standard deviation of at most SIGMA times
+            itself, so the sum on token t by at most SIGMA |x_t w_k|_2 <= SIGMA |x_t|_4 |w_k|_4 (Cauchy-Schwarz).
+            MARGIN such deviations are allowed for.
+2. Refine.  float32 dot products of the pairs found; later work sees only these.
+3. Audit.   From time to time some tokens are encoded in full; a miss doubles the margin for good.
+"""
+
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featdiff.crosscoder.kernels import compiled
+from featdiff.crosscoder.kernels.rows import Rows
+from featdiff.crosscoder.kernels.workers import Workers
+
+TILE = 256
+"""Tokens of one product with the encoder: few enough for the cache, enough to read W_enc seldom."""
+MOST_ACTIVE = 0.15
+"""Share of pairs beyond which a tile gives up."""
+SIGMA = 0.58 * 2**-8
+"""Standard deviation of a product of two bfloat16 roundings, as a share of that product: 0.41 of a unit for each."""
+MARGIN = 9.0
+"""Deviations allowed for; the largest that was seen is 8, outlier dimensions and tokens included."""
+AUDITED = 64
+"""Tokens that an audit encodes in full."""
+TOLERANCE = 1e-5
+"""How far a float32 product may be off, as a share of |x| |row|; an audit lets pairs so close to the floor pass."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs (token, feature) above the floor, in the order of the tokens."""
+
+    token_starts: NDArray[np.int64]
+    feature: NDArray[np.int32]
+    pre: NDArray[np.float32]
+
+    def only(self, kept: NDArray[np.bool_]) -> "Pairs":
+        """Those that are marked."""
+        before = np.concatenate(([0], np.cumsum(kept)))
+        return Pairs(before[self.token_starts], self.feature[kept], self.pre[kept])
+
+
+@dataclass
+class _Desk:
+    """Where one thread works on a tile; kept, because fresh memory costs more than the work."""
+
+    products: Tensor
+    feature: NDArray[np.int32]
+    pre: NDArray[np.float32]
+
+
+class Screen:
+    """The bfloat16 copy of an encoder, and the search that rests on it."""
+
+    def __init__(self, weights: Rows, workers: Workers) -> None:
+        features, width = weights.enc.shape
+        self.margin = torch.tensor(MARGIN)
+        self._weights, self._workers = weights, workers
+        self._bits = np.empty((features, width), np.uint16)
+        self._scale = np.empty(features, np.float32)
+        self._desks: dict[torch.dtype, SimpleQueue[_Desk]] = {
+            torch.bfloat16: SimpleQueue(),
+            torch.float32: SimpleQueue(),
+        }
+
+    def refresh(self, start: int, stop: int) -> None:
+        """Copy the rows of the features in [start, stop), which have changed."""
+        compiled.mirror(self._weights.enc.numpy(), self._scale, self._bits, start, stop)
+
+    def pairs(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"]) -> Pairs | None:
+        """Pairs whose pre-activation lies above the floor of their feature; None where there are too many."""
+        rounded, limits = x.bfloat16(), self._limits(x)
+        copy = torch.from_numpy(self._bits).view(torch.bfloat16).T
+        bias, b_enc, least = self._bias(floors), self._weights.b_enc.numpy(), floors.numpy()
+        enc, rows = self._weights.enc.numpy(), x.numpy()
+
+        def tile(start: int, stop: int) -> Pairs | None:
+            desk, ends = self._desk(torch.bfloat16), np.empty(stop - start, np.int64)
+            products = torch.addmm(bias, rounded[start:stop], copy, out=desk.products[: stop - start])
+            bits = products.view(torch.uint16).numpy()
+            count = compiled.screen(bits, limits[start:stop], desk.feature, ends, len(desk.feature))
+            if count >= 0:
+                count = compiled.refine(rows[start:stop], enc, b_enc, least, desk.feature, ends, desk.pre)
+            return self._cleared(torch.bfloat16, desk, ends, count)
+
+        return _joined(self._workers.map(tile, len(x), TILE))
+
+    def pairs_in_full(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"]) -> Pairs | None:
+        """The same by a float32 product over all features: cheaper where many are active, and on CPUs without fast
+        bfloat16."""
+        least = floors.numpy()
+
+        def tile(start: int, stop: int) -> Pairs | None:
+            desk, ends = self._desk(torch.float32), np.empty(stop - start, np.int64)
+            out = desk.products[: stop - start]
+            products = torch.addmm(self._weights.b_enc, x[start:stop], self._weights.enc.T, out=out).numpy()
+            count = compiled.compact(products, least, desk.feature, ends, desk.pre, len(desk.feature))
+            return self._cleared(torch.float32, desk, ends, count)
+
+        return _joined(self._workers.map(tile, len(x), TILE))
+
+    def audit(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"], found: Pairs) -> int:
+        """Pairs of the first tokens that `found` misses; if there are any, the margin doubles."""
+        x = x[:AUDITED]
+        weights = self._weights
+        listed = torch.zeros(len(x), len(floors), dtype=torch.bool)
+        token = np.repeat(np.arange(len(x)), np.diff(found.token_starts[: len(x) + 1]))
+        listed[token, found.feature[: len(token)]] = True
+        slack = TOLERANCE * x.norm(dim=1)[:, None] * weights.enc.norm(dim=1)
+        missed = (torch.addmm(weights.b_enc, x, weights.enc.T) > floors + slack) & ~listed
+        if missed.any():
+            self.margin.mul_(2)
+        return int(missed.sum())
+
+    def _bias(self, floors: Float[Tensor, " features"]) -> Float[Tensor, " features"]:
+        """Scaled bias above the floor, rounded up to bfloat16."""
+        exact = torch.from_numpy(self._scale) * (self._weights.b_enc - floors)
+        rounded = exact.bfloat16()
+        above = torch.nextafter(rounded, torch.full_like(rounded, torch.inf))
+        return torch.where(rounded.float() < exact, above, rounded)
+
+    def _limits(self, x: Float[Tensor, "tokens width"]) -> NDArray[np.uint32]:
+        """For each token the number below which the bits of every pair lie that may be active."""
+        margin = self.margin * SIGMA * x.pow(4).sum(dim=1).sqrt().sqrt()
+        # Two more: the margin and the product have been rounded.
+        bits = margin.bfloat16().view(torch.int16).int() + 2
+        return (bits + 0x8000).numpy().astype(np.uint32)
+
+    def _desk(self, dtype: torch.dtype) -> _Desk:
+        try:
+            return self._desks[dtype].get_nowait()
+        except Empty:
+            features = len(self._scale)
+            room = int(MOST_ACTIVE * TILE * features) + compiled.BLOCK
+            products = torch.empty(TILE, features, dtype=dtype)
+            return _Desk(products, np.empty(room, np.int32), np.empty(room, np.float32))
+
+    def _cleared(self, dtype: torch.dtype, desk: _Desk, ends: NDArray[np.int64], count: int) -> Pairs | None:
+        """The `count` pairs on the desk, which is free from then on; None where the count says that they were too
+        many."""
+        pairs = None
+        if count >= 0:
+            pairs = Pairs(np.concatenate(([0], ends)), desk.feature[:count].copy(), desk.pre[:count].copy())
+        self._desks[dtype].put(desk)
+        return pairs
+
+
+def _joined(tiles: list[Pairs | None]) -> Pairs | None:
+    whole = [tile for tile in tiles if tile is not None]
+    if len(whole) < len(tiles):
+        return None
+    if len(whole) == 1:
+        return whole[0]
+    offsets = np.cumsum([0] + [len(tile.feature) for tile in whole])
+    starts = [tile.token_starts[:-1] + offset for tile, offset in zip(whole, offsets, strict=False)]
+    return Pairs(
+        np.concatenate([*starts, offsets[-1:]]),
+        np.concatenate([tile.feature for tile in whole]),
+        np.concatenate([tile.pre for tile in whole]),
+    )
