@@ -149,8 +149,8 @@ class JumpReLUSettings(Settings):
 
     kind: Literal["jumprelu"] = "jumprelu"
     """JumpReLU."""
-    weight: Annotated[float, Ge(0)] = 1.0
-    """Cost of an active feature in the units of the loss; not worth it for one contribution below its square root."""
+    weight: Annotated[float, Ge(0)] = 0.5
+    """Cost of a strong feature, in the units of the loss. Weak ones stay off as under L1 with beta = weight * c."""
     c: Positive = 4.0
     """Steepness of the tanh penalty: a contribution of 2 / c costs 96 % of `weight`."""
     warmup: Share = 1.0

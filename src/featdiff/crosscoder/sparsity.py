@@ -67,11 +67,14 @@ class BatchTopK:
 
 @dataclass(frozen=True)
 class JumpReLU:
-    """A learned threshold for each feature under a penalty that counts: every active feature costs nearly `weight`."""
+    """A learned threshold for each feature, under a penalty that counts the active ones.
 
-    weight: float = 1.0
-    """Cost of an active feature. In one model a contribution below sqrt(weight) explains less than it costs; weight =
-    beta^2 / 4 has the dead zone beta / 2 of L1, without its shrinkage above."""
+    Where a feature is off the penalty is as steep as L1 with beta = weight * c, so weak features stay off as they do
+    under that beta. A contribution well above 1 / c costs `weight` however strong it is, and so is not shrunk.
+    """
+
+    weight: float = 0.5
+    """Cost of a strong feature, in the units of the reconstruction loss; 0.5 * c is the paper's beta = 2."""
     c: float = 4.0
     """Steepness of tanh: a contribution of 2 / c costs 96 % of `weight`."""
     warmup: float = 1.0
