@@ -16,6 +16,7 @@ from featdiff.crosscoder.kernels.dense import dense_gradients
 from featdiff.crosscoder.kernels.ranks import Alone, Ranks
 from featdiff.crosscoder.kernels.reference import reference_gradients
 from featdiff.crosscoder.kernels.rows import PATHS, Batch, Found, Path, Rates, Rows, step_weight
+from featdiff.crosscoder.kernels.workers import Workers
 from featdiff.crosscoder.matmul import fast_bfloat16
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK, updated_threshold
@@ -60,9 +61,10 @@ class Learner:
         self.silent_tokens = torch.zeros(crosscoder.features, dtype=torch.int64, device=device)
         self._weights = Rows.of({name: parameter.detach() for name, parameter in self.parameters.items()})
         self._gradients = Rows.of({name: _grad(parameter) for name, parameter in self.parameters.items()})
+        self._workers = Workers(threads)
         self._cpu: Cpu | None = None
         if device.type == "cpu" and crosscoder.W_dec.dtype == torch.float32 and path != "reference":
-            self._cpu = Cpu(crosscoder.sparsity, self._weights, self._gradients, len(crosscoder.models), threads)
+            self._cpu = Cpu(crosscoder.sparsity, self._weights, self._gradients, len(crosscoder.models), self._workers)
         self._adam = torch.optim.Adam(self.parameters.values(), lr=lr, betas=betas, fused=path != "reference")
 
     @property
@@ -70,45 +72,16 @@ class Learner:
         """How the next step will be computed."""
         return PATHS[int(self._path)]
 
-    @torch.no_grad()
     def gradients(self, normalised: Float[Tensor, "tokens models d_model"], ramp: float, total: int = 0) -> Found:
         """Fill the parameters' `grad` for one batch; `ramp` in [0, 1] multiplies the weight of L1 or of tanh.
 
         `total` is the number of tokens over all processes; 0: there is one process.
         """
-        batch = Batch(
-            x=normalised.reshape(len(normalised), -1).contiguous(),
-            total=total or len(normalised),
-            weight=step_weight(self.crosscoder.sparsity, ramp),
-            dead=self.dead(),
-            guess=GUESS * float(self._last_cut),
-            step=int(self._steps),
-        )
-        if self._cpu is not None:
-            return self._cpu.find(batch, self.path, self._ranks)
-        if self.path == "reference":
-            return reference_gradients(self.crosscoder, self._gradients, batch)
-        norms = self._weights.norms(len(self.crosscoder.models))
-        return dense_gradients(self.crosscoder.sparsity, self._weights, self._gradients, norms, batch, self._ranks)
+        return self._workers.lead(lambda: self._find(normalised, ramp, total))
 
-    @torch.no_grad()
     def apply(self, found: Found, tokens: int, lr: float) -> None:
         """Clip the gradients to their largest global norm, take one Adam step, and count who was silent."""
-        self._steps += 1
-        square = self._ranks.sum_over_features(found.square_norm) + self._gradients.b_dec.double().square().sum()
-        coefficient = min(1.0, self._clip / (sqrt(float(square)) + 1e-6))
-        rates = Rates(lr, self._betas, int(self._steps), coefficient)
-        if self._cpu is not None:
-            self._cpu.update(Rows.of(self._means), Rows.of(self._squares), rates)
-        else:
-            self._torch_update(rates)
-        self.silent_tokens += tokens
-        self.silent_tokens[found.fired] = 0
-        if isinstance(self.crosscoder.sparsity, BatchTopK):
-            self.crosscoder.threshold.copy_(updated_threshold(self.crosscoder.threshold, found.cut))
-            self._last_cut.copy_(found.cut.nan_to_num(posinf=0.0))
-        if self._fixed is None and self._cpu is not None:
-            self._path.fill_(PATHS.index(self._following(found.considered / (tokens * self.crosscoder.features))))
+        self._workers.lead(lambda: self._apply(found, tokens, lr))
 
     def dead(self) -> Bool[Tensor, " features"]:
         """Features that take part in AuxK; only BatchTopK has it."""
@@ -138,6 +111,41 @@ class Learner:
             tensor.copy_(tensors[name])
         if self._cpu is not None:
             self._cpu.refresh()
+
+    @torch.no_grad()
+    def _find(self, normalised: Float[Tensor, "tokens models d_model"], ramp: float, total: int) -> Found:
+        batch = Batch(
+            x=normalised.reshape(len(normalised), -1).contiguous(),
+            total=total or len(normalised),
+            weight=step_weight(self.crosscoder.sparsity, ramp),
+            dead=self.dead(),
+            guess=GUESS * float(self._last_cut),
+            step=int(self._steps),
+        )
+        if self._cpu is not None:
+            return self._cpu.find(batch, self.path, self._ranks)
+        if self.path == "reference":
+            return reference_gradients(self.crosscoder, self._gradients, batch)
+        norms = self._weights.norms(len(self.crosscoder.models))
+        return dense_gradients(self.crosscoder.sparsity, self._weights, self._gradients, norms, batch, self._ranks)
+
+    @torch.no_grad()
+    def _apply(self, found: Found, tokens: int, lr: float) -> None:
+        self._steps += 1
+        square = self._ranks.sum_over_features(found.square_norm) + self._gradients.b_dec.double().square().sum()
+        coefficient = min(1.0, self._clip / (sqrt(float(square)) + 1e-6))
+        rates = Rates(lr, self._betas, int(self._steps), coefficient)
+        if self._cpu is not None:
+            self._cpu.update(Rows.of(self._means), Rows.of(self._squares), rates)
+        else:
+            self._torch_update(rates)
+        self.silent_tokens += tokens
+        self.silent_tokens[found.fired] = 0
+        if isinstance(self.crosscoder.sparsity, BatchTopK):
+            self.crosscoder.threshold.copy_(updated_threshold(self.crosscoder.threshold, found.cut))
+            self._last_cut.copy_(found.cut.nan_to_num(posinf=0.0))
+        if self._fixed is None and self._cpu is not None:
+            self._path.fill_(PATHS.index(self._following(found.considered / (tokens * self.crosscoder.features))))
 
     def _torch_update(self, rates: Rates) -> None:
         for name, parameter in self.parameters.items():

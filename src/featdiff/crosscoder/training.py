@@ -129,11 +129,11 @@ def train(
 def _workers(crosscoders: int, device: str) -> Iterator[Callable]:
     """A `map` over crosscoders: on a CPU, one thread for each at a time.
 
-    The tensors of one crosscoder are too small to keep several threads busy, and so a result does not depend on the
-    number of threads. A single crosscoder gets them all.
+    A step of one crosscoder gains less from a second thread than a second crosscoder does, and so a result does not
+    depend on the number of threads. A single crosscoder gets them all (`Learner`).
     """
     threads = min(crosscoders, torch.get_num_threads())
-    if device != "cpu" or crosscoders == 1:
+    if device != "cpu":
         yield map
         return
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:

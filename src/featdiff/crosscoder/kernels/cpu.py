@@ -13,8 +13,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featdiff.crosscoder.kernels import compiled
-from featdiff.crosscoder.kernels.compiled import Background, EntryArrays, RowArrays
+from featdiff.crosscoder.kernels.compiled import Background, EntryArrays, RowArrays, backward, decode, residuals
+from featdiff.crosscoder.kernels.compiled_adam import adam, norms_of, update
+from featdiff.crosscoder.kernels.compiled_encode import order_by_feature
 from featdiff.crosscoder.kernels.dense import add_auxiliary, dense_gradients, feature_squares, penalty
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.kernels.rows import Batch, Found, Path, Rates, Rows, no_cut
@@ -33,15 +34,15 @@ AUDIT_EVERY = 256
 class Cpu:
     """The step of one crosscoder: its rows, and what is kept from step to step."""
 
-    def __init__(self, sparsity: Sparsity, weights: Rows, gradients: Rows, models: int, threads: int) -> None:
+    def __init__(self, sparsity: Sparsity, weights: Rows, gradients: Rows, models: int, workers: Workers) -> None:
         features = len(weights.enc)
         self.sparsity, self.weights, self.gradients = sparsity, weights, gradients
-        self._workers = Workers(threads)
+        self._workers = workers
         self.screen = Screen(weights, self._workers)
         self._row_norms = torch.empty(features, models)
         self._touched = np.zeros(features, np.bool_)
         self._squares = np.zeros(features)
-        self._chunk = max(1, -(-features // (CHUNKS * threads)))
+        self._chunk = max(1, -(-features // (CHUNKS * workers.threads)))
         self.refresh()
 
     def refresh(self) -> None:
@@ -49,7 +50,7 @@ class Cpu:
         dec, norms = self.weights.dec.numpy(), self._row_norms.numpy()
 
         def chunk(start: int, stop: int) -> None:
-            compiled.norms_of(dec, norms, start, stop)
+            norms_of(dec, norms, start, stop)
             self.screen.refresh(start, stop)
 
         self._workers.map(chunk, len(norms), self._chunk)
@@ -59,7 +60,8 @@ class Cpu:
         if path in ("compact", "screened") and (found := self._sparse(batch, path, ranks)):
             return found
         self._touched[:] = True
-        return dense_gradients(self.sparsity, self.weights, self.gradients, self._row_norms, batch, ranks)
+        with self._workers.given_to_torch():
+            return dense_gradients(self.sparsity, self.weights, self.gradients, self._row_norms, batch, ranks)
 
     def update(self, means: Rows, squares: Rows, rates: Rates) -> None:
         """One step of Adam on all rows, in place; `means` and `squares` are its moments."""
@@ -68,7 +70,7 @@ class Cpu:
         norms = self._row_norms.numpy()
 
         def chunk(start: int, stop: int) -> None:
-            compiled.update(w, g, m, v, self._touched, numbers, norms, start, stop)
+            update(w, g, m, v, self._touched, numbers, norms, start, stop)
             self.screen.refresh(start, stop)
 
         self._workers.map(chunk, len(norms), self._chunk)
@@ -76,7 +78,7 @@ class Cpu:
             parts = [getattr(rows, name) for rows in (self.weights, self.gradients, means, squares)]
             if parts[0] is not None:
                 weight, gradient, mean, square = (part.numpy() for part in parts)
-                compiled.adam(weight, gradient, mean, square, numbers)
+                adam(weight, gradient, mean, square, numbers)
 
     def _sparse(self, batch: Batch, path: Path, ranks: Ranks) -> Found | None:
         sparsity, norms, theta = self.sparsity, self._row_norms.sum(dim=-1), self.weights.threshold()
@@ -134,14 +136,14 @@ class Cpu:
         """2 (x^ - x) / tokens, and the squared error of each token."""
         x, dec, b_dec = batch.x.numpy(), self.weights.dec.numpy(), self.weights.b_dec.numpy()
         out, squares = np.empty_like(x), np.empty(len(x))
-        self._workers.map(lambda start, stop: compiled.decode(entries, dec, out, start, stop), len(x), TOKENS)
+        self._workers.map(lambda start, stop: decode(entries, dec, out, start, stop), len(x), TOKENS)
         pull = ranks.sum_over_features(torch.from_numpy(out))
         factor = np.float32(2 / batch.total)
 
-        def residuals(start: int, stop: int) -> None:
-            compiled.residuals(out, x, b_dec, factor, squares, start, stop)
+        def chunk(start: int, stop: int) -> None:
+            residuals(out, x, b_dec, factor, squares, start, stop)
 
-        self._workers.map(residuals, len(x), TOKENS)
+        self._workers.map(chunk, len(x), TOKENS)
         return pull, squares
 
     def _backward(
@@ -151,7 +153,7 @@ class Cpu:
         inputs, pulls = x.numpy(), pull.numpy()
 
         def chunk(start: int, stop: int) -> None:
-            compiled.backward(
+            backward(
                 entries,
                 weights,
                 norms,
@@ -177,23 +179,24 @@ def _arrays(rows: Rows) -> RowArrays:
 def _entries(pairs: Pairs, gate: Gates, background: Background, features: int, total: int) -> EntryArrays:
     """Pairs as the compiled loops read them, their penalties divided by the tokens of the batch."""
     starts = np.empty(features + 1, np.int64)
-    by_feature, token = np.empty_like(pairs.feature), np.empty_like(pairs.feature)
-    compiled.order_by_feature(pairs.token_starts, pairs.feature, starts, by_feature, token)
-    penalties = (gate.penalty / total).numpy()
+    order, token = np.empty_like(pairs.feature), np.empty_like(pairs.feature)
+    order_by_feature(pairs.token_starts, pairs.feature, starts, order, token)
+    penalty = (gate.penalty / total).numpy()[order]
     if background.present:
         # Pairs that are on do not feel the pull that goes to every token.
-        penalties = penalties - background.pull[pairs.feature]
+        penalty -= background.pull[pairs.feature][order]
+    value = gate.value.contiguous().numpy()
     return EntryArrays(
-        pairs.token_starts,
-        pairs.feature,
-        gate.value.contiguous().numpy(),
-        gate.open.contiguous().numpy(),
-        penalties,
-        gate.slope.contiguous().numpy(),
-        (gate.share / total).numpy(),
-        starts,
-        by_feature,
-        token,
+        token_starts=pairs.token_starts,
+        feature=pairs.feature,
+        value=value,
+        feature_starts=starts,
+        token=token,
+        strength=value[order],
+        open=gate.open.numpy()[order],
+        penalty=penalty,
+        slope=gate.slope.numpy()[order],
+        share=(gate.share / total).numpy()[order],
     )
 
 
@@ -224,7 +227,7 @@ def _background(
 
 
 def _numbers(rates: Rates) -> NDArray[np.float32]:
-    """What `compiled.update` reads: each number rounded once, from its exact value."""
+    """What `update` reads: each number rounded once, from its exact value."""
     beta1, beta2 = rates.betas
     size, correction = rates.lr / (1 - beta1**rates.step), 1 / sqrt(1 - beta2**rates.step)
     numbers = (rates.coefficient, beta1, 1 - beta1, beta2, 1 - beta2, size, correction, rates.epsilon)

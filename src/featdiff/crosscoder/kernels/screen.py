@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featdiff.crosscoder.kernels import compiled
+from featdiff.crosscoder.kernels.compiled_encode import WORD, compact, mirror, refine, screen
 from featdiff.crosscoder.kernels.rows import Rows
 from featdiff.crosscoder.kernels.workers import Workers
 
@@ -74,7 +74,7 @@ class Screen:
 
     def refresh(self, start: int, stop: int) -> None:
         """Copy the rows of the features in [start, stop), which have changed."""
-        compiled.mirror(self._weights.enc.numpy(), self._scale, self._bits, start, stop)
+        mirror(self._weights.enc.numpy(), self._scale, self._bits, start, stop)
 
     def pairs(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"]) -> Pairs | None:
         """Pairs whose pre-activation lies above the floor of their feature; None where there are too many."""
@@ -87,9 +87,9 @@ class Screen:
             desk, ends = self._desk(torch.bfloat16), np.empty(stop - start, np.int64)
             products = torch.addmm(bias, rounded[start:stop], copy, out=desk.products[: stop - start])
             bits = products.view(torch.uint16).numpy()
-            count = compiled.screen(bits, limits[start:stop], desk.feature, ends, len(desk.feature))
+            count = screen(bits, limits[start:stop], desk.feature, ends)
             if count >= 0:
-                count = compiled.refine(rows[start:stop], enc, b_enc, least, desk.feature, ends, desk.pre)
+                count = refine(rows[start:stop], enc, b_enc, least, desk.feature, ends, desk.pre)
             return self._cleared(torch.bfloat16, desk, ends, count)
 
         return _joined(self._workers.map(tile, len(x), TILE))
@@ -103,7 +103,7 @@ class Screen:
             desk, ends = self._desk(torch.float32), np.empty(stop - start, np.int64)
             out = desk.products[: stop - start]
             products = torch.addmm(self._weights.b_enc, x[start:stop], self._weights.enc.T, out=out).numpy()
-            count = compiled.compact(products, least, desk.feature, ends, desk.pre, len(desk.feature))
+            count = compact(products, least, desk.feature, ends, desk.pre)
             return self._cleared(torch.float32, desk, ends, count)
 
         return _joined(self._workers.map(tile, len(x), TILE))
@@ -128,19 +128,19 @@ class Screen:
         above = torch.nextafter(rounded, torch.full_like(rounded, torch.inf))
         return torch.where(rounded.float() < exact, above, rounded)
 
-    def _limits(self, x: Float[Tensor, "tokens width"]) -> NDArray[np.uint32]:
+    def _limits(self, x: Float[Tensor, "tokens width"]) -> NDArray[np.uint16]:
         """For each token the number below which the bits of every pair lie that may be active."""
         margin = self.margin * SIGMA * x.pow(4).sum(dim=1).sqrt().sqrt()
         # Two more: the margin and the product have been rounded.
         bits = margin.bfloat16().view(torch.int16).int() + 2
-        return (bits + 0x8000).numpy().astype(np.uint32)
+        return (bits + 0x8000).clamp_max(0xFFFF).numpy().astype(np.uint16)
 
     def _desk(self, dtype: torch.dtype) -> _Desk:
         try:
             return self._desks[dtype].get_nowait()
         except Empty:
             features = len(self._scale)
-            room = int(MOST_ACTIVE * TILE * features) + compiled.BLOCK
+            room = int(MOST_ACTIVE * TILE * features) + WORD
             products = torch.empty(TILE, features, dtype=dtype)
             return _Desk(products, np.empty(room, np.int32), np.empty(room, np.float32))
 

@@ -1,7 +1,13 @@
-"""Threads that share the rows of a step."""
+"""Threads that share the rows of a step.
 
-from collections.abc import Callable
+torch's own threads wait for work by spinning, on the cores that ours need. So a step runs in a leading thread in which
+torch has one thread, and hands ranges of rows to others like it; only a dense step gives torch all of them.
+"""
+
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import get_ident
 from typing import TypeVar
 
 import torch
@@ -10,18 +16,44 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """Runs a function over ranges of rows, in so many threads; a range's result must not depend on the others."""
+    """So many threads for one step. Of a single one nothing is made: the work is done where it is asked for."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._pool = (
-            ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) if threads > 1 else None
-        )
+        self._leader: int | None = None
+        self._first = self._pool(1) if threads > 1 else None
+        self._others = self._pool(threads) if threads > 1 else None
+
+    def lead(self, function: Callable[[], Result]) -> Result:
+        """`function()` in the leading thread."""
+        if self._first is None or get_ident() == self._leader:
+            return function()
+        return self._first.submit(self._lead, function).result()
 
     def map(self, function: Callable[[int, int], Result], size: int, chunk: int) -> list[Result]:
-        """`function(start, stop)` for the ranges of `chunk` rows that make up `size`, in their order."""
+        """`function(start, stop)` for the ranges of `chunk` rows that make up `size`, in their order.
+
+        No range's result may depend on the others.
+        """
         starts = range(0, size, chunk)
         stops = [min(start + chunk, size) for start in starts]
-        if self._pool is None or len(stops) == 1:
+        if self._others is None or len(stops) == 1:
             return [function(start, stop) for start, stop in zip(starts, stops, strict=True)]
-        return list(self._pool.map(function, starts, stops))
+        return list(self._others.map(function, starts, stops))
+
+    @contextmanager
+    def given_to_torch(self) -> Iterator[None]:
+        """Within the block, torch's products in this thread use all threads."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(max(before, self.threads))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def _lead(self, function: Callable[[], Result]) -> Result:
+        self._leader = get_ident()
+        return function()
+
+    def _pool(self, threads: int) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(threads, "featdiff", initializer=torch.set_num_threads, initargs=(1,))
