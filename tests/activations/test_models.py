@@ -22,9 +22,11 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from featdiff.activations.models import (
     Lineup,
+    attention_of,
     blocks,
     depth,
     load_model,
@@ -198,6 +200,126 @@ def test_a_folder_under_two_names_is_loaded_and_run_once(llama: str) -> None:
     residuals = lineup.residuals(tokens())
     assert len(runs) == 1
     assert torch.equal(residuals[:, :, 0], residuals[:, :, 2])
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    place = tmp_path_factory.mktemp("three")
+    return {name: save_model(place / name, CONFIGS["qwen3"], seed) for seed, name in enumerate(("base", "sft", "rl"))}
+
+
+def test_models_that_take_turns_give_the_same_bits_one_after_the_other(three: dict[str, str]) -> None:
+    paths = three | {"rl-1": three["rl"]}
+    plain, turns = load(paths), Lineup.load(paths, layer=2, turns=True)
+    ran: list[int] = []
+    for index, model in enumerate(turns.models[:3]):
+        model.register_forward_pre_hook(lambda *_, index=index: ran.append(index))
+    waiting = [parameter.data_ptr() for model in turns.models for parameter in model.parameters()]
+    positions = torch.cat([torch.arange(length) for length in (5, 1, 5)]).expand(6, -1)
+    room = torch.empty(6, 11, 4, WIDTH)
+    turns.fill(room, tokens(6), position_ids=positions, batch_size=2)
+    assert ran == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    for rows in range(0, 6, 2):
+        part = slice(rows, rows + 2)
+        assert torch.equal(room[part], plain.residuals(tokens(6)[part], position_ids=positions[part]))
+    assert torch.equal(turns.residuals(tokens()), plain.residuals(tokens()))
+    assert [parameter.data_ptr() for model in turns.models for parameter in model.parameters()] == waiting
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("turns", "devices"), [(True, {}), (False, {"sft": "cpu"}), (False, {"base": "cpu"})])
+def test_wherever_the_models_are_their_streams_come_together_on_one_device(
+    three: dict[str, str], turns: bool, devices: dict[str, str]
+) -> None:
+    lineup = Lineup.load(three, layer=2, device="cuda", devices=devices, turns=turns)
+    residuals = lineup.residuals(tokens())
+    assert residuals.device.type == "cuda"
+    assert [model.device.type for model in lineup.models] == [
+        "cpu" if turns else devices.get(name, "cuda") for name in three
+    ]
+    torch.testing.assert_close(residuals.cpu(), load(three).residuals(tokens()), atol=1e-3, rtol=1e-3)
+
+
+def test_weights_in_the_precision_of_their_file_are_mapped_and_not_read_until_they_are_needed(tmp_path: Path) -> None:
+    def own_memory() -> int:
+        """Bytes of this process that no file holds."""
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+    if not Path("/proc/self/status").is_file():
+        pytest.skip("needs /proc")
+    large = SHAPE | {"vocab_size": 50_000, "hidden_size": 256, "num_hidden_layers": 1}
+    path = save_model(tmp_path, LlamaConfig.from_dict(large))
+    load_truncated(path, 1)  # so that what is imported on the way is there
+    before = own_memory()
+    model = load_truncated(path, 1)
+    assert sum(parameter.nbytes for parameter in model.parameters()) > 48 * 2**20
+    assert own_memory() - before < 25 * 2**20
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_attention_is_the_one_that_was_asked_for(llama: str, attention: str) -> None:
+    lineup = Lineup.load({"base": llama}, layer=2, attention=attention)
+    assert lineup.models[0].config._attn_implementation == attention
+    torch.testing.assert_close(lineup.residuals(tokens()), load({"base": llama}).residuals(tokens()))
+
+
+def test_flash_attention_is_refused_where_it_cannot_run_and_never_chosen(llama: str) -> None:
+    assert load({"base": llama}).models[0].config._attn_implementation == "sdpa"
+    with pytest.raises(
+        ValueError, match=r"^lineup\.attention = flash_attention_2 needs .*, not cpu and float32; set it"
+    ):
+        Lineup.load({"base": llama}, layer=2, attention="flash_attention_2")
+    with pytest.raises(ValueError, match=r"^cannot run the model .* with lineup\.attention = warp"):
+        Lineup.load({"base": llama}, layer=2, attention="warp")
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "installed", "chosen"),
+    [
+        ("cuda:1", "bfloat16", True, "flash_attention_2"),
+        ("cuda", "float32", True, None),
+        ("cuda", "bfloat16", False, None),
+        ("cpu", "bfloat16", True, None),
+    ],
+)
+def test_auto_takes_flash_attention_on_cuda_in_half_precision_if_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch, device: str, dtype: str, installed: bool, chosen: str | None
+) -> None:
+    monkeypatch.setattr("featdiff.activations.models.is_flash_attn_2_available", lambda: installed)
+    assert attention_of("auto", dtype, device) == chosen
+
+
+def test_flash_attention_is_told_the_bounds_of_packed_documents(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[torch.Size] = []
+
+    def flash(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor,
+        **options: object,
+    ) -> tuple[torch.Tensor, None]:
+        """What the package does, by its rule: documents are told apart by position ids, in one sequence only."""
+        assert attention_mask is None
+        shapes.append(query.shape)
+        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
+        document = (position_ids == 0).cumsum(dim=-1) if len(query) == 1 else torch.zeros_like(position_ids)
+        index = torch.arange(query.shape[2])
+        sees = (document[:, :, None] == document[:, None, :]) & (index[None, :] <= index[:, None])
+        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=sees[:, None])
+        return mixed.transpose(1, 2), None
+
+    model = load_truncated(llama, 3)
+    positions = torch.stack([torch.cat([torch.arange(length) for length in row]) for row in ([5, 1, 7], [2, 10, 1])])
+    wanted = residual(model, 3, tokens(2, 13), position_ids=positions)
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "flash_attention_2", flash)
+    model.config._attn_implementation = "flash_attention_2"
+    found = residual(model, 3, tokens(2, 13), position_ids=positions)
+    assert {shape[:3] for shape in shapes} == {(1, 4, 26)}
+    torch.testing.assert_close(found, wanted)
 
 
 def test_residual_streams_are_float32_and_ready_for_autograd_whatever_the_models_precision(llama: str) -> None:

@@ -2,36 +2,35 @@
 
 The residual stream after block `layers` (counted from 1) is what transformers calls `hidden_states[layers]`. Whatever
 lies above the tap is neither loaded nor run.
+
+Weights on the CPU are memory-mapped where the lineup's precision is that of their file: they take memory only while
+they are read, and the system may drop them at any time.
 """
 
-import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
-from transformers.utils import logging
+from transformers.utils.import_utils import is_flash_attn_2_available
 
-Tokenizer = PreTrainedTokenizerBase
+from featdiff.activations.places import identity, location, one_line, quiet, refuse_absent, refuse_corrupted
+from featdiff.activations.tokenizer import Tokenizer, common_tokenizer
+from featdiff.activations.tokenizer import load_tokenizer as load_tokenizer
 
+CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-PROBE = "Naïve DON'T don't 3.14 12345\n\n\tdef f(x):  return x ** 2  # 日本語 Ünïcödé 😀 <tag> </tag> "
+FLASH = "flash_attention_2"
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,10 @@ class Lineup:
     tokenizer: Tokenizer
     layers: int
     d_model: int
+    device: torch.device = CPU
+    """Where the residual streams of all models come together."""
+    turns: bool = False
+    """Whether the models wait on the CPU, each on `device` only while it runs."""
 
     @staticmethod
     def load(
@@ -51,32 +54,47 @@ class Lineup:
         layer: int | None,
         dtype: str = "float32",
         device: str = "cpu",
+        devices: Mapping[str, str] = MappingProxyType({}),
+        turns: bool = False,
+        attention: str = "auto",
         trust_remote_code: bool = False,
     ) -> "Lineup":
         """Load the models at `paths` (folders or hub ids, by name) up to block `layer`; None: the middle of the first.
 
-        A folder that occurs under two names is loaded once. Raises ValueError for a missing or broken model, for models
-        with different tokenizers, widths or vocabularies, and for a layer that a model does not have.
+        `devices` holds the devices of single models by name, `device` that of the others and of the residual streams;
+        with `turns`, models wait on the CPU, and each is on `device` only while it runs. A folder that occurs under two
+        names is loaded once, for the first of them. `attention` is a name of transformers, or auto: flash attention
+        where it is installed, on CUDA in half precision, else transformers' choice (SDPA, if the model has it).
+
+        Raises ValueError for a missing or broken model, for models with different tokenizers, widths or vocabularies,
+        for a layer that a model does not have, and for a device or an attention that cannot be used here.
         """
         assert paths, "a lineup holds at least one model"
         configs = {name: _config(path, trust_remote_code) for name, path in paths.items()}
         _same_shape(configs)
-        tokenizer = _common_tokenizer(paths, trust_remote_code)
+        tokenizer = common_tokenizer(paths, trust_remote_code)
         layers = _middle(next(iter(configs.values()))) if layer is None else layer
         for name, config in configs.items():
             _has_layer(config, layers, name)
         loaded: dict[str, PreTrainedModel] = {}
-        for path in paths.values():
-            if _identity(path) not in loaded:
-                loaded[_identity(path)] = load_truncated(
-                    path, layers, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+        for name, path in paths.items():
+            if identity(path) not in loaded:
+                loaded[identity(path)] = load_truncated(
+                    path,
+                    layers,
+                    dtype=dtype,
+                    device="cpu" if turns else devices.get(name, device),
+                    attention=attention_of(attention, dtype, devices.get(name, device)),
+                    trust_remote_code=trust_remote_code,
                 )
         return Lineup(
             names=tuple(paths),
-            models=tuple(loaded[_identity(path)] for path in paths.values()),
+            models=tuple(loaded[identity(path)] for path in paths.values()),
             tokenizer=tokenizer,
             layers=layers,
             d_model=_text(next(iter(configs.values()))).hidden_size,
+            device=_device(device),
+            turns=turns,
         )
 
     def residuals(
@@ -85,22 +103,53 @@ class Lineup:
         attention_mask: Int[Tensor, "batch positions"] | None = None,
         position_ids: Int[Tensor, "batch positions"] | None = None,
     ) -> Float[Tensor, "batch positions models d_model"]:
-        """The residual streams of all models on the same tokens, float32, on the models' device.
+        """The residual streams of all models on the same tokens, float32, on `device`.
 
         Without an attention mask, position ids that start again at 0 mark packed documents, and attention stays inside
         each. Raises ValueError for more positions than a model has.
         """
+        room = torch.empty(*input_ids.shape, len(self.names), self.d_model, device=self.device)
+        self.fill(room, input_ids, attention_mask, position_ids, batch_size=len(input_ids))
+        return room
+
+    def fill(
+        self,
+        room: Float[Tensor, "batch positions models d_model"],
+        input_ids: Int[Tensor, "batch positions"],
+        attention_mask: Int[Tensor, "batch positions"] | None = None,
+        position_ids: Int[Tensor, "batch positions"] | None = None,
+        *,
+        batch_size: int,
+    ) -> None:
+        """Write `residuals` into `room`: model after model, each over all sequences, `batch_size` at a time."""
         self._fits(input_ids.shape[1])
-        result = torch.empty(*input_ids.shape, len(self.names), self.d_model, device=self.models[0].device)
         first_of: dict[int, int] = {}
-        with torch.inference_mode():
-            for index, model in enumerate(self.models):
-                twin = first_of.setdefault(id(model), index)
-                if twin == index:
-                    result[:, :, index] = residual(model, self.layers, input_ids, attention_mask, position_ids)
-                else:
-                    result[:, :, index] = result[:, :, twin]
-        return result
+        for index, model in enumerate(self.models):
+            twin = first_of.setdefault(id(model), index)
+            if twin != index:
+                room[:, :, index] = room[:, :, twin]
+                continue
+            with self._brought(model), torch.inference_mode():
+                for start in range(0, len(input_ids), batch_size):
+                    rows = slice(start, start + batch_size)
+                    mask, positions = _part(attention_mask, rows), _part(position_ids, rows)
+                    room[rows, :, index] = residual(model, self.layers, input_ids[rows], mask, positions)
+
+    @contextmanager
+    def _brought(self, model: PreTrainedModel) -> Iterator[None]:
+        """The model on the lineup's device. One that takes turns is copied there; its own weights wait untouched."""
+        if not self.turns:
+            yield
+            return
+        tensors = [*model.parameters(), *model.buffers()]
+        waiting = [tensor.data for tensor in tensors]
+        try:
+            for tensor in tensors:
+                tensor.data = tensor.data.to(self.device)
+            yield
+        finally:
+            for tensor, own in zip(tensors, waiting, strict=True):
+                tensor.data = own
 
     def _fits(self, positions: int) -> None:
         for name, model in zip(self.names, self.models, strict=True):
@@ -112,17 +161,6 @@ class Lineup:
                 )
 
 
-def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Tokenizer:
-    """The tokenizer of a model folder or hub id. Raises ValueError when there is none."""
-    _refuse_absent(path)
-    folder = Path(path).expanduser()
-    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        # transformers makes an empty tokenizer of the model's type where the files are absent, without a word.
-        raise ValueError(f"{path} holds no tokenizer (tokenizer.json); save the tokenizer beside the model")
-    with _one_line(f"cannot load the tokenizer of {path}"), _quiet():
-        return AutoTokenizer.from_pretrained(_location(path), trust_remote_code=trust_remote_code)
-
-
 def load_model(
     path: str, *, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False
 ) -> PreTrainedModel:
@@ -132,15 +170,26 @@ def load_model(
 
 
 def load_truncated(
-    path: str, layers: int, *, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False
+    path: str,
+    layers: int,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    attention: str | None = None,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Embeddings and the first `layers` blocks of a model; the other blocks and the LM head stay on the disk.
 
-    Raises ValueError for an absent, unknown, incomplete or corrupted model and for a layer out of 1..L.
+    `attention` is an implementation of transformers, None its choice. Raises ValueError for an absent, unknown,
+    incomplete or corrupted model, for a layer out of 1..L, and for an attention that the model does not have.
     """
     config = _config(path, trust_remote_code)
     _has_layer(config, layers, path)
-    return _load(AutoModel, path, _cut(config, layers), dtype, device, trust_remote_code)
+    model = _load(AutoModel, path, _cut(config, layers), dtype, device, trust_remote_code)
+    if attention is not None:
+        with one_line(f"cannot run the model {path} with lineup.attention = {attention}"), quiet():
+            model.set_attn_implementation(attention)
+    return model
 
 
 def middle_layer(path: str, *, trust_remote_code: bool = False) -> int:
@@ -179,9 +228,13 @@ def residual(
     """Residual stream after block `layers` of a whole or truncated model, float32; the forward pass ends there.
 
     It equals `hidden_states[layers]` of the full model, save after the last block, where transformers applies the final
-    norm and we do not. Position ids that start again at 0 keep attention inside packed documents, unless an attention
-    mask is given.
+    norm and we do not. Position ids that start again at 0, in each sequence first of all, keep attention inside packed
+    documents, unless an attention mask is given.
     """
+    shape = input_ids.shape
+    if attention_mask is None and position_ids is not None and _uses_flash(model):
+        # transformers hands flash attention the bounds of packed documents for one sequence only.
+        input_ids, position_ids = input_ids.reshape(1, -1), position_ids.reshape(1, -1)
 
     def stop(module: nn.Module, arguments: tuple[object, ...], output: Tensor) -> None:
         raise _Tapped(output)
@@ -195,10 +248,14 @@ def residual(
             use_cache=False,  # with a cache, transformers does not see that documents are packed
         )
     except _Tapped as tapped:
-        return tapped.residual.float()
+        return tapped.residual.view(*shape, -1).float()
     finally:
         handle.remove()
     raise AssertionError(f"{type(model).__name__} did not run its block {layers}")
+
+
+def _part(ids: Int[Tensor, "batch positions"] | None, rows: slice) -> Int[Tensor, "some positions"] | None:
+    return None if ids is None else ids[rows]
 
 
 class _Tapped(Exception):
@@ -223,10 +280,10 @@ def _load(
     device: str,
     trust_remote_code: bool,
 ) -> PreTrainedModel:
-    _refuse_corrupted(path)
-    with _one_line(f"cannot load the model {path}"), _quiet():
+    refuse_corrupted(path)
+    with one_line(f"cannot load the model {path}"), quiet():
         loaded = kind.from_pretrained(
-            _location(path),
+            location(path),
             config=config,
             dtype=DTYPES[dtype],
             use_safetensors=True,
@@ -244,10 +301,27 @@ def _load(
     return model.to(_device(device)).eval().requires_grad_(False)
 
 
+def attention_of(wanted: str, dtype: str, device: str) -> str | None:
+    """The attention to set for `lineup.attention`; None leaves it to transformers. ValueError as `Lineup.load`."""
+    possible = device.startswith("cuda") and dtype != "float32" and is_flash_attn_2_available()
+    if wanted == "auto":
+        return FLASH if possible else None
+    if wanted == FLASH and not possible:
+        raise ValueError(
+            f"lineup.attention = {FLASH} needs the package flash-attn, a CUDA device and half precision, "
+            f"not {device} and {dtype}; set it to auto"
+        )
+    return wanted
+
+
+def _uses_flash(model: PreTrainedModel) -> bool:
+    return (model.config._attn_implementation or "").startswith("flash")
+
+
 def _config(path: str, trust_remote_code: bool) -> PreTrainedConfig:
-    _refuse_absent(path)
-    with _one_line(f"cannot read the model {path}"), _quiet():
-        return AutoConfig.from_pretrained(_location(path), trust_remote_code=trust_remote_code)
+    refuse_absent(path)
+    with one_line(f"cannot read the model {path}"), quiet():
+        return AutoConfig.from_pretrained(location(path), trust_remote_code=trust_remote_code)
 
 
 def _cut(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
@@ -302,99 +376,3 @@ def _has_layer(config: PreTrainedConfig, layers: int, name: str) -> None:
             f"lineup.layer is {layers}, but {name} has {depth} blocks; choose 1..{depth}, "
             f"or leave it out for the middle ({_middle(config)})"
         )
-
-
-def _common_tokenizer(paths: dict[str, str], trust_remote_code: bool) -> Tokenizer:
-    by_place: dict[str, Tokenizer] = {}
-    for path in paths.values():
-        if _identity(path) not in by_place:
-            by_place[_identity(path)] = load_tokenizer(path, trust_remote_code=trust_remote_code)
-    (base, base_path), *others = paths.items()
-    common = by_place[_identity(base_path)]
-    for name, path in others:
-        if differing := _differing(common, by_place[_identity(path)]):
-            raise ValueError(
-                f"the tokenizers of {base!r} and {name!r} differ in their {differing}; "
-                "all models of a lineup must read the same tokens"
-            )
-    return common
-
-
-def _differing(one: Tokenizer, other: Tokenizer) -> str | None:
-    """What differs between two tokenizers, or None; files that say the same in another form are the same."""
-    if one is other:
-        return None
-    if one.get_vocab() != other.get_vocab():
-        return "vocabulary"
-    if _special(one) != _special(other):
-        return "special tokens"
-    if _merges(one) != _merges(other):
-        return "merges"
-    return None if one(PROBE)["input_ids"] == other(PROBE)["input_ids"] else "way of splitting text"
-
-
-def _special(tokenizer: Tokenizer) -> dict[int, str]:
-    return {index: token.content for index, token in tokenizer.added_tokens_decoder.items()}
-
-
-def _merges(tokenizer: Tokenizer) -> object:
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        return None
-    return json.loads(tokenizer.backend_tokenizer.to_str())["model"].get("merges")
-
-
-# ------------------------------------------------------------------ places on the disk, and errors
-
-
-def _location(path: str) -> str:
-    folder = Path(path).expanduser()
-    return str(folder) if folder.exists() else path
-
-
-def _identity(path: str) -> str:
-    folder = Path(path).expanduser()
-    return str(folder.resolve()) if folder.exists() else path
-
-
-def _refuse_absent(path: str) -> None:
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{path} holds no config.json; give a model folder in Hugging Face form")
-    elif folder.exists():
-        raise ValueError(f"{path} is a file; give the model's folder")
-    elif path.startswith((".", "~", os.sep)) or path.count("/") > 1:
-        raise ValueError(f"the model folder {path} does not exist; check the path")
-
-
-def _refuse_corrupted(path: str) -> None:
-    for file in sorted(Path(path).expanduser().glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except SafetensorError as error:
-            raise ValueError(f"{file} is not a whole safetensors file ({error}); copy or save it again") from error
-
-
-@contextmanager
-def _one_line(doing: str) -> Iterator[None]:
-    """Turn what transformers raises for a bad model into one line."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
-        raise ValueError(f"{doing}: {reason}; check the folder or hub id") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' load reports and bars off the screen: a truncated load leaves weights out by intention."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -1,0 +1,64 @@
+"""The tokenizer that all models of a lineup must share."""
+
+import json
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from featdiff.activations.places import identity, location, one_line, quiet, refuse_absent
+
+Tokenizer = PreTrainedTokenizerBase
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+PROBE = "Naïve DON'T don't 3.14 12345\n\n\tdef f(x):  return x ** 2  # 日本語 Ünïcödé 😀 <tag> </tag> "
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Tokenizer:
+    """The tokenizer of a model folder or hub id. Raises ValueError when there is none."""
+    refuse_absent(path)
+    folder = Path(path).expanduser()
+    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        # transformers makes an empty tokenizer of the model's type where the files are absent, without a word.
+        raise ValueError(f"{path} holds no tokenizer (tokenizer.json); save the tokenizer beside the model")
+    with one_line(f"cannot load the tokenizer of {path}"), quiet():
+        return AutoTokenizer.from_pretrained(location(path), trust_remote_code=trust_remote_code)
+
+
+def common_tokenizer(paths: dict[str, str], trust_remote_code: bool) -> Tokenizer:
+    """The tokenizer of the models at `paths`, by name. Raises ValueError when they read text into different tokens."""
+    by_place: dict[str, Tokenizer] = {}
+    for path in paths.values():
+        if identity(path) not in by_place:
+            by_place[identity(path)] = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    (base, base_path), *others = paths.items()
+    common = by_place[identity(base_path)]
+    for name, path in others:
+        if differing := _differing(common, by_place[identity(path)]):
+            raise ValueError(
+                f"the tokenizers of {base!r} and {name!r} differ in their {differing}; "
+                "all models of a lineup must read the same tokens"
+            )
+    return common
+
+
+def _differing(one: Tokenizer, other: Tokenizer) -> str | None:
+    """What differs between two tokenizers, or None; files that say the same in another form are the same."""
+    if one is other:
+        return None
+    if one.get_vocab() != other.get_vocab():
+        return "vocabulary"
+    if _special(one) != _special(other):
+        return "special tokens"
+    if _merges(one) != _merges(other):
+        return "merges"
+    return None if one(PROBE)["input_ids"] == other(PROBE)["input_ids"] else "way of splitting text"
+
+
+def _special(tokenizer: Tokenizer) -> dict[int, str]:
+    return {index: token.content for index, token in tokenizer.added_tokens_decoder.items()}
+
+
+def _merges(tokenizer: Tokenizer) -> object:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return None
+    return json.loads(tokenizer.backend_tokenizer.to_str())["model"].get("merges")
