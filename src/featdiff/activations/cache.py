@@ -37,7 +37,7 @@ from featdiff.progress import Progress
 from featdiff.runs import Json, content_fingerprint, read_json, surroundings, write_json
 
 INDEX = "index.json"
-SHARD_BYTES = 256 << 20
+SHARD_BYTES = 64 << 20
 ROWS_AT_A_TIME = 1024  # whose keys are made together
 AGAIN = "to have it harvested again, delete it and index.json beside it"
 ALL_AGAIN = "to have all of it harvested again, delete its folder"
