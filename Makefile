@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := pyproject.toml constraints.txt
-BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
+PEERS ?=
 
 .PHONY: help demo test check bench clean
 .DELETE_ON_ERROR:
@@ -25,9 +25,10 @@ check: $(VENV)/.stamp-dev ## lint, format, types and the direction of imports; r
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/.stamp-dev ## all benchmarks
-	@$(if $(BENCHMARKS),,echo 'benchmarks/ holds no bench_*.py yet')
-	@set -e; for benchmark in $(BENCHMARKS); do echo "$$benchmark"; $(BIN)/python $$benchmark; done
+bench: $(VENV)/.stamp-dev ## all benchmarks; beside peers with PEERS='NAME[=PATH] ...' (benchmarks/README.md)
+	@$(BIN)/python benchmarks/training_step.py --shape small --peer $(PEERS)
+	@$(BIN)/python benchmarks/training_step.py --shape medium --peer $(PEERS)
+	@$(BIN)/python benchmarks/scaling.py
 
 clean: ## remove .venv, caches and built packages; runs/ stays
 	rm -rf $(VENV) .hypothesis .pytest_cache .ruff_cache build dist

@@ -13,6 +13,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# Without a GPU, programs written in Triton run on the CPU; triton looks at this when it is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)

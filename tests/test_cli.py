@@ -1,5 +1,6 @@
 """The command line answers at once, overrides what it is told to, and refuses in one line with exit code 2."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +51,9 @@ def test_help_and_show_answer_without_importing_torch(tmp_path: Path) -> None:
         "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
     )
-    for arguments in (["--help"], ["train", "--help"], ["show", "small.toml"], ["train", "small.toml", "--help"]):
+    plan = ["plan", "small.toml", "--shape", "layers=2,d_model=64,heads=4,mlp=128,vocabulary=100"]
+    study = ["train", "small.toml", "--help"]
+    for arguments in (["--help"], ["train", "--help"], ["show", "small.toml"], study, ["plan", "--help"], plan):
         subprocess.run([sys.executable, "-c", program, *arguments], cwd=tmp_path, check=True, capture_output=True)
 
 
@@ -95,6 +98,22 @@ def test_show_lists_models_crosscoders_and_stages(capsys: pytest.CaptureFixture[
 
 def test_show_of_absent_numbers_says_how_to_make_them(capsys: pytest.CaptureFixture[str], study: str) -> None:
     assert "featdiff run" in refused(capsys, "show", study, "--json")
+
+
+def test_plan_prints_a_table_and_makes_nothing(capsys: pytest.CaptureFixture[str], study: str) -> None:
+    shape = ["--shape", "layers=2,d_model=64,heads=4,mlp=128,vocabulary=100"]
+    text = accepted(capsys, "plan", study, "--gpus", "2", "--kind", "H200", *shape, "--training.epochs", "3")
+    assert text.startswith("study small on 2 x H200") and "\ntrain   " in text
+    once = accepted(capsys, "plan", study, "--json", *shape)
+    assert json.loads(once)["stages"][0]["name"] == "train"
+    assert not Path("runs").exists()
+
+
+def test_plan_asks_for_a_shape_that_is_not_known(capsys: pytest.CaptureFixture[str], study: str) -> None:
+    assert "give it with --shape layers=N" in refused(capsys, "plan", study)
+    assert "usage: featdiff plan STUDY" in refused(capsys, "plan", "--gpus", "2")
+    assert "--hardware" in accepted(capsys, "plan", "--help")
+    assert "--training.lr FLOAT" in refused(capsys, "plan", study, "--training.lrr", "3")
 
 
 def test_init_writes_a_study_that_validates_and_keeps_the_models_in_order(

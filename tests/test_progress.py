@@ -49,6 +49,18 @@ def test_long_work_says_a_line_a_minute_with_rate_and_time_left(
     ]
 
 
+def test_of_several_processes_only_the_first_speaks(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, lines in (("1", 0), ("0", 1)):
+        monkeypatch.setenv("RANK", rank)
+        with Progress("training", total=1000, unit="step") as bar:
+            clock.now += 60
+            bar.advance()
+        assert len(capsys.readouterr().err.splitlines()) == lines
+
+
 def test_work_that_goes_on_counts_its_rate_from_where_it_went_on(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import tyro
 
+from featdiff import torchrun
 from featdiff.study import Study
 from featdiff.study_file import read_study, validated
 
@@ -32,6 +33,7 @@ VERBS = {
     "intervene": "Zero them in the tuned model, amplify them in the base, beside matched random features.",
     "report": "Write figures, summary.json and report.html.",
     "show": "Say what exists, from what, and what is stale: show STUDY|RUN [--json].",
+    "plan": "Say what every stage will cost in time, memory and disk: plan STUDY [--gpus N] [--kind H200] [--json].",
 }
 HINTS = {
     "trl": "posttrain",
@@ -65,11 +67,14 @@ def _status(arguments: list[str]) -> int:
 
 
 def _refuse(reason: str) -> int:
-    print(f"featdiff: {reason}", file=sys.stderr)
+    if not torchrun.rank() or torchrun.joined():
+        print(f"featdiff: {reason}", file=sys.stderr)
     return 2
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if torchrun.processes() > 1 and arguments[:1] != ["train"]:
+        raise ValueError("several processes can only train together; start the other verbs without torchrun")
     match arguments:
         case [] | ["-h" | "--help", *_] | ["help"]:
             print(_help())
@@ -85,6 +90,8 @@ def _dispatch(arguments: list[str]) -> int:
             from featdiff.pipeline.show import show
 
             print(show(*_show_arguments(rest)))
+        case ["plan", *rest]:
+            print(_plan(rest))
         case ["demo", *rest]:
             from featdiff.pipeline.demo import demo_study
 
@@ -110,7 +117,8 @@ def _made(work: Callable[[], Path]) -> None:
     """Do the work; whatever a library prints goes to stderr, and the path that was made ends stdout."""
     with contextlib.redirect_stdout(sys.stderr):
         path = work()
-    print(path)
+    if not torchrun.rank():
+        print(path)
 
 
 def _overridden(study: Study, flags: list[str]) -> Study:
@@ -174,6 +182,19 @@ def _show_arguments(rest: list[str]) -> tuple[Path, bool]:
     if len(paths) != 1 or set(rest) - {"--json", *paths}:
         raise ValueError(usage)
     return Path(paths[0]), "--json" in rest
+
+
+def _plan(rest: list[str]) -> str:
+    from featdiff.pipeline.estimate.options import HELP, USAGE, read_options
+
+    if "-h" in rest or "--help" in rest:
+        return HELP
+    if not rest or rest[0].startswith("-"):
+        raise ValueError(USAGE)
+    options, flags = read_options(rest[1:])
+    from featdiff.pipeline.estimate.table import plan_text
+
+    return plan_text(_overridden(read_study(Path(rest[0])), flags), options)
 
 
 def _help() -> str:

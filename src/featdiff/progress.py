@@ -6,11 +6,13 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from featdiff import torchrun
+
 SECONDS_BETWEEN_LINES = 60.0
 
 
 class Progress:
-    """Counts the steps of one piece of work and shows how far it is.
+    """Counts the steps of one piece of work and shows how far it is; of several processes only the first shows it.
 
     >>> with Progress("training", total=3, unit="step") as progress:
     ...     for _ in range(3):
@@ -24,7 +26,7 @@ class Progress:
         self._bar: tqdm | None = None
 
     def __enter__(self) -> "Progress":
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not torchrun.rank():
             self._bar = tqdm(total=self._total, initial=self._done, desc=self._name, unit=self._unit, leave=False)
         return self
 
@@ -39,7 +41,7 @@ class Progress:
         self._done += steps
         if self._bar is not None:
             self._bar.update(steps)
-        elif time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
+        elif time.monotonic() - self._said >= SECONDS_BETWEEN_LINES and not torchrun.rank():
             self._said = time.monotonic()
             print(self._line(), file=sys.stderr, flush=True)
 

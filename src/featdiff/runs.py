@@ -80,13 +80,17 @@ class Run:
         names = made_from.keys() | stage.made_from.keys()
         return sorted(name for name in names if made_from.get(name) != stage.made_from.get(name))
 
+    def partial(self, stage: Stage) -> Path:
+        """Where the stage is written until it is whole."""
+        return self.path(stage.folder + ".partial")
+
     @contextmanager
     def making(self, stage: Stage, resumable: bool = False) -> Iterator[Path]:
         """A folder to write the stage into; it takes the stage's place when the block ends without an error.
 
         A resumable stage finds what a killed attempt at the very same stage left there.
         """
-        final, partial = self.path(stage.folder), self.path(stage.folder + ".partial")
+        final, partial = self.path(stage.folder), self.partial(stage)
         mark = partial / "fingerprint"
         kept = resumable and mark.is_file() and mark.read_text() == stage.fingerprint
         if partial.exists() and not kept:

@@ -28,6 +28,14 @@ class LineupSettings(Settings):
     """Precision of the models; residual streams are always captured as float32."""
     device: str = "cpu"
     """Where the models and crosscoders run: cpu, cuda, cuda:1, mps."""
+    devices: dict[Name, str] = Field(default={})
+    """Devices of single models, by name; the others, and all crosscoders, are on `device`."""
+    turns: bool = False
+    """For when memory is short: models wait on the CPU, each on `device` only while a chunk runs through it."""
+    spread: bool = False
+    """For when memory is short, under torchrun: each process holds some of the models and runs them over all rows."""
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
+    """How models attend where residual streams are read. auto: flash attention if installed, on CUDA; else SDPA."""
     trust_remote_code: bool = False
     """Run code that a model folder or hub repository brings along. Leave off unless you have read that code."""
 
@@ -37,6 +45,10 @@ class LineupSettings(Settings):
             raise ValueError(f"a tuned model cannot be called {BASE!r}; the base is given by lineup.base")
         if unknown := set(self.checkpoints) - set(self.tuned):
             raise ValueError(f"lineup.checkpoints names {sorted(unknown)}, which lineup.tuned does not hold")
+        if self.turns and self.devices:
+            raise ValueError("lineup.turns runs every model on lineup.device; leave lineup.devices out, or turns")
+        if self.turns and self.spread:
+            raise ValueError("lineup.turns and lineup.spread are two ways to save memory; choose one")
         return self
 
 
@@ -110,6 +122,11 @@ class ActivationSettings(Settings):
     """Packed sequences per forward pass."""
     buffer_mib: Count = 1024
     """Memory of the shuffle buffer, over all models together, in MiB."""
+    prefetch: Literal["auto", "on", "off"] = "auto"
+    """Whether models run while crosscoders train, but never if they take turns. auto: where there is a GPU."""
+    cache: str | None = Field(default=None, min_length=1)
+    """Folder that keeps the residual streams of the corpus for further studies and sweep points, which then do not run
+    the models over it. Costs tokens x models x d_model x 4 bytes of disk (2 in half precision); unset: none is kept."""
     drop_first: bool = True
     """Drop the first position of every document, whose norm dwarfs all others."""
     sink_multiple: Positive = 10.0
@@ -213,6 +230,8 @@ class TrainingSettings(Settings):
     """Minutes between checkpoints from which a killed run goes on."""
     log_every: Count = 100
     """Steps between lines in metrics.jsonl."""
+    feature_shards: Count = 1
+    """Under torchrun: processes among which the features are divided; groups of so many divide the tokens."""
 
 
 class AttributionSettings(Settings):

@@ -117,6 +117,7 @@ def _with_absolute_paths(study: Study, folder: Path) -> Study:
         }
     )
     sources = tuple(source.model_copy(update={"path": absolute(source.path)}) for source in study.corpus.sources)
+    cache = study.activations.cache and str((folder / Path(study.activations.cache).expanduser()).resolve())
     posttrain = study.posttrain and study.posttrain.model_copy(
         update={key: absolute(getattr(study.posttrain, key)) for key in ("prompts", "teacher", "teacher_model")}
     )
@@ -125,6 +126,7 @@ def _with_absolute_paths(study: Study, folder: Path) -> Study:
             "lineup": lineup,
             "posttrain": posttrain,
             "corpus": study.corpus.model_copy(update={"sources": sources}),
+            "activations": study.activations.model_copy(update={"cache": cache}),
             "evaluation": study.evaluation.model_copy(update={"task_folder": absolute(study.evaluation.task_folder)}),
         }
     )

@@ -226,6 +226,16 @@ def test_models_that_take_turns_give_the_same_bits_one_after_the_other(three: di
     assert [parameter.data_ptr() for model in turns.models for parameter in model.parameters()] == waiting
 
 
+def test_of_models_that_are_held_elsewhere_only_the_form_is_read(three: dict[str, str], tmp_path: Path) -> None:
+    whole = load(three)
+    some = Lineup.load(three, layer=2, held=whole.names[1:])
+    assert some.names == whole.names[1:] and len(some.models) == len(some.names)
+    assert torch.equal(some.residuals(tokens()), whole.residuals(tokens())[:, :, 1:])
+    other = save_model(tmp_path, LlamaConfig.from_dict(SHAPE | {"num_key_value_heads": 2, "hidden_size": 16}))
+    with pytest.raises(ValueError, match="hidden_size of 'other' is 16"):
+        Lineup.load({**three, "other": other}, layer=2, held=whole.names[1:])
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("turns", "devices"), [(True, {}), (False, {"sft": "cpu"}), (False, {"base": "cpu"})])
 def test_wherever_the_models_are_their_streams_come_together_on_one_device(

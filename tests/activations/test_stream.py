@@ -1,5 +1,6 @@
 """Tests of the stream with a planted lineup, whose activations tell which token they are of."""
 
+import threading
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from featdiff.activations.models import Lineup
 from featdiff.activations.stream import ActivationStream, StreamCounts, StreamState, calibrate, collect
 from featdiff.study import ActivationSettings
 
+PREFETCH = ["on", "off"]
 D_MODEL = 4
 NORMS = torch.tensor([3.0, 5.0])
 
@@ -54,7 +56,7 @@ def bytes_for_mib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("featdiff.activations.stream.MIB", 1)
 
 
-def settings(rows_per_chunk: int, batch_size: int, **options: float) -> ActivationSettings:
+def settings(rows_per_chunk: int, batch_size: int, **options: float | str) -> ActivationSettings:
     """Settings whose buffer holds so many rows of 10 tokens beside a batch."""
     memory = (rows_per_chunk * 10 + batch_size) * 4 * 2 * D_MODEL
     return ActivationSettings.model_validate({"batch_size": 2, "buffer_mib": memory, "scale_tokens": 60, **options})
@@ -66,10 +68,11 @@ def stream(
     epochs: int = 1,
     seed: int = 0,
     planted: dict[int, tuple[float, float]] | None = None,
-    **options: float,
+    lineup: type[Planted] = Planted,
+    **options: float | str,
 ) -> ActivationStream:
     chosen = settings(rows_per_chunk, batch_size, **options)
-    return ActivationStream(Planted(planted or {}), corpus(), chosen, batch_size=batch_size, epochs=epochs, seed=seed)
+    return ActivationStream(lineup(planted or {}), corpus(), chosen, batch_size=batch_size, epochs=epochs, seed=seed)
 
 
 def token_of(values: Tensor) -> Tensor:
@@ -134,9 +137,12 @@ def test_the_order_is_random_and_depends_on_seed_and_epoch() -> None:
     assert mixed.diff().abs().float().mean() > 50
 
 
-@pytest.mark.parametrize(("rows_per_chunk", "batch_size"), [(4, 7), (1, 30), (23, 8), (2, 16)])
+@pytest.mark.parametrize(
+    ("rows_per_chunk", "batch_size", "prefetch"),
+    [(4, 7, "off"), (4, 7, "on"), (1, 30, "off"), (1, 30, "on"), (23, 8, "off"), (2, 16, "off")],
+)
 def test_a_resumed_stream_goes_on_with_the_same_bits_from_every_batch(
-    tmp_path: Path, rows_per_chunk: int, batch_size: int
+    tmp_path: Path, rows_per_chunk: int, batch_size: int, prefetch: str
 ) -> None:
     planted = {13: (1000.0, 5.0)}
     undisturbed = stream(rows_per_chunk, batch_size, epochs=2, planted=planted)
@@ -144,7 +150,7 @@ def test_a_resumed_stream_goes_on_with_the_same_bits_from_every_batch(
     for index in range(0, len(served), 5 if batch_size == 7 else 1):
         save_file(served[index][1].tensors(), tmp_path / "state.safetensors")
         state = StreamState.from_tensors(load_file(tmp_path / "state.safetensors"))
-        resumed = stream(rows_per_chunk, batch_size, epochs=2, planted=planted)
+        resumed = stream(rows_per_chunk, batch_size, epochs=2, planted=planted, prefetch=prefetch)
         rest = [(activations, after, resumed.counts) for activations, after in resumed.batches(state)]
         assert len(rest) == len(served) - index - 1
         for (ours, after, counts), (theirs, wanted, wanted_counts) in zip(rest, served[index + 1 :], strict=True):
@@ -185,6 +191,70 @@ def test_first_positions_are_kept_when_asked() -> None:
     assert tokens == set(range(230))
     assert served.steps == 33
     assert served.counts.first_dropped == 0
+
+
+@pytest.mark.parametrize(("rows_per_chunk", "batch_size"), [(4, 7), (1, 30), (23, 8), (2, 16), (3, 1)])
+def test_prefetching_changes_no_bit(rows_per_chunk: int, batch_size: int) -> None:
+    served = [stream(rows_per_chunk, batch_size, epochs=3, prefetch=prefetch) for prefetch in PREFETCH]
+    pairs = zip(served[0].batches(), served[1].batches(), strict=True)
+    for (ours, after), (theirs, wanted) in pairs:
+        assert torch.equal(ours.values, theirs.values) and torch.equal(ours.tokens, theirs.tokens)
+        assert all(torch.equal(after.tensors()[key], tensor) for key, tensor in wanted.tensors().items())
+        assert served[0].counts == served[1].counts
+
+
+def test_the_next_chunk_is_harvested_while_this_one_is_served_and_only_then_in_another_thread() -> None:
+    threads: list[str] = []
+
+    class Watched(Planted):
+        def residuals(
+            self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+        ) -> Tensor:
+            threads.append(threading.current_thread().name)
+            read.set()
+            return super().residuals(input_ids, attention_mask, position_ids)
+
+    read = threading.Event()
+    for prefetch in ("on", "off", "auto"):
+        served = stream(rows_per_chunk=4, lineup=Watched, prefetch=prefetch).batches()
+        next(served)
+        done = len(threads)
+        read.clear()
+        next(served)  # of the same chunk
+        assert read.wait(5 if prefetch == "on" else 0) == (prefetch == "on")
+        assert len(threads) - done == (prefetch == "on")
+        assert (threading.current_thread().name in threads[-2:]) == (prefetch != "on")
+        served.close()
+
+
+@pytest.mark.parametrize("prefetch", PREFETCH)
+def test_an_error_of_the_harvest_comes_after_the_batches_before_it(prefetch: str) -> None:
+    wanted = stream(planted={}, epochs=2, rows_per_chunk=2)
+    last = [activations.tokens for activations, _ in wanted.batches()]
+    broken = stream(planted={227: (float("nan"), 5.0)}, epochs=2, rows_per_chunk=2, prefetch=prefetch)
+    served: list[Tensor] = []
+    with pytest.raises(ValueError, match=r"^the activations of model 'base' hold NaN or infinity; check its weights"):
+        served.extend(activations.tokens for activations, _ in broken.batches())
+    assert 0 < len(served) < len(last)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(served, last, strict=False))
+    # all whole batches of the chunks before the one that holds the token
+    assert not any((tokens == 227).any() for tokens in last[: len(served)])
+
+
+def test_no_thread_stays_behind_a_stream_that_is_left() -> None:
+    def harvesting() -> bool:
+        return any(thread.name.startswith("harvest") for thread in threading.enumerate())
+
+    served = stream(rows_per_chunk=2, prefetch="on").batches()
+    next(served)
+    assert harvesting()
+    served.close()
+    assert not harvesting()
+    with pytest.raises(RuntimeError, match="the trainer fails"):
+        for _ in stream(rows_per_chunk=2, prefetch="on").batches():
+            raise RuntimeError("the trainer fails")
+    list(stream(rows_per_chunk=2, prefetch="on").batches())
+    assert not harvesting()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -228,16 +298,59 @@ def test_the_buffer_holds_the_memory_that_it_is_given() -> None:
     assert 0.9 * 2**20 < largest <= 2**20
 
 
-def test_a_real_lineup_streams_what_it_gives_for_the_rows() -> None:
+def real_lineup() -> Lineup:
     shape = {"vocab_size": 230, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
     config = LlamaConfig.from_dict(shape | {"num_attention_heads": 2, "max_position_embeddings": 16})
     models = []
     for seed in range(2):
         torch.manual_seed(seed)
         models.append(AutoModel.from_config(config).eval().requires_grad_(False))
-    lineup = Lineup(("base", "rl"), tuple(models), PreTrainedTokenizerBase(), layers=1, d_model=8)
+    return Lineup(("base", "rl"), tuple(models), PreTrainedTokenizerBase(), layers=1, d_model=8)
+
+
+def test_a_real_lineup_streams_what_it_gives_for_the_rows() -> None:
+    lineup = real_lineup()
     wanted = lineup.residuals(corpus().input_ids, position_ids=corpus().position_ids).flatten(0, 1)
     served = ActivationStream(lineup, corpus(), ActivationSettings(), batch_size=9, epochs=1, seed=0)
     for activations, _ in served.batches():
         torch.testing.assert_close(activations.values, wanted[activations.tokens])
         assert not activations.values.is_inference()
+
+
+@pytest.mark.parametrize("rows_per_chunk", [2, 6, 100])
+def test_models_that_take_turns_stream_the_same_bits_and_run_chunk_by_chunk(rows_per_chunk: int) -> None:
+    lineup = real_lineup()
+    memory = (rows_per_chunk * 10 + 9) * 4 * 2 * 8
+    chosen = ActivationSettings(batch_size=2, buffer_mib=memory, scale_tokens=60, sink_multiple=1.4, prefetch="on")
+    ran: list[int] = []
+    for index, model in enumerate(lineup.models):
+        model.register_forward_pre_hook(lambda *_, index=index: ran.append(index))
+    streams = [
+        ActivationStream(replace(lineup, turns=turns), corpus(), chosen, batch_size=9, epochs=2, seed=0)
+        for turns in (False, True)
+    ]
+    ran.clear()
+    for (ours, after), (theirs, wanted) in zip(*(one.batches() for one in streams), strict=True):
+        assert torch.equal(ours.values, theirs.values) and torch.equal(ours.tokens, theirs.tokens)
+        assert torch.equal(after.values, wanted.values)
+    assert streams[0].counts == streams[1].counts
+    assert streams[0].counts.sinks_dropped > 0
+    assert torch.equal(streams[0].scale, streams[1].scale)
+    for one in collect(replace(lineup, turns=True), corpus(), streams[0].calibration, chosen, 30):
+        assert not one.values.is_inference()
+
+    ran.clear()
+    next(streams[1].batches())
+    passes = {2: 1, 6: 3, 100: 12}[rows_per_chunk]
+    assert ran == [0] * passes + [1] * passes
+
+
+def test_models_that_take_turns_need_no_memory_beside_the_buffer() -> None:
+    long = Corpus(torch.arange(8_000, dtype=torch.int32).view(-1, 16) % 230, torch.zeros(500, 16, dtype=torch.bool))
+    chosen = ActivationSettings(batch_size=8, buffer_mib=2**18, scale_tokens=100)
+    served = ActivationStream(replace(real_lineup(), turns=True), long, chosen, batch_size=128, epochs=1, seed=0)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        next(iter(served.batches()))
+    sizes = sorted(event.cpu_memory_usage for event in profiled.events() or [] if event.name == "aten::empty")
+    assert 0.9 * 2**18 < sizes[-1] <= 2**18
+    assert sizes[-2] < 2**18 / 4  # ids, norms and the values of a forward pass

@@ -64,6 +64,18 @@ def test_without_a_ramp_the_penalty_pulls_at_nothing() -> None:
     assert all(torch.equal(*pair) for pair in zip(found["ramp 0"], found["weight 0"], strict=True))
 
 
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+@pytest.mark.parametrize("path", ["dense", "compact", "screened"])
+def test_a_process_without_a_token_of_the_batch_finds_nothing(sparsity: Sparsity, path: Path) -> None:
+    learner = Learner(crosscoder(sparsity, torch.float32), lr=1e-2, betas=(0.9, 0.999), clip=1.0, path=path)
+    learner.silent_tokens[:5] = 100  # dead
+    learner.gradients(batch(dtype=torch.float32), 1.0)  # which must not be left standing
+    found = learner.gradients(torch.empty(0, 3, 8), 1.0, total=32)
+    assert found.active == 0 and not found.fired.any()
+    assert float(found.reconstruction) == float(found.square_norm) == 0
+    assert not any(parameter.grad.any() for parameter in learner.parameters.values() if parameter.grad is not None)
+
+
 def test_the_threshold_settles_at_the_share_of_features_that_training_keeps() -> None:
     made = crosscoder(BatchTopK(k=4), torch.float32)
     learner = Learner(made, lr=0.0, betas=(0.9, 0.999), clip=1.0)

@@ -161,6 +161,16 @@ def test_a_checkpoint_of_other_settings_is_not_taken_over(tmp_path: Path) -> Non
         run(tmp_path, settings=TrainingSettings(batch_size=64, lr=1e-3, log_every=10))
 
 
+def test_a_checkpoint_keeps_its_scales_and_is_not_taken_over_by_other_activations(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(tmp_path, interrupted(12))
+    rounded = PlantedStream(world(), STEPS, 64, seed=1, scale=stream().scale * (1 + 1e-6))
+    others = PlantedStream(world(), STEPS, 64, seed=1, scale=stream().scale * 1.01)
+    with pytest.raises(ValueError, match="belong to a run on other activations; delete that folder"):
+        run(tmp_path, others)
+    assert torch.equal(run(tmp_path, rounded)["joint"].scale, stream().scale)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_activations_that_are_not_finite_stop_the_run_and_name_their_model(tmp_path: Path, value: float) -> None:
     class Broken(PlantedStream):

@@ -88,6 +88,7 @@ def test_stages_without_anything_to_do_are_left_out(tiny: Plan) -> None:
         ("training__lr", 1e-4, {"train", "attribute", "dynamics", "quality", "select", "intervene"}),
         ("corpus__tokens", 7_000, {"train", "attribute", "dynamics", "quality", "select", "intervene"}),
         ("lineup__layer", 3, {"train", "attribute", "dynamics", "quality", "select", "intervene"}),
+        ("lineup__attention", "eager", {"train", "attribute", "dynamics", "quality", "select", "intervene"}),
         ("lineup__dtype", "bfloat16", set(ORDER) - {"report"}),
         ("evaluation__limit", 5, {"evaluate", "quality", "select", "intervene"}),
         ("intervention__confidence", 0.9, {"evaluate", "quality", "select", "intervene"}),
@@ -111,9 +112,14 @@ def test_a_change_concerns_exactly_the_stages_that_read_it_and_the_report(
     [
         ("threads", 2),
         ("lineup__device", "cuda"),
+        ("lineup__devices", {"rl": "cuda"}),
+        ("lineup__turns", True),
+        ("activations__prefetch", "on"),
         ("evaluation__batch_size", 3),
         ("intervention__batch_size", 3),
         ("training__checkpoint_minutes", 1.0),
+        ("training__feature_shards", 2),
+        ("lineup__spread", True),
         ("training__log_every", 7),
     ],
 )

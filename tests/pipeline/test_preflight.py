@@ -64,3 +64,18 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(fresh: Plan, device: 
     with pytest.raises(ValueError, match=f"lineup.device = {device} cannot be used here") as error:
         check_inputs(Plan(changed(fresh.study, lineup__device=device)))
     assert "\n" not in str(error.value)
+
+
+def test_devices_of_single_models_are_checked_by_name(fresh: Plan) -> None:
+    check_inputs(Plan(changed(fresh.study, lineup__devices={"base": "cpu", "rl-1": "cpu"})))
+    with pytest.raises(ValueError, match=r"^lineup\.devices names ri; the models are base, sft, sft-1, sft-2, rl, "):
+        check_inputs(Plan(changed(fresh.study, lineup__devices={"ri": "cpu"})))
+    with pytest.raises(ValueError, match=r"^lineup\.devices\.rl = teapot cannot be used here"):
+        check_inputs(Plan(changed(fresh.study, lineup__devices={"rl": "teapot"})))
+
+
+def test_models_cannot_take_turns_on_devices_of_their_own(fresh: Plan) -> None:
+    with pytest.raises(
+        ValueError, match=r"lineup\.turns runs every model on lineup\.device; leave lineup\.devices out"
+    ):
+        changed(fresh.study, lineup__turns=True, lineup__devices={"rl": "cpu"})

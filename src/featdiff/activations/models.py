@@ -56,6 +56,7 @@ class Lineup:
         device: str = "cpu",
         devices: Mapping[str, str] = MappingProxyType({}),
         turns: bool = False,
+        held: tuple[str, ...] | None = None,
         attention: str = "auto",
         trust_remote_code: bool = False,
     ) -> "Lineup":
@@ -63,7 +64,8 @@ class Lineup:
 
         `devices` holds the devices of single models by name, `device` that of the others and of the residual streams;
         with `turns`, models wait on the CPU, and each is on `device` only while it runs. A folder that occurs under two
-        names is loaded once, for the first of them. `attention` is a name of transformers, or auto: flash attention
+        names is loaded once, for the first of them. Where `held` names some of the models, the lineup is of these, but
+        all are checked. `attention` is a name of transformers, or auto: flash attention
         where it is installed, on CUDA in half precision, else transformers' choice (SDPA, if the model has it).
 
         Raises ValueError for a missing or broken model, for models with different tokenizers, widths or vocabularies,
@@ -77,7 +79,8 @@ class Lineup:
         for name, config in configs.items():
             _has_layer(config, layers, name)
         loaded: dict[str, PreTrainedModel] = {}
-        for name, path in paths.items():
+        here = {name: path for name, path in paths.items() if held is None or name in held}
+        for name, path in here.items():
             if identity(path) not in loaded:
                 loaded[identity(path)] = load_truncated(
                     path,
@@ -88,8 +91,8 @@ class Lineup:
                     trust_remote_code=trust_remote_code,
                 )
         return Lineup(
-            names=tuple(paths),
-            models=tuple(loaded[identity(path)] for path in paths.values()),
+            names=tuple(here),
+            models=tuple(loaded[identity(path)] for path in here.values()),
             tokenizer=tokenizer,
             layers=layers,
             d_model=_text(next(iter(configs.values()))).hidden_size,

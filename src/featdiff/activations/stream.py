@@ -6,36 +6,34 @@
    model are dropped.
 3. The buffer is served in random order, batch by batch. What is left at its end, less than a batch, joins the next
    chunk; at the end of an epoch it is served as a smaller batch.
+4. While a chunk is served, the next one may be harvested in another thread, into the slots that have been served. The
+   batches are the same, to the bit.
+5. Of several processes (`Shares`) each takes its share of the rows of every chunk, and serves of every batch the tokens
+   that lie with it: together the batches of one process. Only counts and the tokens that a chunk leaves are exchanged.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from math import ceil
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from featdiff.activations.buffer import Buffer
 from featdiff.activations.corpus import Corpus
+from featdiff.activations.filling import Filling, Kept, StreamCounts, own_slots
+from featdiff.activations.models import Lineup
+from featdiff.activations.prefetch import Ahead, one_thread
+from featdiff.activations.shares import Shares, Whole
+from featdiff.activations.spread import Residuals, Spread
 from featdiff.study import ActivationSettings
 
 FLOAT_BYTES = 4
 MIB = 1 << 20
-
-
-@runtime_checkable
-class Residuals(Protocol):
-    """What a stream needs of a lineup."""
-
-    @property
-    def names(self) -> tuple[str, ...]: ...
-    @property
-    def d_model(self) -> int: ...
-    def residuals(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
-    ) -> Tensor: ...
+Values = Float[Tensor, "sequences context models d_model"]
 
 
 @dataclass(frozen=True)
@@ -46,24 +44,6 @@ class Activations:
     values: Float[Tensor, "tokens models d_model"]
     tokens: Int[Tensor, " tokens"]
     """Token ids."""
-
-
-@dataclass(frozen=True)
-class StreamCounts:
-    """Tokens of a run so far: `seen` by the models, dropped as the start of a document or as a sink, and kept."""
-
-    seen: int = 0
-    first_dropped: int = 0
-    sinks_dropped: int = 0
-    kept: int = 0
-
-    def plus(self, other: "StreamCounts") -> "StreamCounts":
-        return StreamCounts(
-            self.seen + other.seen,
-            self.first_dropped + other.first_dropped,
-            self.sinks_dropped + other.sinks_dropped,
-            self.kept + other.kept,
-        )
 
 
 @dataclass(frozen=True)
@@ -133,13 +113,15 @@ class ActivationStream:
         batch_size: int,
         epochs: int,
         seed: int,
+        shares: Shares | None = None,
     ) -> None:
         self._lineup, self._corpus, self._settings = lineup, corpus, settings
+        self._shares = Whole() if shares is None else shares
         self._batch_size, self._epochs, self._seed = batch_size, epochs, seed
         self._rows_per_chunk = _rows_per_chunk(lineup, corpus, settings, batch_size)
         self._chunks = ceil(len(corpus.input_ids) / self._rows_per_chunk)
         self.models, self.d_model = lineup.names, lineup.d_model
-        self.calibration = calibrate(lineup, corpus, settings)
+        self.calibration = _agreed(calibrate(lineup, corpus, settings), self._shares)
         self.scale = self.calibration.scale
         self.counts = StreamCounts()
 
@@ -154,42 +136,80 @@ class ActivationStream:
             tokens -= int(self._corpus.document_start.sum())
         return self._epochs * ceil(tokens / self._batch_size)
 
-    def batches(self, state: StreamState | None = None) -> Iterator[tuple[Activations, StreamState]]:
-        """The batches from `state` on, or from the beginning, each with the state after it."""
+    def batches(self, state: StreamState | None = None) -> Generator[tuple[Activations, StreamState], None, None]:
+        """The batches from `state` on, or from the beginning, each with the state after it.
+
+        Of several processes, each gives its share of every batch, which may be empty; states are the same in all.
+        """
         state = self._beginning() if state is None else state
-        buffer = _Buffer.allocate(self._batch_size + self._rows_per_chunk * self._corpus.input_ids.shape[1], self)
-        filled: StreamCounts | None = None
-        while state.epoch < self._epochs:
-            if self._chunks > 1 or filled is None:
-                filled = self._fill(buffer, state)
-            self.counts = state.counts.plus(filled)
-            order = _permutation(buffer.size, f"{self._seed} {state.epoch} {state.chunk}").to(self.scale.device)
-            served = self._served(state, buffer.size)
-            following = self._following(state, buffer, order[served * self._batch_size :])
-            for offset in range(state.offset, served):
-                batch = order[offset * self._batch_size : (offset + 1) * self._batch_size]
-                after = replace(state, offset=offset + 1) if offset + 1 < served else following
-                yield Activations(self.models, buffer.values[batch], buffer.tokens[batch]), after
-            state = following
+        rows = ceil(self._rows_per_chunk / self._shares.count)
+        capacity = self._batch_size + rows * self._corpus.input_ids.shape[1]
+        buffer = Buffer(capacity, len(self.models), self.d_model, self.scale.device)
+        once = self._chunks == 1
+        with one_thread(self._prefetches and not once) as pool:
+            filling = self._filling(buffer, state, pool)
+            slots, filled = None, StreamCounts()
+            while state.epoch < self._epochs:
+                if slots is None or not once:
+                    slots, filled = filling.finish(buffer, state.values, state.tokens, self._rows_of(state))
+                self.counts = state.counts.plus(filled)
+                order = _permutation(len(slots), f"{self._seed} {state.epoch} {state.chunk}").to(self.scale.device)
+                parts = slots[order].split(self._batch_size)[: self._served(state, len(slots))]
+                left = slots[order][len(parts) * self._batch_size :]
+                following = self._following(state, buffer, left)
+                if not once:
+                    buffer.release(own_slots(torch.cat((left, *parts[: state.offset]))))
+                    filling = self._filling(buffer, following, pool)
+                for offset in range(state.offset, len(parts)):
+                    own = own_slots(parts[offset])
+                    batch = Activations(self.models, buffer.values[own], buffer.tokens[own])
+                    if not once:
+                        buffer.release(own)
+                        filling.top_up(buffer)
+                    yield batch, replace(state, offset=offset + 1) if offset + 1 < len(parts) else following
+                state = following
+
+    @property
+    def _prefetches(self) -> bool:
+        """Whether the next chunk is harvested while one is served. Models that take turns need the whole buffer, and
+        those that are spread tell each other what they find, which one thread must do."""
+        if isinstance(self._lineup, Spread) or (isinstance(self._lineup, Lineup) and self._lineup.turns):
+            return False
+        match self._settings.prefetch:
+            case "auto":
+                return self.scale.device.type != "cpu"
+            case "on" | "off" as wanted:
+                return wanted == "on"
 
     def _beginning(self) -> StreamState:
-        nothing = _Buffer.allocate(0, self)
-        return StreamState(0, 0, 0, StreamCounts(), nothing.values, nothing.tokens)
+        device = self.scale.device
+        values = torch.empty(0, len(self.models), self.d_model, device=device)
+        return StreamState(0, 0, 0, StreamCounts(), values, torch.empty(0, dtype=torch.long, device=device))
 
-    def _fill(self, buffer: "_Buffer", state: StreamState) -> StreamCounts:
-        """Put what is carried and the kept tokens of the state's chunk into the buffer."""
+    def _filling(self, buffer: Buffer, start: StreamState, pool: Executor | None) -> Filling:
+        """The chunk that begins at `start`."""
+        return Filling(Ahead(self._harvest(buffer, start.epoch, start.chunk), pool), self._shares)
+
+    def _harvest(self, buffer: Buffer, epoch: int, chunk: int) -> Iterator[Kept]:
+        """The kept tokens of this process's rows of a chunk, a forward pass at a time; nothing after the last epoch."""
+        if epoch == self._epochs:
+            return
         # A corpus that fits the buffer is harvested once for all epochs, so its rows keep their order.
-        epoch = state.epoch if self._chunks > 1 else 0
-        rows = _permutation(len(self._corpus.input_ids), f"{self._seed} {epoch}")
-        rows = rows[state.chunk * self._rows_per_chunk : (state.chunk + 1) * self._rows_per_chunk]
-        counts = StreamCounts()
-        buffer.size = 0
-        buffer.append(state.values, state.tokens)
-        for part in rows.split(self._settings.batch_size):
-            activations, counted = _kept(self._lineup, self._corpus.select(part), self.calibration, self._settings)
-            buffer.append(activations.values, activations.tokens)
-            counts = counts.plus(counted)
-        return counts
+        rows = _permutation(len(self._corpus.input_ids), f"{self._seed} {epoch if self._chunks > 1 else 0}")
+        rows = rows[chunk * self._rows_per_chunk : (chunk + 1) * self._rows_per_chunk]
+        rank, count, first = self._shares.rank, self._shares.count, 0
+        spread = isinstance(self._lineup, Spread)
+        corpus = self._corpus.select(rows if spread else rows[rank::count])
+        for part, values in _passes(self._lineup, corpus, self._settings, buffer):
+            if spread:  # every process has run its models over all rows
+                own = torch.arange((rank - first) % count, len(values), count)
+                first += len(values)
+                part, values = part.select(own), values[own]
+            yield _kept(self._lineup, part, values, self.calibration, self._settings)
+
+    def _rows_of(self, state: StreamState) -> int:
+        """Rows of the chunk, over all processes."""
+        return min(self._rows_per_chunk, len(self._corpus.input_ids) - state.chunk * self._rows_per_chunk)
 
     def _served(self, state: StreamState, tokens: int) -> int:
         """Batches that a buffer of so many tokens gives; only the last of an epoch may be smaller."""
@@ -197,9 +217,13 @@ class ActivationStream:
             return ceil(tokens / self._batch_size)
         return tokens // self._batch_size
 
-    def _following(self, state: StreamState, buffer: "_Buffer", carried: Int[Tensor, " carried"]) -> StreamState:
+    def _following(self, state: StreamState, buffer: Buffer, carried: Int[Tensor, " carried"]) -> StreamState:
         """The state at the beginning of the next chunk."""
-        values, tokens = buffer.values[carried], buffer.tokens[carried]
+        values = torch.zeros(len(carried), *buffer.values.shape[1:], device=buffer.values.device)
+        tokens = torch.zeros_like(carried)
+        here = carried >= 0
+        values[here], tokens[here] = buffer.values[carried[here]], buffer.tokens[carried[here]]
+        values, tokens = self._shares.sum(values), self._shares.sum(tokens)
         if state.chunk == self._chunks - 1:
             return StreamState(state.epoch + 1, 0, 0, self.counts, values, tokens)
         return StreamState(state.epoch, state.chunk + 1, 0, self.counts, values, tokens)
@@ -211,8 +235,8 @@ def calibrate(lineup: Residuals, corpus: Corpus, settings: ActivationSettings) -
     Raises ValueError for activations that are not finite or all zero, and when every token would be dropped.
     """
     rows = torch.arange(min(len(corpus.input_ids), ceil(settings.scale_tokens / corpus.input_ids.shape[1])))
-    parts = [corpus.select(part) for part in rows.split(settings.batch_size)]
-    norms = torch.cat([_norms(_residuals(lineup, part), lineup)[~_first(part, settings)] for part in parts])
+    passes = _in_chunks(lineup, corpus.select(rows), settings)
+    norms = torch.cat([_norms(values, lineup)[~_first(part, settings)] for part, values in passes])
     if not len(norms):
         raise ValueError(
             "every token of the corpus begins a document; give longer documents, or set drop_first to false"
@@ -240,39 +264,71 @@ def collect(
     For tokens that are measured rather than trained on; the calibration is that of the training stream.
     """
     left = corpus.input_ids.numel() if limit is None else limit
-    for part in torch.arange(len(corpus.input_ids)).split(settings.batch_size):
+    if left <= 0:
+        return
+    for part, values in _in_chunks(lineup, corpus, settings):
+        kept = _kept(lineup, part, values, calibration, settings)
+        yield Activations(lineup.names, kept.values[:left], kept.tokens[:left])
+        left -= len(kept.tokens)
         if left <= 0:
             return
-        kept, _ = _kept(lineup, corpus.select(part), calibration, settings)
-        yield Activations(kept.models, kept.values[:left], kept.tokens[:left])
-        left -= len(kept.tokens)
+
+
+def _agreed(calibration: Calibration, shares: Shares) -> Calibration:
+    """The calibration of the first process: another machine may round differently."""
+    numbers = torch.stack((calibration.largest_norm, calibration.scale))
+    largest_norm, scale = shares.sum(numbers if shares.rank == 0 else torch.zeros_like(numbers))
+    return replace(calibration, largest_norm=largest_norm, scale=scale)
 
 
 # ------------------------------------------------------------------ harvest
 
 
+def _in_chunks(lineup: Residuals, corpus: Corpus, settings: ActivationSettings) -> Iterator[tuple[Corpus, Values]]:
+    """`_passes` over a corpus of any length, as much of it at a time as fits the buffer."""
+    for rows in torch.arange(len(corpus.input_ids)).split(_rows_per_chunk(lineup, corpus, settings, 0)):
+        yield from _passes(lineup, corpus.select(rows), settings, None)
+
+
+def _passes(
+    lineup: Residuals, corpus: Corpus, settings: ActivationSettings, buffer: Buffer | None
+) -> Iterator[tuple[Corpus, Values]]:
+    """Some rows of a corpus after others, as many as a forward pass takes, with the residual streams of all models.
+
+    Models that take turns go through all rows, one after the other, before the first are given; what they leave lies in
+    the free end of the buffer, where there is one.
+    """
+    if not len(corpus.input_ids):
+        return
+    parts = [corpus.select(part) for part in torch.arange(len(corpus.input_ids)).split(settings.batch_size)]
+    if isinstance(lineup, Lineup) and lineup.turns:
+        shape = (*corpus.input_ids.shape, len(lineup.names), lineup.d_model)
+        room = torch.empty(shape, device=lineup.device) if buffer is None else buffer.end(shape[0] * shape[1])
+        values = room.view(shape)
+        ids, positions = corpus.input_ids.long(), corpus.position_ids
+        lineup.fill(values, ids, position_ids=positions, batch_size=settings.batch_size)
+        yield from zip(parts, values.split(settings.batch_size), strict=True)
+        return
+    for part in parts:
+        with torch.no_grad():
+            values = lineup.residuals(part.input_ids.long(), position_ids=part.position_ids)
+        yield part, values
+
+
 def _kept(
-    lineup: Residuals, corpus: Corpus, calibration: Calibration, settings: ActivationSettings
-) -> tuple[Activations, StreamCounts]:
+    lineup: Residuals, corpus: Corpus, values: Values, calibration: Calibration, settings: ActivationSettings
+) -> Kept:
     """The activations of the tokens that are neither dropped as a start nor a sink in any model."""
-    values = _residuals(lineup, corpus)
     norms = _norms(values, lineup)
     first = _first(corpus, settings).to(values.device)
     sink = (norms > calibration.largest_norm.to(values.device)).any(dim=-1) & ~first
     keep = ~(first | sink)
     counts = torch.stack((first.sum(), sink.sum(), keep.sum())).tolist()
     tokens = corpus.input_ids.to(values.device, torch.long)[keep]
-    return Activations(lineup.names, values[keep], tokens), StreamCounts(keep.numel(), *counts)
+    return Kept(values[keep], tokens, keep.sum(dim=1), StreamCounts(keep.numel(), *counts))
 
 
-@torch.no_grad()
-def _residuals(lineup: Residuals, corpus: Corpus) -> Float[Tensor, "sequences context models d_model"]:
-    return lineup.residuals(corpus.input_ids.long(), position_ids=corpus.position_ids)
-
-
-def _norms(
-    values: Float[Tensor, "sequences context models d_model"], lineup: Residuals
-) -> Float[Tensor, "sequences context models"]:
+def _norms(values: Values, lineup: Residuals) -> Float[Tensor, "sequences context models"]:
     norms = torch.linalg.vector_norm(values, dim=-1)
     finite = norms.isfinite().all(dim=0).all(dim=0)
     if not finite.all():
@@ -288,28 +344,7 @@ def _first(corpus: Corpus, settings: ActivationSettings) -> Bool[Tensor, "sequen
     return corpus.document_start if settings.drop_first else torch.zeros_like(corpus.document_start)
 
 
-# ------------------------------------------------------------------ buffer
-
-
-@dataclass
-class _Buffer:
-    """Room for a chunk, allocated once; the first `size` tokens are in use."""
-
-    values: Float[Tensor, "capacity models d_model"]
-    tokens: Int[Tensor, " capacity"]
-    size: int = 0
-
-    @staticmethod
-    def allocate(capacity: int, stream: ActivationStream) -> "_Buffer":
-        device = stream.scale.device
-        values = torch.empty(capacity, len(stream.models), stream.d_model, device=device)
-        return _Buffer(values, torch.empty(capacity, dtype=torch.long, device=device))
-
-    def append(self, values: Float[Tensor, "tokens models d_model"], tokens: Int[Tensor, " tokens"]) -> None:
-        end = self.size + len(tokens)
-        self.values[self.size : end] = values
-        self.tokens[self.size : end] = tokens
-        self.size = end
+# ------------------------------------------------------------------ order
 
 
 def _rows_per_chunk(lineup: Residuals, corpus: Corpus, settings: ActivationSettings, batch_size: int) -> int:

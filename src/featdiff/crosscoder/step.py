@@ -5,14 +5,15 @@ SCREENED, a float32 product with sparse products after it below COMPACT, else de
 that a resumed run takes the same one; it changes results by no more than rounding.
 """
 
+from dataclasses import replace
 from math import sqrt
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from featdiff.crosscoder.kernels.cpu import Cpu
-from featdiff.crosscoder.kernels.dense import dense_gradients
+from featdiff.crosscoder.kernels.choice import Kernel, kernel_for
+from featdiff.crosscoder.kernels.dense import dense_gradients, feature_squares
 from featdiff.crosscoder.kernels.ranks import Alone, Ranks
 from featdiff.crosscoder.kernels.reference import reference_gradients
 from featdiff.crosscoder.kernels.rows import PATHS, Batch, Found, Path, Rates, Rows, step_weight
@@ -21,8 +22,11 @@ from featdiff.crosscoder.matmul import fast_bfloat16
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK, updated_threshold
 
-SCREENED, COMPACT = 0.02, 0.10
+SCREENED, COMPACT = 0.03, 0.15
 """Shares of active pairs below which a path pays; see docs/benchmarks.md."""
+ON_GPU = 0.04
+"""The same on a GPU, where a float32 product costs so much that between a screen and a dense step nothing pays. From
+the bandwidth of an H200, not measured."""
 HYSTERESIS = 0.15
 """A path is left only when the share is so much beyond its border."""
 GUESS = 0.95
@@ -33,7 +37,9 @@ costs time."""
 class Learner:
     """A crosscoder in training: its weights, Adam's moments, and how long each feature has been silent.
 
-    `path` fixes how steps are computed; None follows the share of active pairs. `threads` share a step on a CPU.
+    `path` fixes how steps are computed; None follows the share of active pairs. `threads` share a step on a CPU, and
+    `ranks` its tokens or its features: then the crosscoder holds some of the features only. All processes take the same
+    decisions.
     """
 
     def __init__(
@@ -48,7 +54,8 @@ class Learner:
         ranks: Ranks | None = None,
     ) -> None:
         self.crosscoder, self._clip, self._betas, self._fixed = crosscoder, clip, betas, path
-        self._ranks = Alone() if ranks is None else ranks
+        self.ranks = Alone() if ranks is None else ranks
+        self.features = crosscoder.features * self.ranks.feature_shards
         self.parameters = dict(crosscoder.named_parameters())
         for parameter in self.parameters.values():
             parameter.grad = torch.zeros_like(parameter)
@@ -62,9 +69,10 @@ class Learner:
         self._weights = Rows.of({name: parameter.detach() for name, parameter in self.parameters.items()})
         self._gradients = Rows.of({name: _grad(parameter) for name, parameter in self.parameters.items()})
         self._workers = Workers(threads)
-        self._cpu: Cpu | None = None
-        if device.type == "cpu" and crosscoder.W_dec.dtype == torch.float32 and path != "reference":
-            self._cpu = Cpu(crosscoder.sparsity, self._weights, self._gradients, len(crosscoder.models), self._workers)
+        self._kernel: Kernel | None = None
+        if path != "reference":
+            models = len(crosscoder.models)
+            self._kernel = kernel_for(crosscoder.sparsity, self._weights, self._gradients, models, self._workers)
         self._adam = torch.optim.Adam(self.parameters.values(), lr=lr, betas=betas, fused=path != "reference")
 
     @property
@@ -101,7 +109,7 @@ class Learner:
             "last_cut": self._last_cut,
             "path": self._path,
         }
-        margin = {} if self._cpu is None else {"margin": self._cpu.screen.margin}
+        margin = {} if self._kernel is None else {"margin": self._kernel.screen.margin}
         return {**self.crosscoder.state_dict(), **means, **squares, **rest, **margin}
 
     @torch.no_grad()
@@ -109,34 +117,37 @@ class Learner:
         """Take over what `tensors` gave."""
         for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
-        if self._cpu is not None:
-            self._cpu.refresh()
+        if self._kernel is not None:
+            self._kernel.refresh()
 
     @torch.no_grad()
     def _find(self, normalised: Float[Tensor, "tokens models d_model"], ramp: float, total: int) -> Found:
         batch = Batch(
-            x=normalised.reshape(len(normalised), -1).contiguous(),
+            x=normalised.flatten(start_dim=1).contiguous(),
             total=total or len(normalised),
             weight=step_weight(self.crosscoder.sparsity, ramp),
             dead=self.dead(),
             guess=GUESS * float(self._last_cut),
             step=int(self._steps),
         )
-        if self._cpu is not None:
-            return self._cpu.find(batch, self.path, self._ranks)
+        return self._shared(self._found(batch))
+
+    def _found(self, batch: Batch) -> Found:
+        if self._kernel is not None:
+            return self._kernel.find(batch, self.path, self.ranks)
         if self.path == "reference":
             return reference_gradients(self.crosscoder, self._gradients, batch)
         norms = self._weights.norms(len(self.crosscoder.models))
-        return dense_gradients(self.crosscoder.sparsity, self._weights, self._gradients, norms, batch, self._ranks)
+        return dense_gradients(self.crosscoder.sparsity, self._weights, self._gradients, norms, batch, self.ranks)
 
     @torch.no_grad()
     def _apply(self, found: Found, tokens: int, lr: float) -> None:
         self._steps += 1
-        square = self._ranks.sum_over_features(found.square_norm) + self._gradients.b_dec.double().square().sum()
+        square = self.ranks.sum_over_features(found.square_norm) + self._gradients.b_dec.double().square().sum()
         coefficient = min(1.0, self._clip / (sqrt(float(square)) + 1e-6))
         rates = Rates(lr, self._betas, int(self._steps), coefficient)
-        if self._cpu is not None:
-            self._cpu.update(Rows.of(self._means), Rows.of(self._squares), rates)
+        if self._kernel is not None:
+            self._kernel.update(Rows.of(self._means), Rows.of(self._squares), rates)
         else:
             self._torch_update(rates)
         self.silent_tokens += tokens
@@ -144,8 +155,30 @@ class Learner:
         if isinstance(self.crosscoder.sparsity, BatchTopK):
             self.crosscoder.threshold.copy_(updated_threshold(self.crosscoder.threshold, found.cut))
             self._last_cut.copy_(found.cut.nan_to_num(posinf=0.0))
-        if self._fixed is None and self._cpu is not None:
-            self._path.fill_(PATHS.index(self._following(found.considered / (tokens * self.crosscoder.features))))
+        if self._fixed is None and self._kernel is not None:
+            self._path.fill_(PATHS.index(self._following(found.considered / (tokens * self.features))))
+
+    def _shared(self, found: Found) -> Found:
+        """What all processes found together. Gradients are summed over those that hold other tokens."""
+        ranks, gradients = self.ranks, self._gradients
+        if ranks.count == 1:
+            return found
+        counts = found.fired.new_tensor([found.active, found.considered, float(found.sparsity)], dtype=torch.float64)
+        ranks.sum_over_features(counts)
+        if isinstance(self.crosscoder.sparsity, BatchTopK):
+            counts[2] = found.sparsity  # AuxK is no sum over features
+        if ranks.count > ranks.feature_shards:
+            small = [counts, found.reconstruction, found.fired, gradients.b_enc, gradients.b_dec]
+            small += [] if gradients.log_threshold is None else [gradients.log_threshold]
+            sums = ranks.sum_over_tokens(torch.cat([part.double().view(-1) for part in small]))
+            for part, total in zip(small, sums.split([part.numel() for part in small]), strict=True):
+                part.copy_(total.view(part.shape))
+            ranks.sum_over_tokens(gradients.enc)
+            ranks.sum_over_tokens(gradients.dec)
+            found = replace(found, square_norm=feature_squares(gradients).sum())
+            if self._kernel is not None:
+                self._kernel.take_over_gradients()
+        return replace(found, active=int(counts[0]), considered=int(counts[1]), sparsity=counts[2].float())
 
     def _torch_update(self, rates: Rates) -> None:
         for name, parameter in self.parameters.items():
@@ -160,14 +193,16 @@ class Learner:
 
     def _following(self, share: float) -> Path:
         """The path of the next step after a share of active pairs."""
-        screen = fast_bfloat16()
+        on_gpu = self.silent_tokens.is_cuda
+        screened, compact = (ON_GPU, ON_GPU) if on_gpu else (SCREENED, COMPACT)
+        screen = on_gpu or fast_bfloat16()
 
         def below(border: float, inside: bool) -> bool:
             return share < border * (1 + HYSTERESIS if inside else 1 - HYSTERESIS)
 
-        if not below(COMPACT, inside=self.path in ("compact", "screened")):
+        if not below(compact, inside=self.path in ("compact", "screened")):
             return "dense"
-        return "screened" if screen and below(SCREENED, inside=self.path == "screened") else "compact"
+        return "screened" if screen and below(screened, inside=self.path == "screened") else "compact"
 
 
 def _grad(parameter: torch.nn.Parameter) -> Tensor:

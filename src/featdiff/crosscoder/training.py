@@ -7,7 +7,8 @@
 3. Every `log_every` steps a line per crosscoder in metrics.jsonl; every `checkpoint_minutes` a checkpoint.
 4. At the end: the gauge of unit summed decoder norm, then crosscoder.safetensors and config.json; the checkpoints go.
 
-A killed run that is started again ends with the same bytes as an undisturbed one.
+A killed run that is started again ends with the same bytes as an undisturbed one. Several processes (`Ranks`) may share
+the tokens of every batch, the features, or both; then the first of them writes.
 """
 
 import json
@@ -25,15 +26,19 @@ from torch import Tensor
 
 from featdiff.activations.stream import Activations
 from featdiff.crosscoder.checkpoint import Checkpoint, Checkpoints
+from featdiff.crosscoder.kernels.ranks import Alone, Ranks
 from featdiff.crosscoder.kernels.rows import Found
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
 from featdiff.crosscoder.model import Crosscoder
+from featdiff.crosscoder.shards import assemble, feature_axis, from_rows, part_of, to_rows
 from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.step import Learner
 from featdiff.progress import Progress
 from featdiff.study import TrainingSettings
 
 METRICS = "metrics.jsonl"
+SAME_SCALE = 1e-3
+"""How far the scales of a resumed run may be off: another number of threads or processes rounds differently."""
 
 
 @runtime_checkable
@@ -81,53 +86,70 @@ def train(
     state_from: Callable[[dict[str, Tensor]], State],
     device: str = "cpu",
     checkpoint_steps: int | None = None,
+    ranks: Ranks | None = None,
 ) -> None:
     """Train every crosscoder in place on `stream`, and write each to `folder`/<name>/.
 
     `state_from` makes the stream's state from what a checkpoint holds of it: `StreamState.from_tensors`. A checkpoint
     in `folder`/checkpoints is resumed; one of other settings is refused. `checkpoint_steps` sets checkpoints by steps
-    instead of minutes. ValueError where a crosscoder reads a model that the stream lacks, where the stream is empty,
-    and where activations or a loss are not finite.
+    instead of minutes. `ranks` are the processes that share the work; the stream gives each of them its share of every
+    batch. ValueError where a crosscoder reads a model that the stream lacks, where its features cannot be divided,
+    where the stream is empty, and where activations or a loss are not finite.
     """
+    ranks = Alone() if ranks is None else ranks
     columns = {name: crosscoder.columns(stream.models) for name, crosscoder in crosscoders.items()}
-    threads = torch.get_num_threads() if len(crosscoders) == 1 else 1
-    learners = {name: _learner(crosscoder.to(device), settings, threads) for name, crosscoder in crosscoders.items()}
-    for name, crosscoder in crosscoders.items():
-        crosscoder.scale.copy_(stream.scale[columns[name]])
-    checkpoints = Checkpoints(folder / "checkpoints", _fingerprint(crosscoders, stream, settings))
+    parts = {name: part_of(crosscoder, ranks).to(device) for name, crosscoder in crosscoders.items()}
+    for name, part in parts.items():
+        part.scale.copy_(stream.scale[columns[name]])
+    alone = len(crosscoders) == 1 or ranks.count > 1
+    threads = torch.get_num_threads() if alone else 1
+    learners = {name: _learner(part, settings, threads, ranks) for name, part in parts.items()}
+    checkpoints = Checkpoints(folder / "checkpoints", _fingerprint(crosscoders, stream, settings), ranks)
     start, state = _start(checkpoints, learners, state_from, device)
-    for name in learners:
-        _truncate(folder / name / METRICS, start.step)
+    if ranks.rank == 0:
+        for name in learners:
+            _truncate(folder / name / METRICS, start.step)
 
-    scale, step, written = stream.scale.to(device)[:, None], start.step, time.monotonic()
+    step, written = start.step, time.monotonic()
     with (
         float32_products(start.fast_products),
-        _workers(len(learners), device) as side_by_side,
+        _workers(1 if alone else len(learners), device) as each,
         Progress("training", stream.steps, "step", start.step) as progress,
     ):
         for batch, after in stream.batches(state):
+            due = ranks.rank == 0 and _due(step + 1, written, settings.checkpoint_minutes, checkpoint_steps)
+            total, due = ranks.sum(torch.tensor([len(batch.values), int(due)])).tolist()
+            values = ranks.tokens_of_row(batch.values.to(device))
 
-            def advance(name: str, values: Tensor = batch.values, step: int = step) -> dict[str, float] | None:
-                normalised = values[:, columns[name]].to(device) / scale[columns[name]]
-                return _step(name, learners[name], normalised, step, stream.steps, settings)
+            def advance(
+                name: str, values: Tensor = values, total: int = total, step: int = step
+            ) -> dict[str, float] | None:
+                normalised = values[:, columns[name]] / parts[name].scale[:, None]
+                return _step(name, learners[name], normalised, total, step, stream.steps, settings)
 
-            for name, line in zip(learners, side_by_side(advance, learners), strict=True):
-                if line is not None:
+            for name, line in zip(learners, each(advance, learners), strict=True):
+                if line is not None and ranks.rank == 0:
                     _append(folder / name / METRICS, line)
             step += 1
-            if _due(step, written, settings.checkpoint_minutes, checkpoint_steps):
+            if due:
                 checkpoints.write(Checkpoint(step, start.fast_products, _tensors(learners, after)))
                 written = time.monotonic()
             progress.advance()
     if not step:
         raise ValueError("the stream holds no batch of activations; raise corpus.tokens or lower training.batch_size")
-    _finish(crosscoders, folder)
-    checkpoints.remove()
+    for name, crosscoder in crosscoders.items():
+        assemble(crosscoder, parts[name], ranks)
+        crosscoder.zero_grad(set_to_none=True)
+        crosscoder.canonicalise()
+    if ranks.rank == 0:
+        for name, crosscoder in crosscoders.items():
+            crosscoder.save(folder / name)
+        checkpoints.remove()
 
 
 @contextmanager
 def _workers(crosscoders: int, device: str) -> Iterator[Callable]:
-    """A `map` over crosscoders: on a CPU, one thread for each at a time.
+    """A `map` over crosscoders: on a CPU, one thread for each at a time, where one process does all the work.
 
     A step of one crosscoder gains less from a second thread than a second crosscoder does, and so a result does not
     depend on the number of threads. A single crosscoder gets them all (`Learner`).
@@ -159,41 +181,47 @@ def _step(
     name: str,
     learner: Learner,
     normalised: Float[Tensor, "tokens models d_model"],
+    total: int,
     step: int,
     steps: int,
     settings: TrainingSettings,
 ) -> dict[str, float] | None:
-    """One step of one crosscoder; its line for the metrics where one is due."""
+    """One step of one crosscoder on a batch of `total` tokens over all processes; its line for the metrics where one is
+    due."""
     lr, ramp = learning_rate(settings, step, steps), sparsity_ramp(learner.crosscoder.sparsity, step, steps)
-    found = learner.gradients(normalised, ramp)
+    found = learner.gradients(normalised, ramp, total)
     if not math.isfinite(float(found.reconstruction)):
-        raise ValueError(_not_finite(name, learner.crosscoder, normalised, step))
-    learner.apply(found, len(normalised), lr)
+        raise ValueError(_not_finite(name, learner, normalised, step))
+    learner.apply(found, total, lr)
     if step and step + 1 != steps and (step + 1) % settings.log_every:
         return None
-    return {"step": step + 1, **_measured(learner, normalised, found, settings), "sparsity_ramp": ramp, "lr": lr}
+    measured = _measured(learner, normalised, total, found, settings)
+    return {"step": step + 1, **measured, "sparsity_ramp": ramp, "lr": lr}
 
 
 def _measured(
-    learner: Learner, normalised: Float[Tensor, "tokens models d_model"], found: Found, settings: TrainingSettings
+    learner: Learner,
+    normalised: Float[Tensor, "tokens models d_model"],
+    total: int,
+    found: Found,
+    settings: TrainingSettings,
 ) -> dict[str, float]:
     """Figures of one batch; `dead_share` counts features that were silent for the last `log_every` batches."""
-    variation = (normalised - normalised.mean(dim=0)).square().sum() / len(normalised)
-    silent = learner.silent_tokens >= settings.log_every * settings.batch_size
+    mean = learner.ranks.sum_over_tokens(normalised.sum(dim=0)) / total
+    variation = learner.ranks.sum_over_tokens((normalised - mean).square().sum()) / total
+    silent = (learner.silent_tokens >= settings.log_every * settings.batch_size).sum()
     return {
         "reconstruction": float(found.reconstruction),
         "sparsity": float(found.sparsity),
-        "l0": found.active / len(normalised),
-        "dead_share": float(silent.double().mean()),
+        "l0": found.active / total,
+        "dead_share": int(learner.ranks.sum_over_features(silent)) / learner.features,
         "variance_explained": float(1 - found.reconstruction / variation),
     }
 
 
-def _not_finite(
-    name: str, crosscoder: Crosscoder, normalised: Float[Tensor, "tokens models d_model"], step: int
-) -> str:
-    finite = normalised.isfinite().all(dim=(0, 2)).tolist()
-    if broken := [model for model, whole in zip(crosscoder.models, finite, strict=True) if not whole]:
+def _not_finite(name: str, learner: Learner, normalised: Float[Tensor, "tokens models d_model"], step: int) -> str:
+    counts = learner.ranks.sum_over_tokens((~normalised.isfinite()).sum(dim=(0, 2))).tolist()
+    if broken := [model for model, count in zip(learner.crosscoder.models, counts, strict=True) if count]:
         return (
             f"activations of {', '.join(broken)} hold NaN or infinity at step {step}; "
             f"check those models' weights, or load them with lineup.dtype = 'float32' (float16 overflows)"
@@ -201,9 +229,9 @@ def _not_finite(
     return f"the loss of crosscoder {name!r} is not finite at step {step}; lower training.lr or training.clip"
 
 
-def _learner(crosscoder: Crosscoder, settings: TrainingSettings, threads: int) -> Learner:
+def _learner(part: Crosscoder, settings: TrainingSettings, threads: int, ranks: Ranks) -> Learner:
     betas = (settings.beta1, settings.beta2)
-    return Learner(crosscoder, lr=settings.lr, betas=betas, clip=settings.clip, threads=threads)
+    return Learner(part, lr=settings.lr, betas=betas, clip=settings.clip, threads=threads, ranks=ranks)
 
 
 def _fingerprint(
@@ -212,9 +240,8 @@ def _fingerprint(
     """What the outcome depends on, as far as it is known here."""
     return {
         "crosscoders": {name: crosscoder.description() for name, crosscoder in crosscoders.items()},
-        "scale": stream.scale.tolist(),
         "steps": stream.steps,
-        "training": settings.model_dump(mode="json", exclude={"checkpoint_minutes", "log_every"}),
+        "training": settings.model_dump(mode="json", exclude={"checkpoint_minutes", "log_every", "feature_shards"}),
     }
 
 
@@ -224,19 +251,23 @@ def _start(
     state_from: Callable[[dict[str, Tensor]], State],
     device: str,
 ) -> tuple[Checkpoint, State | None]:
-    """The checkpoint from which to go on, taken over by the learners; an empty one and no state in a new run."""
-    found = checkpoints.newest()
+    """The checkpoint from which to go on, taken over by the learners; an empty one and no state in a new run.
+
+    The scales of a checkpoint go on as well. They must be those of the stream, but for rounding.
+    """
+    found = checkpoints.newest(_of_learners(learners))
     if found is None:
         return Checkpoint(0, device == "cpu" and fast_products_are_exact(), {}), None
     for name, learner in learners.items():
-        learner.restore(_within(found.tensors, f"crosscoder.{name}."))
+        scale = learner.crosscoder.scale.clone()
+        tensors = _within(found.tensors, f"crosscoder.{name}.")
+        learner.restore({key: from_rows(key, tensor) for key, tensor in tensors.items()})
+        if not torch.allclose(scale, learner.crosscoder.scale, rtol=SAME_SCALE):
+            raise ValueError(
+                f"the checkpoints in {checkpoints.folder} belong to a run on other activations; "
+                "delete that folder to train anew"
+            )
     return found, state_from(_within(found.tensors, "stream."))
-
-
-def _finish(crosscoders: dict[str, Crosscoder], folder: Path) -> None:
-    for name, crosscoder in crosscoders.items():
-        crosscoder.zero_grad(set_to_none=True)
-        crosscoder.canonicalise().save(folder / name)
 
 
 def _due(step: int, written: float, minutes: float, steps: int | None) -> bool:
@@ -246,10 +277,16 @@ def _due(step: int, written: float, minutes: float, steps: int | None) -> bool:
 
 
 def _tensors(learners: dict[str, Learner], state: StreamState) -> dict[str, Tensor]:
-    tensors = {f"stream.{key}": tensor for key, tensor in state.tensors().items()}
-    for name, learner in learners.items():
-        tensors |= {f"crosscoder.{name}.{key}": tensor for key, tensor in learner.tensors().items()}
-    return tensors
+    return _of_learners(learners) | {f"stream.{key}": tensor for key, tensor in state.tensors().items()}
+
+
+def _of_learners(learners: dict[str, Learner]) -> dict[str, Tensor]:
+    """What a checkpoint holds of learners: rows of features, of which each process has its own, and the rest."""
+    return {
+        f"crosscoder.{name}.{key}": tensor if feature_axis(key) is None else learner.ranks.placed(to_rows(key, tensor))
+        for name, learner in learners.items()
+        for key, tensor in learner.tensors().items()
+    }
 
 
 def _within(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from featdiff.study_file import DEMO_PREFIX
 
 MADE_BY = {"sft": "sft", "rl": "grpo"}  # tuned model -> the paradigm of `posttrain` that makes it
 JOINT = "joint"
+PLACEMENT = {"device", "devices", "turns", "spread"}  # of the models: no result depends on it beyond rounding
 NOT_SHARED = {"sft", "grpo", "prompts", "teacher", "teacher_model", "teacher_max_tokens"}  # by the two paradigms
 
 
@@ -147,7 +148,7 @@ def _stages(plan: Plan) -> list[Stage]:
         built_on: dict[str, Json] = {f"stage {n}": made[n].fingerprint for n in after if n in made}
         made[name] = Stage(name, folder, built_on | {"seed": study.seed} | made_from)
 
-    precision = dump(study.lineup, without={"base", "tuned", "checkpoints", "layer", "device"})
+    precision = dump(study.lineup, without={"base", "tuned", "checkpoints", "layer", *PLACEMENT, "attention"})
     outside_models: dict[str, Json] = {"base": outside(study.lineup.base)}
     outside_models |= {f"model {name}": outside(path) for name, path in study.lineup.tuned.items()}
     checkpoints = {name: [outside(path) for path in paths] for name, paths in study.lineup.checkpoints.items()}
@@ -179,10 +180,11 @@ def _stages(plan: Plan) -> list[Stage]:
         checkpoints=checkpoints,
         corpus=dump(study.corpus, without={"sources"}),
         sources=[[outside(source.path), dump(source, without={"path"})] for source in study.corpus.sources],
-        activations=dump(study.activations),
+        attention=study.lineup.attention,
+        activations=dump(study.activations, without={"prefetch", "cache"}),
         crosscoder={n: [list(p.models), p.features, dump(p.sparsity), p.seed] for n, p in plan.crosscoders.items()},
         init_norm=study.crosscoder.decoder_init_norm,
-        training=dump(study.training, without={"checkpoint_minutes", "log_every"}),
+        training=dump(study.training, without={"checkpoint_minutes", "log_every", "feature_shards"}),
         **outside_models,
     )
     add("attribute", "attribution", ("train",), attribution=dump(study.attribution))

@@ -26,7 +26,11 @@ def check_inputs(plan: Plan) -> None:
             _demand("posttrain.teacher", study.posttrain.teacher, hub=False)
         if study.posttrain.teacher_model:
             _demand_model("posttrain.teacher_model", study.posttrain.teacher_model)
-    _check_device(study.lineup.device)
+    if unknown := [name for name in study.lineup.devices if name not in plan.paths]:
+        raise ValueError(f"lineup.devices names {', '.join(unknown)}; the models are {', '.join(plan.paths)}")
+    _check_device("lineup.device", study.lineup.device)
+    for name, device in study.lineup.devices.items():
+        _check_device(f"lineup.devices.{name}", device)
 
 
 def _demand(setting: str, path: str, hub: bool) -> None:
@@ -45,7 +49,7 @@ def _demand_model(setting: str, path: str) -> None:
         raise ValueError(f"{setting}: {path} is a file; give a model folder in Hugging Face form")
 
 
-def _check_device(device: str) -> None:
+def _check_device(setting: str, device: str) -> None:
     if device == "cpu":
         return
     import torch
@@ -54,4 +58,4 @@ def _check_device(device: str) -> None:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"lineup.device = {device} cannot be used here ({reason}); give cpu or another") from None
+        raise ValueError(f"{setting} = {device} cannot be used here ({reason}); give cpu or another") from None

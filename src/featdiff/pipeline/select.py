@@ -65,14 +65,18 @@ def crosscoder_and_lineup(plan: Plan) -> tuple[Crosscoder, Lineup]:
     return crosscoder, load_lineup(plan, crosscoder.models)
 
 
-def load_lineup(plan: Plan, names: tuple[str, ...]) -> Lineup:
-    """Models of the study up to the tap."""
+def load_lineup(plan: Plan, names: tuple[str, ...], held: tuple[str, ...] | None = None) -> Lineup:
+    """Models of the study up to the tap; of `names`, which must fit each other, those that are `held`, or all."""
     settings = plan.study.lineup
     return Lineup.load(
         {name: plan.paths[name] for name in names},
         layer=settings.layer,
         dtype=settings.dtype,
         device=settings.device,
+        devices=settings.devices,
+        turns=settings.turns,
+        held=held,
+        attention=settings.attention,
         trust_remote_code=settings.trust_remote_code,
     )
 

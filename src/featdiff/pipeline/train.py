@@ -5,13 +5,18 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from featdiff import torchrun
+from featdiff.activations.cache import CachedResiduals, Origin, cached, model_fingerprint, tokenizer_fingerprint
 from featdiff.activations.corpus import Corpus, build_corpus
 from featdiff.activations.models import Lineup, load_tokenizer
+from featdiff.activations.spread import Residuals, Spread, spread_names
 from featdiff.activations.stream import ActivationStream, Calibration, StreamState, collect
 from featdiff.crosscoder import Crosscoder
+from featdiff.crosscoder.parallel import joined
 from featdiff.crosscoder.quality import measure
 from featdiff.crosscoder.sparsity import sparsity_from
 from featdiff.crosscoder.training import train as train_crosscoders
+from featdiff.pipeline.memory import check_memory, return_freed_memory
 from featdiff.pipeline.plan import CrosscoderPlan, Plan
 from featdiff.pipeline.select import load_lineup
 from featdiff.pipeline.splice import harvest, packed_parts, recovered
@@ -22,36 +27,98 @@ STREAM = "stream.json"
 
 
 def train(plan: Plan, folder: Path) -> None:
-    """Write `<crosscoder>/` for each (weights, config, metrics, quality), and `stream.json` about what was read."""
-    study = plan.study
-    lineup = load_lineup(plan, _models(plan))
-    corpus, held_out = _corpora(plan)
-    stream = ActivationStream(
-        lineup,
-        corpus,
-        study.activations,
-        batch_size=study.training.batch_size,
-        epochs=study.training.epochs,
-        seed=study.seed,
-    )
-    crosscoders = {name: _new(plan, one, lineup.d_model) for name, one in plan.crosscoders.items()}
-    if not (folder / STREAM).is_file():
-        train_crosscoders(
-            crosscoders,
-            stream,
-            study.training,
-            folder=folder,
-            state_from=StreamState.from_tensors,
-            device=study.lineup.device,
+    """Write `<crosscoder>/` for each (weights, config, metrics, quality), and `stream.json` about what was read.
+
+    Under torchrun all processes train; the first of them writes and measures.
+    """
+    with joined(plan.study.lineup.device, plan.study.training.feature_shards) as ranks:
+        plan = _on_own_device(plan)
+        check_memory(plan)
+        study, models = plan.study, _models(plan)
+        spread = study.lineup.spread and ranks.count > 1
+        lineup = load_lineup(plan, models, spread_names(models, ranks) if spread else None)
+        corpus, held_out = _corpora(plan)
+        stream = ActivationStream(
+            Spread(models, lineup, ranks) if spread else _streams(plan, lineup, corpus),
+            corpus,
+            study.activations,
+            batch_size=study.training.batch_size,
+            epochs=study.training.epochs,
+            seed=study.seed,
+            shares=ranks,
         )
-        write_json(folder / STREAM, _record(stream, lineup, study.training.epochs))
-    _measure(plan, folder, lineup, held_out, stream.calibration)
+        crosscoders = {name: _new(plan, one, lineup.d_model) for name, one in plan.crosscoders.items()}
+        if not (folder / STREAM).is_file():
+            train_crosscoders(
+                crosscoders,
+                stream,
+                study.training,
+                folder=folder,
+                state_from=StreamState.from_tensors,
+                device=study.lineup.device,
+                ranks=ranks,
+            )
+            if ranks.rank == 0:
+                write_json(folder / STREAM, _record(stream, lineup, study.training.epochs))
+            return_freed_memory()
+    if ranks.rank == 0:
+        if spread:  # one process measures: the models take turns on its device
+            plan = _placed(plan, turns=True, spread=False)
+            lineup = load_lineup(plan, models)
+        _measure(plan, folder, lineup, held_out, stream.calibration)
+
+
+def _on_own_device(plan: Plan) -> Plan:
+    """The plan with the device of this process; under torchrun each has one GPU, that of its local rank."""
+    lineup = plan.study.lineup
+    if torchrun.processes() == 1:
+        return plan
+    if lineup.devices:
+        raise ValueError("lineup.devices is given, but under torchrun each process has one device; leave it out")
+    if lineup.spread and plan.study.activations.cache is not None:
+        raise ValueError("with activations.cache models run one at a time anyway; leave lineup.spread out")
+    return _placed(plan, device=f"cuda:{torchrun.local_rank()}" if lineup.device == "cuda" else lineup.device)
+
+
+def _placed(plan: Plan, **placement: str | bool) -> Plan:
+    """The plan with its models elsewhere."""
+    lineup = plan.study.lineup.model_copy(update=placement)
+    return Plan(plan.study.model_copy(update={"lineup": lineup}))
 
 
 def _models(plan: Plan) -> tuple[str, ...]:
     """The models that some crosscoder reads, in the order of the study: one pass over the corpus serves all."""
     wanted = {model for one in plan.crosscoders.values() for model in one.models}
     return tuple(name for name in plan.paths if name in wanted)
+
+
+def _streams(plan: Plan, lineup: Lineup, corpus: Corpus) -> Residuals:
+    """The residual streams of the training corpus: from the models, or from a cache."""
+    cache = plan.study.activations.cache
+    return lineup if cache is None else _cached(plan, Path(cache), lineup, corpus)
+
+
+def _cached(plan: Plan, folder: Path, lineup: Lineup, corpus: Corpus) -> CachedResiduals:
+    """The residual streams of the training corpus, from a cache; models that it lacks run first, each by itself."""
+    settings, tokenizer = plan.study.lineup, tokenizer_fingerprint(lineup.tokenizer)
+
+    def origin(name: str) -> Origin:
+        model = model_fingerprint(plan.paths[name])
+        return Origin(model, tokenizer, lineup.layers, settings.dtype, settings.attention)
+
+    def load(name: str) -> Lineup:
+        return Lineup.load(
+            {name: plan.paths[name]},
+            layer=lineup.layers,
+            dtype=settings.dtype,
+            device=settings.devices.get(name, settings.device),
+            attention=settings.attention,
+            trust_remote_code=settings.trust_remote_code,
+        )
+
+    origins = {name: origin(name) for name in lineup.names}
+    batch_size = plan.study.activations.batch_size
+    return cached(folder.expanduser(), origins, corpus, load, batch_size=batch_size, device=settings.device)
 
 
 def _corpora(plan: Plan) -> tuple[Corpus, Corpus]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from featdiff import torchrun
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.preflight import check_inputs
 from featdiff.runs import Stage, write_json
@@ -51,6 +52,8 @@ def run_study(study: Study) -> Path:
 def run_verb(study: Study, verb: str) -> Path:
     """Make one stage; what it builds on must exist. The path of its folder."""
     plan = Plan(study)
+    if torchrun.rank():
+        return _assist(plan, plan.stage(verb))
     check_inputs(plan)
     stages = plan.stages()
     wanted = plan.stage(verb)
@@ -60,6 +63,14 @@ def run_verb(study: Study, verb: str) -> Path:
                 _demand(plan, stage, verb)
         _make(plan, wanted, "")
     return plan.run.path("report.html" if verb == "report" else wanted.folder)
+
+
+def _assist(plan: Plan, stage: Stage) -> Path:
+    """Take part in a stage whose folder and records the first process of the job writes, once that has joined."""
+    if plan.run.state(stage) != "done":
+        _set_up_torch(plan)
+        _write(plan, stage, plan.run.partial(stage))
+    return plan.run.path(stage.folder)
 
 
 def _demand(plan: Plan, stage: Stage, verb: str) -> None:
@@ -78,14 +89,17 @@ def _make(plan: Plan, stage: Stage, prefix: str) -> None:
         print(f"{prefix}{stage.name}: up to date", file=sys.stderr)
         return
     print(f"{prefix}{stage.name}", file=sys.stderr, flush=True)
-    maker = MAKERS[stage.name]
-    module = importlib.import_module(f"featdiff.pipeline.{maker.module}")
     _set_up_torch(plan)
-    with plan.run.making(stage, resumable=maker.resumable) as folder:
-        getattr(module, stage.name)(plan, folder)
+    with plan.run.making(stage, resumable=MAKERS[stage.name].resumable) as folder:
+        _write(plan, stage, folder)
     from featdiff.pipeline.summary import summary
 
     write_json(plan.run.path("summary.json"), summary(plan))
+
+
+def _write(plan: Plan, stage: Stage, folder: Path) -> None:
+    module = importlib.import_module(f"featdiff.pipeline.{MAKERS[stage.name].module}")
+    getattr(module, stage.name)(plan, folder)
 
 
 def _set_up_torch(plan: Plan) -> None:

@@ -3,4 +3,5 @@
 reference   dense autograd and torch's Adam: slow, short, the oracle of the others; any device and precision
 dense       the five products of a dense step written out, gradients in place
 cpu         cost follows the active features: a bfloat16 screen finds them, all values are float32 (numba)
+triton      the same on a GPU
 """

@@ -5,14 +5,14 @@ Adam by feature. A feature without a pair has no gradient, and none is written. 
 threads, save where torch's own products do.
 """
 
-from math import sqrt
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featdiff.crosscoder.kernels.background import background
+from featdiff.crosscoder.kernels.bounds import AUDIT_EVERY
 from featdiff.crosscoder.kernels.compiled import Background, EntryArrays, RowArrays, backward, decode, residuals
 from featdiff.crosscoder.kernels.compiled_adam import adam, norms_of, update
 from featdiff.crosscoder.kernels.compiled_encode import order_by_feature
@@ -21,14 +21,12 @@ from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.kernels.rows import Batch, Found, Path, Rates, Rows, no_cut
 from featdiff.crosscoder.kernels.screen import Pairs, Screen
 from featdiff.crosscoder.kernels.workers import Workers
-from featdiff.crosscoder.sparsity import BatchTopK, Gates, JumpReLU, Sparsity, floor, gates
+from featdiff.crosscoder.sparsity import BatchTopK, Gates, Sparsity, floor, gates
 
 CHUNKS = 8
 """Ranges of features per thread: busy features may lie side by side, and then equal ranges are unequal work."""
 TOKENS = 64
 """Tokens that a thread decodes at a time."""
-AUDIT_EVERY = 256
-"""Steps between audits of the screen."""
 
 
 class Cpu:
@@ -55,6 +53,10 @@ class Cpu:
 
         self._workers.map(chunk, len(norms), self._chunk)
 
+    def take_over_gradients(self) -> None:
+        """Take over gradients that something else has changed: no row of them counts as zero."""
+        self._touched[:] = True
+
     def find(self, batch: Batch, path: Path, ranks: Ranks) -> Found:
         """Overwrite the gradients with those of one batch; where `path` finds too many pairs, the step is dense."""
         if path in ("compact", "screened") and (found := self._sparse(batch, path, ranks)):
@@ -65,7 +67,7 @@ class Cpu:
 
     def update(self, means: Rows, squares: Rows, rates: Rates) -> None:
         """One step of Adam on all rows, in place; `means` and `squares` are its moments."""
-        numbers = _numbers(rates)
+        numbers = np.array(rates.numbers(), np.float32)
         w, g, m, v = (_arrays(rows) for rows in (self.weights, self.gradients, means, squares))
         norms = self._row_norms.numpy()
 
@@ -112,10 +114,8 @@ class Cpu:
         pull, squares = self._decoded(entries, batch, ranks)
         self._backward(entries, background, batch.x, pull)
         torch.sum(pull, dim=0, out=gradients.b_dec)
-        auxiliary = None
-        if isinstance(sparsity, BatchTopK) and batch.dead.any():
-            error = pull * (batch.total / 2)
-            auxiliary = add_auxiliary(sparsity, self.weights, gradients, self._row_norms.shape[1], batch, error)
+        auxiliary = add_auxiliary(sparsity, self.weights, gradients, self._row_norms.shape[1], batch, pull, ranks)
+        if auxiliary is not None:
             self._touched |= batch.dead.numpy()
             self._squares[batch.dead.numpy()] = feature_squares(gradients, batch.dead).numpy()
         on = gate.value != 0
@@ -203,32 +203,14 @@ def _entries(pairs: Pairs, gate: Gates, background: Background, features: int, t
 def _background(
     sparsity: Sparsity, weights: Rows, norms: Float[Tensor, " features"], batch: Batch, pairs: Pairs, gate: Gates
 ) -> Background:
-    """JumpReLU's penalty on pre-activations below theta, as what all tokens say less what pairs that are on would.
+    feature, pre = torch.from_numpy(pairs.feature), torch.from_numpy(pairs.pre)
 
-    sum over tokens below theta of (theta - pre) = sum over all tokens - sum over pairs that are on.
-    """
-    if not isinstance(sparsity, JumpReLU):
+    def sums(values: Float[Tensor, "kinds pairs"]) -> Float[Tensor, "kinds features"]:
+        return norms.new_zeros(len(values), len(norms)).index_add_(1, feature, values)
+
+    found = background(sparsity, weights, norms, batch, feature, pre, gate, sums)
+    if found is None:
         nothing = np.empty(0, np.float32)
         return Background(False, nothing, nothing, nothing, nothing)
-    theta = weights.threshold()
-    assert theta is not None
-    feature, pre = torch.from_numpy(pairs.feature).long(), torch.from_numpy(pairs.pre)
-
-    def per_feature(values: Float[Tensor, " pairs"]) -> Float[Tensor, " features"]:
-        return torch.zeros_like(norms).index_add_(0, feature, values)
-
-    batch_sum, tokens = batch.x.sum(dim=0), len(batch.x)
-    lift = norms * (sparsity.pre_weight / batch.total)
-    lack = tokens * (theta - weights.b_enc) - weights.enc @ batch_sum - per_feature((theta[feature] - pre) * gate.open)
-    below = tokens - per_feature(gate.open)
-    slope = lift * (theta * below - per_feature(gate.slope))
-    share = lack * (sparsity.pre_weight / batch.total)
-    return Background(True, (-lift).numpy(), share.numpy(), slope.numpy(), batch_sum.numpy())
-
-
-def _numbers(rates: Rates) -> NDArray[np.float32]:
-    """What `update` reads: each number rounded once, from its exact value."""
-    beta1, beta2 = rates.betas
-    size, correction = rates.lr / (1 - beta1**rates.step), 1 / sqrt(1 - beta2**rates.step)
-    numbers = (rates.coefficient, beta1, 1 - beta1, beta2, 1 - beta2, size, correction, rates.epsilon)
-    return np.array(numbers, np.float32)
+    arrays = (part.numpy() for part in (found.pull, found.share, found.slope, found.batch_sum))
+    return Background(True, *arrays)

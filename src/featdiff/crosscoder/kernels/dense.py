@@ -13,7 +13,7 @@ from torch import Tensor
 
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.kernels.rows import Batch, Found, Rows, no_cut
-from featdiff.crosscoder.sparsity import BatchTopK, Gates, JumpReLU, ReLU, Sparsity, auxiliary_features, gates
+from featdiff.crosscoder.sparsity import BatchTopK, Gates, JumpReLU, ReLU, Sparsity, gates
 
 
 def dense_gradients(
@@ -54,7 +54,7 @@ def dense_gradients(
     torch.sum(arriving, dim=0, out=gradients.b_enc)
     torch.sum(pull, dim=0, out=gradients.b_dec)
     add_shares(gradients, weights, row_norms, shares)
-    auxiliary = add_auxiliary(sparsity, weights, gradients, row_norms.shape[1], batch, error)
+    auxiliary = add_auxiliary(sparsity, weights, gradients, row_norms.shape[1], batch, pull, ranks)
     return Found(
         reconstruction=error.square().sum() / batch.total,
         sparsity=penalty(sparsity, gate.value, norms, batch.total) if auxiliary is None else auxiliary,
@@ -92,10 +92,15 @@ def add_shares(
     gradients: Rows, weights: Rows, row_norms: Float[Tensor, "features models"], shares: Float[Tensor, " features"]
 ) -> None:
     """Add d loss / d n_k times d n_k / d W_dec[k, m], the unit vector of that row."""
-    models = row_norms.shape[1]
-    factors = torch.where(row_norms > 0, shares[:, None] / row_norms, 0.0)
-    shape = (len(shares), models, -1)
-    gradients.dec.view(shape).addcmul_(weights.dec.view(shape), factors[:, :, None])
+    shape = (*row_norms.shape, -1)
+    gradients.dec.view(shape).addcmul_(weights.dec.view(shape), share_factors(row_norms, shares)[:, :, None])
+
+
+def share_factors(
+    row_norms: Float[Tensor, "features models"], shares: Float[Tensor, " features"]
+) -> Float[Tensor, "features models"]:
+    """What W_dec[k, m] is multiplied by in d loss / d n_k times d n_k / d W_dec[k, m]; 0 for a row that is 0."""
+    return torch.where(row_norms > 0, shares[:, None] / row_norms, 0.0)
 
 
 def add_auxiliary(
@@ -104,20 +109,20 @@ def add_auxiliary(
     gradients: Rows,
     models: int,
     batch: Batch,
-    error: Float[Tensor, "tokens width"],
+    pull: Float[Tensor, "tokens width"],
+    ranks: Ranks,
 ) -> Float[Tensor, ""] | None:
     """Add AuxK's gradients, which reach the dead features only, and return its value; None without dead features."""
-    if not isinstance(sparsity, BatchTopK) or not batch.dead.any():
+    if not isinstance(sparsity, BatchTopK) or not ranks.sum_over_features(batch.dead.sum()):
         return None
     dead: Int[Tensor, " dead"] = batch.dead.nonzero()[:, 0]
     rows, x = weights.dec[dead], batch.x
-    pre = torch.addmm(weights.b_enc[dead], x, weights.enc[dead].T)
-    count = sparsity.aux_k or max(1, rows.shape[1] // models // 2)
-    codes = auxiliary_features(pre, torch.ones_like(dead, dtype=torch.bool), count)
-    missing = torch.addmm(error, codes, rows)
-    pull = missing * (2 * sparsity.aux_weight / batch.total)
-    arriving = (pull @ rows.T) * (codes > 0)
-    gradients.dec.index_add_(0, dead, codes.T @ pull)
+    codes = torch.relu(torch.addmm(weights.b_enc[dead], x, weights.enc[dead].T))
+    codes *= codes >= ranks.least_of_largest(codes, sparsity.aux_k or max(1, rows.shape[1] // models // 2))[:, None]
+    missing = ranks.sum_over_features(codes @ rows).add_(pull, alpha=batch.total / 2)
+    upstream = missing * (2 * sparsity.aux_weight / batch.total)
+    arriving = (upstream @ rows.T) * (codes > 0)
+    gradients.dec.index_add_(0, dead, codes.T @ upstream)
     gradients.enc.index_add_(0, dead, arriving.T @ x)
     gradients.b_enc.index_add_(0, dead, arriving.sum(dim=0))
     return missing.square().sum() / batch.total

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal, get_args
 
 import torch
@@ -95,6 +96,13 @@ class Rates:
     coefficient: float
     """What the gradient is multiplied by, to clip it."""
     epsilon: float = 1e-8
+
+    def numbers(self) -> tuple[float, float, float, float, float, float, float, float]:
+        """The coefficient, beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1^step), 1 / sqrt(1 - beta2^step) and
+        epsilon, all exact: loops in float32 round each of them once."""
+        beta1, beta2 = self.betas
+        size, correction = self.lr / (1 - beta1**self.step), 1 / sqrt(1 - beta2**self.step)
+        return self.coefficient, beta1, 1 - beta1, beta2, 1 - beta2, size, correction, self.epsilon
 
 
 def step_weight(sparsity: Sparsity, ramp: float) -> float:

@@ -1,9 +1,7 @@
 """Which features of which tokens are active, without a float32 product over all of them.
 
 1. Screen.  A bfloat16 product of x with a copy of W_enc, its rows scaled to |row|_4 = 1, finds every pair that may lie
-            above its floor. A product of two rounded factors is off by a standard deviation of at most SIGMA times
-            itself, so the sum on token t by at most SIGMA |x_t w_k|_2 <= SIGMA |x_t|_4 |w_k|_4 (Cauchy-Schwarz).
-            MARGIN such deviations are allowed for.
+            above its floor: what rounding may hide depends on the token alone then (`bounds`).
 2. Refine.  float32 dot products of the pairs found; later work sees only these.
 3. Audit.   From time to time some tokens are encoded in full; a miss doubles the margin for good.
 """
@@ -17,22 +15,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featdiff.crosscoder.kernels.bounds import AUDITED, MARGIN, MOST_ACTIVE, hidden, missed, rounded_up
 from featdiff.crosscoder.kernels.compiled_encode import WORD, compact, mirror, refine, screen
 from featdiff.crosscoder.kernels.rows import Rows
 from featdiff.crosscoder.kernels.workers import Workers
 
 TILE = 256
 """Tokens of one product with the encoder: few enough for the cache, enough to read W_enc seldom."""
-MOST_ACTIVE = 0.15
-"""Share of pairs beyond which a tile gives up."""
-SIGMA = 0.58 * 2**-8
-"""Standard deviation of a product of two bfloat16 roundings, as a share of that product: 0.41 of a unit for each."""
-MARGIN = 9.0
-"""Deviations allowed for; the largest that was seen is 8, outlier dimensions and tokens included."""
-AUDITED = 64
-"""Tokens that an audit encodes in full."""
-TOLERANCE = 1e-5
-"""How far a float32 product may be off, as a share of |x| |row|; an audit lets pairs so close to the floor pass."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +69,8 @@ class Screen:
         """Pairs whose pre-activation lies above the floor of their feature; None where there are too many."""
         rounded, limits = x.bfloat16(), self._limits(x)
         copy = torch.from_numpy(self._bits).view(torch.bfloat16).T
-        bias, b_enc, least = self._bias(floors), self._weights.b_enc.numpy(), floors.numpy()
+        bias = rounded_up(torch.from_numpy(self._scale) * (self._weights.b_enc - floors))
+        b_enc, least = self._weights.b_enc.numpy(), floors.numpy()
         enc, rows = self._weights.enc.numpy(), x.numpy()
 
         def tile(start: int, stop: int) -> Pairs | None:
@@ -111,28 +101,17 @@ class Screen:
     def audit(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"], found: Pairs) -> int:
         """Pairs of the first tokens that `found` misses; if there are any, the margin doubles."""
         x = x[:AUDITED]
-        weights = self._weights
         listed = torch.zeros(len(x), len(floors), dtype=torch.bool)
         token = np.repeat(np.arange(len(x)), np.diff(found.token_starts[: len(x) + 1]))
         listed[token, found.feature[: len(token)]] = True
-        slack = TOLERANCE * x.norm(dim=1)[:, None] * weights.enc.norm(dim=1)
-        missed = (torch.addmm(weights.b_enc, x, weights.enc.T) > floors + slack) & ~listed
-        if missed.any():
+        count = missed(self._weights, x, floors, listed)
+        if count:
             self.margin.mul_(2)
-        return int(missed.sum())
-
-    def _bias(self, floors: Float[Tensor, " features"]) -> Float[Tensor, " features"]:
-        """Scaled bias above the floor, rounded up to bfloat16."""
-        exact = torch.from_numpy(self._scale) * (self._weights.b_enc - floors)
-        rounded = exact.bfloat16()
-        above = torch.nextafter(rounded, torch.full_like(rounded, torch.inf))
-        return torch.where(rounded.float() < exact, above, rounded)
+        return count
 
     def _limits(self, x: Float[Tensor, "tokens width"]) -> NDArray[np.uint16]:
         """For each token the number below which the bits of every pair lie that may be active."""
-        margin = self.margin * SIGMA * x.pow(4).sum(dim=1).sqrt().sqrt()
-        # Two more: the margin and the product have been rounded.
-        bits = margin.bfloat16().view(torch.int16).int() + 2
+        bits = hidden(x, self.margin).view(torch.int16).int()
         return (bits + 0x8000).clamp_max(0xFFFF).numpy().astype(np.uint16)
 
     def _desk(self, dtype: torch.dtype) -> _Desk:
@@ -158,6 +137,8 @@ def _joined(tiles: list[Pairs | None]) -> Pairs | None:
     whole = [tile for tile in tiles if tile is not None]
     if len(whole) < len(tiles):
         return None
+    if not whole:  # this process has no token of the batch
+        return Pairs(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
     if len(whole) == 1:
         return whole[0]
     offsets = np.cumsum([0] + [len(tile.feature) for tile in whole])

@@ -1,0 +1,88 @@
+"""A chunk of the stream on its way into the shuffle buffer, and where each of its tokens lies in the end."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from featdiff.activations.buffer import Buffer
+from featdiff.activations.prefetch import Ahead
+from featdiff.activations.shares import Shares
+
+
+@dataclass(frozen=True)
+class StreamCounts:
+    """Tokens of a run so far: `seen` by the models, dropped as the start of a document or as a sink, and kept."""
+
+    seen: int = 0
+    first_dropped: int = 0
+    sinks_dropped: int = 0
+    kept: int = 0
+
+    def plus(self, other: "StreamCounts") -> "StreamCounts":
+        return StreamCounts(
+            self.seen + other.seen,
+            self.first_dropped + other.first_dropped,
+            self.sinks_dropped + other.sinks_dropped,
+            self.kept + other.kept,
+        )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is left of one forward pass."""
+
+    values: Float[Tensor, "tokens models d_model"]
+    tokens: Int[Tensor, " tokens"]
+    rows: Int[Tensor, " sequences"]
+    """Tokens kept of each row."""
+    counts: StreamCounts
+
+
+class Filling:
+    """A chunk on its way into the buffer, in the order in which this process harvests its share of the rows."""
+
+    def __init__(self, parts: Ahead[Kept], shares: Shares) -> None:
+        self._parts, self._shares = parts, shares
+        self._slots, self._rows, self._counts = list[Tensor](), list[Tensor](), StreamCounts()
+
+    def top_up(self, buffer: Buffer) -> None:
+        """Take over what has been harvested, as far as there is room for it; do not wait."""
+        while (part := self._parts.made()) is not None and len(part.tokens) <= buffer.room:
+            self._put(buffer, next(self._parts))
+
+    def finish(
+        self,
+        buffer: Buffer,
+        values: Float[Tensor, "carried models d_model"],
+        tokens: Int[Tensor, " carried"],
+        rows: int,
+    ) -> tuple[Int[Tensor, " all"], StreamCounts]:
+        """The slots of the tokens that are carried over and of those of the chunk, in the order of its `rows`; what was
+        counted in the chunk. A token that lies with another process has the slot -1."""
+        device, own = buffer.tokens.device, slice(self._shares.rank, None, self._shares.count)
+        carried = buffer.put(values[own], tokens[own])
+        for part in self._parts:
+            self._put(buffer, part)
+        kept, mine = torch.zeros(2, rows, dtype=torch.long, device=device)
+        mine[own] = 1
+        if self._rows:
+            kept[own] = torch.cat(self._rows).to(device)
+        here = mine.bool().repeat_interleave(self._shares.sum(kept))
+        slots = torch.full((len(tokens) + len(here),), -1, device=device)
+        slots[: len(tokens)][own] = carried
+        if self._slots:
+            slots[len(tokens) :][here] = torch.cat(self._slots)
+        counts = torch.tensor(list(asdict(self._counts).values()), device=device)
+        return slots, StreamCounts(*self._shares.sum(counts).tolist())
+
+    def _put(self, buffer: Buffer, part: Kept) -> None:
+        self._slots.append(buffer.put(part.values, part.tokens))
+        self._rows.append(part.rows)
+        self._counts = self._counts.plus(part.counts)
+
+
+def own_slots(slots: Int[Tensor, " slots"]) -> Int[Tensor, " own"]:
+    """Slots of the tokens that lie with this process."""
+    return slots[slots >= 0]

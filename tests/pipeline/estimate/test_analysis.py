@@ -1,0 +1,67 @@
+"""Evaluation and analysis: FLOPs by hand, files as large as real ones."""
+
+from dataclasses import replace
+
+import pytest
+from tiny_study import changed
+
+from featdiff.pipeline.estimate.analysis import attribute, dynamics, evaluate, intervene, select
+from featdiff.pipeline.estimate.ground import Cost, Ground
+from featdiff.pipeline.plan import Plan
+
+ITEMS, TASKS, MODELS, LENGTH, CHOICES = 48, 3, 3, 100, 4
+
+
+def flops(cost: Cost) -> float:
+    return sum(work.flops for part in cost.parts.values() for work in part)
+
+
+def size_of(ground: Ground, folder: str, pattern: str) -> int:
+    return sum(file.stat().st_size for file in ground.plan.run.path(folder).rglob(pattern))
+
+
+def test_every_model_reads_every_choice_of_every_item(ran: Ground) -> None:
+    expected = ITEMS * TASKS * MODELS * CHOICES * LENGTH * ran.model.shape.forward(LENGTH)
+    assert flops(evaluate(ran)) == pytest.approx(expected)
+    limited = replace(ran, plan=Plan(changed(ran.plan.study, evaluation__limit=12)))
+    assert flops(evaluate(limited)) == pytest.approx(expected / 4)
+
+
+@pytest.mark.parametrize(
+    ("stage", "folder"), [(attribute, "attribution"), (dynamics, "dynamics"), (select, "selection")]
+)
+def test_tensors_of_the_analysis_are_as_large_as_estimated(stage, folder: str, ran: Ground) -> None:
+    files = list(ran.plan.run.path(folder).glob("*.safetensors"))
+    headers = sum(8 + int.from_bytes(file.read_bytes()[:8], "little") for file in files)
+    assert files and size_of(ran, folder, "*.safetensors") - headers == stage(ran).stays
+
+
+def test_an_evaluated_item_takes_some_hundred_bytes(ran: Ground) -> None:
+    many = replace(ran, assumed=replace(ran.assumed, items=100_000))
+    assert evaluate(many).stays == 100_000 * TASKS * MODELS * 150
+    # The demo's 12,000 records take 154 bytes each. Files of few items are mostly header.
+    assert size_of(ran, "evaluation", "*.parquet") > evaluate(ran).stays
+
+
+def test_an_intervention_runs_above_the_tap_once_for_every_edit(ran: Ground) -> None:
+    def edits(controls: int) -> float:
+        study = changed(ran.plan.study, intervention__controls=controls)
+        return intervene(replace(ran, plan=Plan(study))).parts["edits, controls"][0].flops
+
+    # Two models; of two tasks an eighth of the items again (a quarter critical, half of those held out).
+    items = 2 * ITEMS * (TASKS + 2 / 8)
+    above = ran.model.shape.forward(LENGTH, layers=2, head=False)
+    assert edits(101) - edits(100) == pytest.approx(items * LENGTH * above)
+    assert edits(100) == pytest.approx((100 + 1 + CHOICES) * items * LENGTH * above)
+
+
+def test_fewer_items_make_an_intervention_cheaper(ran: Ground) -> None:
+    few = replace(ran, plan=Plan(changed(ran.plan.study, intervention__items=12)))
+    assert flops(intervene(few)) == pytest.approx(flops(intervene(ran)) / 4)
+
+
+def test_unseen_tasks_take_no_part_in_the_selection(ran: Ground) -> None:
+    joint = ran.plan.crosscoders[ran.plan.joint]
+    prompts = 0.25 * ITEMS * 2
+    read = MODELS * prompts * LENGTH * ran.model.shape.forward(LENGTH, layers=2, head=False)
+    assert flops(select(ran)) == pytest.approx(read + 4 * 2 * prompts * joint.features * MODELS * 32)
