@@ -11,7 +11,8 @@ BETAS = (0.9, 0.999)
 CLIP = 1.0
 L1 = 0.1
 """For every trainer whose code lets one choose them. Under this weight of L1 the number of active features stays where
-it was for the few steps of a run, at 50 per token as well as at 30 %; the cost of a step does not depend on the weight."""
+it was for the few steps of a run, at 50 per token as well as at 30 %; the cost of a step does not depend on the
+weight."""
 
 
 @dataclass(frozen=True)
