@@ -67,7 +67,8 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         said = capsys.readouterr()
         *stages, line = said.err.splitlines()
         assert end.value.code == 2 and said.out == "" and line.startswith("featdiff: ") and len(line) < 600
-        assert all(re.fullmatch(r"(\[\d/\d\] )?[a-z]+(: up to date)?", announced) for announced in stages), said.err
+        known = r"(\[\d/\d\] )?[a-z]+(: up to date)?|memory: at most .*"
+        assert all(re.fullmatch(known, announced) for announced in stages), said.err
         if verb in FOLDERS:
             assert not (RUN / FOLDERS[verb]).exists()
         return line
