@@ -12,6 +12,7 @@ from featdiff.activations.models import Lineup, load_tokenizer
 from featdiff.activations.spread import Residuals, Spread, spread_names
 from featdiff.activations.stream import ActivationStream, Calibration, StreamState, collect
 from featdiff.crosscoder import Crosscoder
+from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
 from featdiff.crosscoder.parallel import joined
 from featdiff.crosscoder.quality import measure
 from featdiff.crosscoder.sparsity import sparsity_from
@@ -31,7 +32,12 @@ def train(plan: Plan, folder: Path) -> None:
 
     Under torchrun all processes train; the first of them writes and measures.
     """
-    with joined(plan.study.lineup.device, plan.study.training.feature_shards) as ranks:
+    # One kind of product for all that runs here: else what a cache holds would differ in the last bit from what the
+    # models say in the middle of training.
+    with (
+        joined(plan.study.lineup.device, plan.study.training.feature_shards) as ranks,
+        float32_products(fast_products_are_exact()),
+    ):
         plan = _on_own_device(plan)
         check_memory(plan)
         study, models = plan.study, _models(plan)
