@@ -104,8 +104,8 @@ def test_the_sum_of_cosines_decides_and_weak_pairs_are_worth_nothing() -> None:
     assert matching.pairs.tolist() == [[0, 1], [1, 0]]
     torch.testing.assert_close(matching.cosines, torch.tensor([50.0, 30.0]).deg2rad().cos())
     # By plain cosines two pairs below the floor (.42 + .42) would beat one above it and an opposite (.64 - 1).
-    weak = match_decoders(planes(0, 115), planes(50, -65), acceptance=0.6)
-    assert weak.pairs.tolist() == [[0, 0]]
+    weak = match_decoders(planes(0, 115, 165, -115), planes(50, -65, 165, -115), acceptance=0.6)
+    assert weak.pairs.tolist() == [[0, 0], [2, 2], [3, 3]]
 
 
 def test_pw_mcc_is_the_mean_of_nearest_cosines_in_both_directions() -> None:

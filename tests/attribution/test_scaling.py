@@ -182,6 +182,17 @@ def test_controls_keep_the_denominator_of_their_feature() -> None:
     assert scaling.random.reconstruction.abs().max() > 0.01
 
 
+def test_a_random_direction_holds_nothing_of_its_own_feature() -> None:
+    W_dec = draw(1, 2, 3, seed=4)
+    codes = torch.tensor([1.0, 2.0, 5.0])
+    alone = latent_scaling(reading(W_dec), batches(codes[:, None, None] * W_dec, PAIR), min_active=1)
+    torch.testing.assert_close(alone.random.reconstruction, torch.zeros(1, 2, 2), atol=1e-6, rtol=0)
+    assert alone.other.error.isnan().all()  # there is no other feature
+    flat = W_dec[:, :, :2].contiguous()  # two rows span the plane: no direction is left
+    none = latent_scaling(reading(flat), batches(codes[:, None, None] * flat, PAIR), min_active=1)
+    assert none.random.error.isnan().all() and not none.feature.error.isnan().all()
+
+
 def test_controls_are_drawn_by_the_seed() -> None:
     crosscoder, values = random_crosscoder()
     first, again, other = (latent_scaling(crosscoder, batches(values, TRIO), min_active=1, seed=s) for s in (1, 1, 2))
