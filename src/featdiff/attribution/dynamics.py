@@ -1,38 +1,72 @@
 """How specific features form while a model trains (Sec. 5.2, App. B.1).
 
-One crosscoder over the base and the checkpoints c1..cn of one paradigm gives every checkpoint a score for the same
-features: the two-model NRN of the checkpoint against the base,
+At every checkpoint c a feature k has a score against the base, the two-model NRN or its like,
 
-    NRN_k^c = |W_k^c| / (|W_k^base| + |W_k^c|) = MAS_k^c / (MAS_k^base + MAS_k^c).
+    NRN_k^c = |W_k^c| / (|W_k^base| + |W_k^c|) = MAS_k^c / (MAS_k^base + MAS_k^c),
 
-Each checkpoint's features are ranked by it, and the top k of two checkpoints are compared. The paper trains one
-crosscoder per checkpoint and compares indices, which says as much about the seed as about the models; hence `alignment`
-and `noise_floor` have no defaults.
+and the top k of each two checkpoints are compared. What makes features of two checkpoints the same feature is the
+*alignment*; `alignments` has a function for each:
+
+joint            one crosscoder over the base and all checkpoints: the same index is the same feature
+matched          a crosscoder per checkpoint, features paired by decoder direction
+swap             one crosscoder of the base and the tuned model, read with each checkpoint in the tuned model's place
+same_seed_index  the paper's: a crosscoder per checkpoint, the same index; it says as much about the seed as about the
+                 models
+
+What is measured twice does not agree with itself. The *noise floor* of a checkpoint is the overlap that it reaches with
+itself under another seed, features paired by decoder direction. Two checkpoints are comparable with that only if they
+too are measured with different seeds. With O_cd the overlap of checkpoint c under one seed and d under another, the
+mean over all pairs of seeds, the share of the possible agreement that they reach is
+
+    relative_cd = O_cd / sqrt(O_cc O_dd)
+
+which is 1 where nothing has changed, whatever the noise.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from featdiff.attribution.scores import Attribution, ranking
+from featdiff.attribution.stability import aligned_scores, seed_interval
 
-Alignment = Literal["joint"]
-"""What makes features of different checkpoints the same feature: one crosscoder over all of them."""
+Alignment = Literal["joint", "matched", "swap", "same_seed_index"]
+"""What makes features of different checkpoints the same feature."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All checkpoints measured once: the scores of the features, of one dictionary or of one per checkpoint."""
+
+    specificity: Float[Tensor, "checkpoints features"]
+    alive: Bool[Tensor, "checkpoints features"]
+
+
+Place = tuple[int, int]
+"""A reading and a checkpoint, by their positions."""
+
+Same = Callable[[Place, Place], Int[Tensor, " features"]]
+"""For each feature of the first place the same one at the second, -1 where there is none."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
     """One paradigm over its checkpoints.
 
-    `overlap` is the share of the top k that two checkpoints have in common; two random sets would share
-    `chance` = k / alive of it, the same checkpoint measured twice `noise_floor` (None: not measured). `ranked` holds
-    the top k of each checkpoint, best first. `rank_shift[c, j]` is by how many places the feature ranked j-th at
-    checkpoint c has climbed at the next one (negative: fallen), NaN where it has left the top k (the paper's blanks).
+    `overlap` is the share of the top k that two checkpoints have in common, both measured with the first seed; two
+    random sets would share `chance` of it. `between_seeds` compares each checkpoint under one seed with each under
+    another, its diagonal is the noise floor of each checkpoint, and `noise_floor` their mean; both are None with one
+    seed. `ranked` holds the top k of each checkpoint, best first.
+
+    Rank shifts are those of features whose score is known: of `counted[c]` at checkpoint c, the top k among features
+    whose interval over seeds excludes 0.5 (with one seed: all). `rank_shift[c, j]` is by how many places the j-th of
+    them has climbed at the next checkpoint (negative: fallen), NaN where it has left the top k (the paper's blanks) and
+    beyond the last that is counted.
     """
 
     checkpoints: tuple[str, ...]
@@ -43,6 +77,27 @@ class Trajectory:
     chance: float
     noise_floor: float | None
     rank_shift: Float[Tensor, "checkpoints-1 k"]
+    counted: tuple[int, ...]
+    between_seeds: Float[Tensor, "checkpoints checkpoints"] | None = None
+    seeds: int = 1
+
+    @property
+    def floors(self) -> Float[Tensor, " checkpoints"] | None:
+        """The noise floor of each checkpoint: its overlap with itself under another seed."""
+        return None if self.between_seeds is None else self.between_seeds.diagonal()
+
+    @property
+    def relative(self) -> Float[Tensor, "checkpoints checkpoints"] | None:
+        """Overlap divided by the noise floor; NaN where that is 0, None where it was not measured.
+
+        Of `same_seed_index` the overlap at equal seeds is divided, since that is all it has: above 1 two checkpoints
+        agree more than one does with itself, which is the seed and not the models.
+        """
+        if self.between_seeds is None or self.floors is None:
+            return None
+        numerator = self.overlap if self.alignment == "same_seed_index" else self.between_seeds
+        floor = (self.floors.unsqueeze(1) * self.floors).sqrt()
+        return torch.where(floor > 0, numerator / floor, torch.nan)
 
 
 def trajectory(
@@ -50,33 +105,74 @@ def trajectory(
     checkpoints: Sequence[str],
     *,
     top: int = 50,
-    alignment: Alignment,
+    alignment: Literal["joint"],
     noise_floor: float | None,
 ) -> Trajectory:
-    """Follow the features of a joint crosscoder through the named checkpoints, in the order given.
+    """Follow the features of one joint crosscoder through the named checkpoints, in the order given.
 
     `attribution` is that of a crosscoder over the base, which comes first, and all the checkpoints; norm, units and the
     alive filter are its own. Where fewer than `top` features are alive, all of them are ranked;
-    a feature that neither the base nor a checkpoint decodes takes no part at that checkpoint.
+    a feature that neither the base nor a checkpoint decodes takes no part at that checkpoint. `noise_floor` is noted
+    as it is given; `joint_trajectory` measures it.
     """
-    if len(checkpoints) < 2:
-        raise ValueError(f"dynamics needs at least two checkpoints, got {', '.join(checkpoints) or 'none'}")
+    reading = joint_reading(attribution, checkpoints)
+    same = torch.arange(reading.alive.shape[1])
+    found = follow([reading], checkpoints, lambda _, __: same, torch.ones_like(reading.alive), alignment, top=top)
+    return replace(found, noise_floor=noise_floor)
+
+
+def joint_reading(attribution: Attribution, checkpoints: Sequence[str]) -> Reading:
+    """The NRN of every checkpoint against the base, which is the first model of the crosscoder."""
+    demand_two(checkpoints)
     base = attribution[attribution.models[0]]
     specificity = torch.stack([attribution[name] / (base + attribution[name]) for name in checkpoints])
-    rankings = [ranking(scores, attribution.alive) for scores in specificity]
-    k = min(top, *(len(features) for features in rankings))
+    return Reading(specificity.cpu(), attribution.alive.cpu().expand(len(checkpoints), -1))
+
+
+def follow(
+    readings: Sequence[Reading],
+    checkpoints: Sequence[str],
+    same: Same,
+    known: Bool[Tensor, "checkpoints features"],
+    alignment: Alignment,
+    *,
+    top: int = 50,
+) -> Trajectory:
+    """The trajectory of checkpoints that were measured once or, with different seeds, several times.
+
+    `same` says which features of two places are one; only `known` features of the first reading have rank shifts.
+    """
+    demand_two(checkpoints)
+    steps = range(len(checkpoints))
+    rankings = [[ranking(reading.specificity[c], reading.alive[c]) for c in steps] for reading in readings]
+    k = min(top, *(len(features) for of_reading in rankings for features in of_reading))
     if k < 1:
         raise ValueError("no feature of the checkpoint crosscoder is alive; train it longer or lower its sparsity")
-    ranked = torch.stack([features[:k] for features in rankings])
+    tops = [torch.stack([features[:k] for features in of_reading]) for of_reading in rankings]
+
+    def shared(one: Place, other: Place) -> float:
+        return common(tops[one[0]][one[1]], tops[other[0]][other[1]], same(one, other))
+
+    pairs = [(s, t) for s in range(len(readings)) for t in range(len(readings)) if s != t]
+    between = torch.tensor([[sum(shared((s, c), (t, d)) for s, t in pairs) for d in steps] for c in steps])
+    between = between / len(pairs) if pairs else None
+    counted = [features[known[c][features]][:k] for c, features in enumerate(rankings[0])]
+    shifts = [
+        padded(places_climbed(same((0, c), (0, c + 1))[now], later), k)
+        for c, (now, later) in enumerate(pairwise(counted))
+    ]
     return Trajectory(
         checkpoints=tuple(checkpoints),
         alignment=alignment,
-        specificity=specificity,
-        ranked=ranked,
-        overlap=overlap(ranked),
-        chance=k / int(attribution.alive.sum()),
-        noise_floor=noise_floor,
-        rank_shift=rank_shift(ranked),
+        specificity=readings[0].specificity,
+        ranked=tops[0],
+        overlap=torch.tensor([[shared((0, c), (0, d)) for d in steps] for c in steps]),
+        chance=_chance(rankings[0], same, k),
+        noise_floor=None if between is None else float(between.diagonal().mean()),
+        rank_shift=torch.stack(shifts),
+        counted=tuple(len(features) for features in counted),
+        between_seeds=between,
+        seeds=len(readings),
     )
 
 
@@ -86,13 +182,56 @@ def overlap(ranked: Int[Tensor, "checkpoints k"]) -> Float[Tensor, "checkpoints 
     return torch.stack([torch.stack(row) for row in shared])
 
 
+def common(now: Int[Tensor, " k"], later: Int[Tensor, " k"], same: Int[Tensor, " features"]) -> float:
+    """The share of the features `now` whose same feature is among those of `later`."""
+    return float(torch.isin(same[now], later).float().mean())
+
+
 def rank_shift(ranked: Int[Tensor, "checkpoints k"]) -> Float[Tensor, "checkpoints-1 k"]:
     """Places climbed from each checkpoint to the next, NaN for a feature that leaves the top k (Fig. 8-11)."""
     return torch.stack([places_climbed(now, later) for now, later in pairwise(ranked)])
 
 
-def places_climbed(now: Int[Tensor, " k"], later: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
+def places_climbed(now: Int[Tensor, " k"], later: Int[Tensor, " others"]) -> Float[Tensor, " k"]:
     """Old rank minus new rank of each feature in `now`; NaN where `later` does not hold it."""
+    if not len(later):
+        return torch.full((len(now),), torch.nan)
     stays, new_rank = (now.unsqueeze(1) == later).max(dim=1)
     old_rank = torch.arange(len(now), device=now.device)
     return torch.where(stays, (old_rank - new_rank).float(), torch.nan)
+
+
+def padded(shifts: Float[Tensor, " counted"], k: int) -> Float[Tensor, " k"]:
+    """The shifts, with NaN up to k of them."""
+    return torch.cat([shifts, shifts.new_full((k - len(shifts),), torch.nan)])
+
+
+def known_features(readings: Sequence[Reading], same: Same) -> Bool[Tensor, "checkpoints features"]:
+    """Features of the first reading whose score differs from 0.5 by more than its noise: the interval over the readings
+    in which the feature is found again excludes 0.5. All of them where there is one reading, which has no interval."""
+    if len(readings) == 1:
+        return torch.ones_like(readings[0].alive)
+    rows = []
+    for c in range(len(readings[0].alive)):
+        partners = [same((0, c), (s, c)) for s in range(len(readings))]
+        low, high = seed_interval(aligned_scores([reading.specificity[c] for reading in readings], partners))
+        rows.append((low > 0.5) | (high < 0.5))
+    return torch.stack(rows)
+
+
+def _chance(rankings: Sequence[Int[Tensor, " _"]], same: Same, k: int) -> float:
+    """Overlap of k random features of one checkpoint and k of another, the mean over pairs: k pairs / (n m), where
+    `pairs` of n and m features are the same."""
+    expected = [
+        k * float(torch.isin(same((0, c), (0, d))[one], other).sum()) / (len(one) * len(other))
+        for c, one in enumerate(rankings)
+        for d, other in enumerate(rankings)
+        if c != d
+    ]
+    return sum(expected) / len(expected)
+
+
+def demand_two(checkpoints: Sequence[str]) -> None:
+    """Refuse a row of fewer than two checkpoints."""
+    if len(checkpoints) < 2:
+        raise ValueError(f"dynamics needs at least two checkpoints, got {', '.join(checkpoints) or 'none'}")
