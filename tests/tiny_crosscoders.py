@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from featdiff.crosscoder.design import Design
 from featdiff.crosscoder.kernels.rows import Found, Path
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.step import Learner
 
+PLAIN = Design()
 KINDS = ("relu", "batchtopk", "jumprelu")
 
 
@@ -41,16 +43,19 @@ class World:
         return values
 
     @torch.no_grad()
-    def crosscoder(self, sparsity: Sparsity, active: int, *, wild: bool = True) -> Crosscoder:
+    def crosscoder(self, sparsity: Sparsity, active: int, *, wild: bool = True, design: Design = PLAIN) -> Crosscoder:
         """One whose features are active about `active` times per token, with unequal norms and scales, and silent
         ones."""
-        made = Crosscoder(("base", "sft", "rl"), self.d_model, self.features, sparsity, seed=1)
+        made = Crosscoder(("base", "sft", "rl"), self.d_model, self.features, sparsity, seed=1, design=design)
         generator = torch.Generator().manual_seed(2)
         made.scale.copy_(torch.tensor([1.0, 7.0, 0.2]))
         made.W_enc.mul_(8 * torch.rand(self.features, generator=generator).add(0.1).exp())
         made.W_dec.mul_(torch.rand(self.features, generator=generator).add(0.1)[:, None, None])
         made.b_dec.copy_(0.1 * torch.randn(3, self.d_model, generator=generator))
         made.W_dec[:5, 1] = 0.0  # features that one model lacks
+        if made.blocks is not None:
+            made.blocks.begin(made.W_dec)
+            made.blocks.begin(made.W_enc.permute(2, 0, 1))
         pre = made.pre_activations(self.activations(400, seed=99, wild=wild) * made.scale[:, None])
         floor = made.log_threshold.exp() if made.log_threshold is not None else torch.zeros(self.features)
         made.b_enc.copy_(floor - torch.quantile(pre.double(), 1 - active / self.features, dim=0).float())
@@ -68,9 +73,11 @@ class World:
                 made.b_enc[5 : 5 + self.features // 16] = 0.5
         return new
 
-    def expected(self, kind: str, active: int, batch: Tensor, *, dead: bool) -> tuple[Learner, Found]:
+    def expected(
+        self, kind: str, active: int, batch: Tensor, *, dead: bool, design: Design = PLAIN
+    ) -> tuple[Learner, Found]:
         """Gradients by dense autograd in float64."""
-        made = self.crosscoder(sparsity_of(kind, active), active).double()
+        made = self.crosscoder(sparsity_of(kind, active), active, design=design).double()
         one = self.learner(made, "reference", dead=dead)
         return one, one.gradients(batch.double(), 0.7)
 
@@ -93,6 +100,7 @@ def assert_equal(made: tuple[Learner, Found], wanted: tuple[Learner, Found]) -> 
     assert here.active == there.active
     assert torch.equal(here.fired.cpu(), there.fired)
     assert float(here.reconstruction) == pytest.approx(float(there.reconstruction), rel=1e-5)
+    assert float(here.squared_error) == pytest.approx(float(there.squared_error), rel=1e-5)
     assert float(here.sparsity) == pytest.approx(float(there.sparsity), rel=1e-5, abs=1e-9)
     assert float(here.square_norm) == pytest.approx(float(there.square_norm), rel=1e-4, abs=1e-20)
     for name, parameter in other.parameters.items():

@@ -6,9 +6,28 @@ from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import Field, model_validator
 
 from featdiff.settings import Count, Name, Positive, Settings, Share
+from featdiff.settings_crosscoder import (
+    BatchTopKSettings,
+    CrosscoderLineup,
+    CrosscoderSettings,
+    JumpReLUSettings,
+    ReLUSettings,
+    SparsitySettings,
+)
 from featdiff.settings_posttrain import GRPOSettings, PosttrainSettings, SFTSettings
 
-__all__ = ["GRPOSettings", "PosttrainSettings", "SFTSettings", "Settings"]
+__all__ = [
+    "BatchTopKSettings",
+    "CrosscoderLineup",
+    "CrosscoderSettings",
+    "GRPOSettings",
+    "JumpReLUSettings",
+    "PosttrainSettings",
+    "ReLUSettings",
+    "SFTSettings",
+    "Settings",
+    "SparsitySettings",
+]
 
 BASE = "base"
 
@@ -133,80 +152,6 @@ class ActivationSettings(Settings):
     """Drop tokens whose norm exceeds this multiple of the median norm in any model (attention sinks)."""
     scale_tokens: Count = 100_000
     """Kept tokens from which each model's scale is estimated: raw = scale x normalised, mean norm sqrt(d_model)."""
-
-
-class ReLUSettings(Settings):
-    """ReLU with the decoder-norm-weighted L1 penalty (Eq. 3, 7)."""
-
-    kind: Literal["relu"] = "relu"
-    """ReLU."""
-    weight: Annotated[float, Ge(0)] = 2.0
-    """beta of Eq. 3 (A.1: 2), for a loss summed over models and d_model and averaged over tokens."""
-    warmup: Share = 0.05
-    """Share of the steps over which the weight rises linearly from 0."""
-
-
-class BatchTopKSettings(Settings):
-    """Keep the k largest contributions per token on average over the batch; free of L1's shrinkage."""
-
-    kind: Literal["batchtopk"] = "batchtopk"
-    """BatchTopK."""
-    k: Count = 64
-    """Active features per token, on average."""
-    aux_weight: Annotated[float, Ge(0)] = 1 / 32
-    """Weight of the auxiliary loss that revives dead features."""
-    aux_k: Count | None = None
-    """Dead features that reconstruct the residual; unset: half of d_model."""
-    dead_after_tokens: Count = 10_000_000
-    """A feature that was silent for so many tokens is dead."""
-
-
-class JumpReLUSettings(Settings):
-    """A threshold learned for every feature, under a penalty that counts active features (Anthropic, January 2025)."""
-
-    kind: Literal["jumprelu"] = "jumprelu"
-    """JumpReLU."""
-    weight: Annotated[float, Ge(0)] = 0.5
-    """Cost of a strong feature, in the units of the loss. Weak ones stay off as under L1 with beta = weight * c."""
-    c: Positive = 4.0
-    """Steepness of the tanh penalty: a contribution of 2 / c costs 96 % of `weight`."""
-    warmup: Share = 1.0
-    """Share of the steps over which the weight rises linearly from 0."""
-    pre_weight: Annotated[float, Ge(0)] = 3e-6
-    """Weight of the distance between a pre-activation and the threshold above it; it pulls dead features back."""
-    bandwidth: Positive = 2.0
-    """Width of the window around the threshold, in units of the pre-activation, from which the threshold learns."""
-    threshold: Positive = 0.1
-    """Threshold of every feature at the start."""
-
-
-SparsitySettings = ReLUSettings | BatchTopKSettings | JumpReLUSettings
-
-
-class CrosscoderLineup(Settings):
-    """One crosscoder of the study: which models it aligns, and what differs from `crosscoder`."""
-
-    models: Annotated[tuple[str, ...], MinLen(2)]
-    """Models by name, base first. Checkpoints are called sft-1, sft-2, ..."""
-    features: Count | None = None
-    """Dictionary size; unset: as in `crosscoder`."""
-    sparsity: SparsitySettings | None = Field(default=None, discriminator="kind")
-    """Sparsity; unset: as in `crosscoder`."""
-    seed: int | None = None
-    """Seed; unset: the study's."""
-
-
-class CrosscoderSettings(Settings):
-    """The shared dictionary (Eq. 1-3, 5-7)."""
-
-    features: Count = 32768
-    """Dictionary size (A.1)."""
-    sparsity: SparsitySettings = Field(default=ReLUSettings(), discriminator="kind")
-    """ReLU with L1 (the paper), BatchTopK or JumpReLU."""
-    decoder_init_norm: Positive = 0.08
-    """Norm of every decoder row at the start; the encoder starts as its transpose."""
-    lineups: dict[Name, CrosscoderLineup] = Field(default={})
-    """Crosscoders by name. Empty: all models jointly; the base with each tuned model; the base with its checkpoints."""
 
 
 class TrainingSettings(Settings):

@@ -7,7 +7,8 @@ loss   = mean_tokens [ sum_m |a[m] - a^[m]|^2 + weight * sum_k f_k sum_m |W_dec[
 
 Activations come in and go out raw. Inside, each model's are divided by its `scale`, so that their mean norm is
 sqrt(d_model); weights, features and loss live in these normalised units. The loss is *summed* over models and d_model
-and averaged over tokens: beta = 2 means something else under any other reduction.
+and averaged over tokens: beta = 2 means something else under any other reduction. Other objectives and encoders, and
+features that are set apart, are in `design.py`.
 """
 
 import json
@@ -16,15 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import safetensors
 import torch
 from einops import einsum
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from featdiff.crosscoder.blocks import Blocks
+from featdiff.crosscoder.design import MLP, Design, design_from, design_record
+from featdiff.crosscoder.files import CONFIG, WEIGHTS, read_config, read_weights
+from featdiff.crosscoder.objective import DeltaMSE, token_losses
 from featdiff.crosscoder.sparsity import (
     BatchTopK,
     JumpReLU,
@@ -39,18 +43,16 @@ from featdiff.crosscoder.sparsity import (
     training_features,
     weighted_l1,
 )
-
-CONFIG = "config.json"
-WEIGHTS = "crosscoder.safetensors"
+from featdiff.settings_crosscoder import check_blocks
 
 
 @dataclass(frozen=True)
 class Loss:
     """The training objective in normalised units: summed over models and d_model, averaged over tokens.
 
-    total = reconstruction + sparsity_weight * sparsity + pre_weight * pre_activation. Under ReLU `sparsity` is the
-    decoder-weighted L1, under BatchTopK AuxK, and under JumpReLU the tanh penalty; only JumpReLU has a `pre_activation`
-    penalty, else it and its weight are 0.
+    total = reconstruction + sparsity_weight * sparsity + pre_weight * pre_activation. `reconstruction` is the design's
+    objective, by default the squared error. Under ReLU `sparsity` is the decoder-weighted L1, under BatchTopK AuxK, and
+    under JumpReLU the tanh penalty; only JumpReLU has a `pre_activation` penalty, else it and its weight are 0.
     """
 
     reconstruction: Float[Tensor, ""]
@@ -87,6 +89,12 @@ class Crosscoder(nn.Module):
     """[]; the smallest contribution that BatchTopK keeps at inference; else 0."""
     log_threshold: nn.Parameter | None
     """[features]; log of the threshold theta of every feature under JumpReLU; else None, and absent from files."""
+    W_in: nn.Parameter | None
+    """[models d_model hidden]; with b_hidden and W_hidden the hidden layer of an MLP; else None, and not in files."""
+    b_hidden: nn.Parameter | None
+    """[hidden]"""
+    W_hidden: nn.Parameter | None
+    """[hidden features]"""
 
     def __init__(
         self,
@@ -96,6 +104,7 @@ class Crosscoder(nn.Module):
         sparsity: Sparsity = ReLU(),  # noqa: B008 -- frozen
         seed: int = 0,
         decoder_init_norm: float = 0.08,
+        design: Design = Design(),  # noqa: B008 -- frozen
     ) -> None:
         super().__init__()
         if not models or len(set(models)) != len(models):
@@ -103,10 +112,14 @@ class Crosscoder(nn.Module):
         if d_model < 1 or features < 1 or decoder_init_norm <= 0:
             raise ValueError(f"{d_model=}, {features=} and {decoder_init_norm=} must all be positive")
         self.models, self.d_model, self.features = tuple(models), d_model, features
-        self.sparsity, self.seed = sparsity, seed
+        self.sparsity, self.seed, self.design = sparsity, seed, design
+        self.blocks = self._blocks()
         self.provenance: dict[str, object] = {}
-        directions = torch.randn(features, len(models), d_model, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        directions = torch.randn(features, len(models), d_model, generator=generator)
         rows = decoder_init_norm * directions / directions.norm(dim=-1, keepdim=True)
+        if self.blocks is not None:
+            self.blocks.begin(rows)
         self.W_dec = nn.Parameter(rows)
         # In memory both hold one row of models x d_model per feature: training reads and writes whole rows.
         self.W_enc = nn.Parameter(rows.clone().permute(1, 2, 0))
@@ -119,6 +132,13 @@ class Crosscoder(nn.Module):
                 self.log_threshold = nn.Parameter(torch.full((features,), math.log(theta)))
             case ReLU() | BatchTopK():
                 self.register_parameter("log_threshold", None)
+        hidden: dict[str, Tensor | None] = dict.fromkeys(("W_in", "b_hidden", "W_hidden"))
+        if isinstance(design.encoder, MLP):
+            width = design.encoder.width
+            entries = torch.randn(len(models), d_model, width, generator=generator) / math.sqrt(len(models) * d_model)
+            hidden = {"W_in": entries, "b_hidden": torch.zeros(width), "W_hidden": torch.zeros(width, features)}
+        for name, tensor in hidden.items():
+            self.register_parameter(name, None if tensor is None else nn.Parameter(tensor))
 
     def encode(self, activations: Float[Tensor, "tokens models d_model"]) -> Float[Tensor, "tokens features"]:
         """Features of raw activations, each token by itself, from all models jointly (Eq. 1 and 5)."""
@@ -136,7 +156,7 @@ class Crosscoder(nn.Module):
         index = self.index(model)
         self._check_width(activations.shape[-1])
         normalised = activations / self.scale[index]
-        return self._active(einsum(normalised, self.W_enc[index], "t d, d f -> t f") + self.b_enc)
+        return self._active(self._encoded(normalised[:, None], self.W_enc, slice(index, index + 1)))
 
     def decode(self, features: Float[Tensor, "tokens features"]) -> Float[Tensor, "tokens models d_model"]:
         """Raw reconstruction of every model's activations (Eq. 2 and 6)."""
@@ -145,8 +165,8 @@ class Crosscoder(nn.Module):
         return (einsum(features, self.W_dec, "t f, f m d -> t m d") + self.b_dec) * self.scale[:, None]
 
     def pre_activations(self, activations: Float[Tensor, "tokens models d_model"]) -> Float[Tensor, "tokens features"]:
-        """sum_m W_enc[m] a[m] / scale[m] + b_enc, of raw activations."""
-        return einsum(self.normalise(activations), self.W_enc, "t m d, m d f -> t f") + self.b_enc
+        """sum_m W_enc[m] a[m] / scale[m] + b_enc, of raw activations; an MLP adds its hidden layer."""
+        return self._encoded(self.normalise(activations), self.W_enc)
 
     def normalise(self, activations: Float[Tensor, "tokens models d_model"]) -> Float[Tensor, "tokens models d_model"]:
         """Raw activations in the units of the loss."""
@@ -175,24 +195,30 @@ class Crosscoder(nn.Module):
 
         `sparsity_weight` stands in for the weight of `sparsity` (beta, AuxK's, or that of tanh) while that ramps up.
         `dead` features take part in AuxK; without them it is 0. BatchTopK keeps the largest contributions of this
-        batch, as in training. The gradient of `log_threshold` is JumpReLU's straight-through estimate.
+        batch, as in training. The gradient of `log_threshold` is JumpReLU's straight-through estimate. Shared rows and
+        rows that a model lacks get the gradients that keep them so (`Blocks`).
         """
+        blocks, W_enc, W_dec = self.blocks, self.W_enc, self.W_dec
+        if blocks is not None:
+            blocks = blocks.to(W_dec.device)
+            W_enc, W_dec = blocks.free(W_enc, W_dec)
+        price = 1.0 if blocks is None else blocks.price
         normalised = self.normalise(activations)
-        pre, norms, thresholds = self.pre_activations(activations), self.decoder_norms(), self.thresholds()
+        pre, norms, thresholds = self._encoded(normalised, W_enc), W_dec.norm(dim=-1).sum(dim=-1), self.thresholds()
         features = training_features(self.sparsity, pre, norms, thresholds)
-        residual = normalised - einsum(features, self.W_dec, "t f, f m d -> t m d") - self.b_dec
-        pre_activation, pre_weight = residual.new_zeros(()), 0.0
+        error = einsum(features, W_dec, "t f, f m d -> t m d") + self.b_dec - normalised
+        pre_activation, pre_weight = error.new_zeros(()), 0.0
         match self.sparsity:
             case ReLU(weight=weight):
-                sparsity = weighted_l1(features, norms)
+                sparsity = weighted_l1(features, price * norms)
             case BatchTopK(aux_weight=weight):
-                sparsity = self._auxiliary(pre, residual.detach(), dead)
+                sparsity = self._auxiliary(pre, W_dec, error.detach(), normalised, dead)
             case JumpReLU(weight=weight, c=c, pre_weight=pre_weight):
                 assert thresholds is not None
-                sparsity = tanh_penalty(features, norms, c)
+                sparsity = tanh_penalty(features, norms, c, price)
                 pre_activation = pre_activation_penalty(pre, norms, thresholds)
         weight = weight if sparsity_weight is None else sparsity_weight
-        reconstruction = residual.square().sum(dim=(1, 2)).mean()
+        reconstruction = token_losses(self.design.objective, error, normalised).mean()
         total = reconstruction + weight * sparsity + pre_weight * pre_activation
         return Loss(reconstruction, sparsity, weight, pre_activation, pre_weight, total)
 
@@ -208,6 +234,8 @@ class Crosscoder(nn.Module):
         self.W_dec.div_(norms[:, None, None])
         self.W_enc.mul_(norms)
         self.b_enc.mul_(norms)
+        if self.W_hidden is not None:
+            self.W_hidden.mul_(norms)
         if self.log_threshold is not None:
             self.log_threshold.add_(norms.log())
         return self
@@ -234,6 +262,7 @@ class Crosscoder(nn.Module):
             "d_model": self.d_model,
             "features": self.features,
             "sparsity": sparsity_record(self.sparsity),
+            **design_record(self.design),
             "seed": self.seed,
         }
 
@@ -252,8 +281,8 @@ class Crosscoder(nn.Module):
     def load(folder: str | Path) -> "Crosscoder":
         """Read what `save` wrote; ValueError where a file is missing, damaged, or at odds with the other."""
         folder = Path(folder)
-        crosscoder = _empty(_read_config(folder / CONFIG), folder)
-        weights, wanted = _read_weights(folder / WEIGHTS), crosscoder.state_dict()
+        crosscoder = _empty(read_config(folder / CONFIG), folder)
+        weights, wanted = read_weights(folder / WEIGHTS), crosscoder.state_dict()
         found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
         if found != shapes:
@@ -287,18 +316,44 @@ class Crosscoder(nn.Module):
     def _active(self, pre: Float[Tensor, "tokens features"]) -> Float[Tensor, "tokens features"]:
         return inference_features(self.sparsity, pre, self.decoder_norms(), self.threshold, self.thresholds())
 
+    def _encoded(
+        self,
+        normalised: Float[Tensor, "tokens some d_model"],
+        W_enc: Float[Tensor, "models d_model features"],
+        models: slice = slice(None),
+    ) -> Float[Tensor, "tokens features"]:
+        """Pre-activations from the given models alone."""
+        pre = einsum(normalised, W_enc[models], "t m d, m d f -> t f") + self.b_enc
+        if self.W_in is None or self.b_hidden is None or self.W_hidden is None:
+            return pre
+        hidden = torch.relu(einsum(normalised, self.W_in[models], "t m d, m d h -> t h") + self.b_hidden)
+        return pre + hidden @ self.W_hidden
+
     def _auxiliary(
         self,
         pre: Float[Tensor, "tokens features"],
-        residual: Float[Tensor, "tokens models d_model"],
+        W_dec: Float[Tensor, "features models d_model"],
+        error: Float[Tensor, "tokens models d_model"],
+        normalised: Float[Tensor, "tokens models d_model"],
         dead: Bool[Tensor, " features"] | None,
     ) -> Float[Tensor, ""]:
+        """The objective once dead features have made up for the error as well as they can."""
         assert isinstance(self.sparsity, BatchTopK)
         if dead is None or not dead.any():
-            return residual.new_zeros(())
+            return error.new_zeros(())
         features = auxiliary_features(pre, dead, self.sparsity.aux_k or max(1, self.d_model // 2))
-        missing = residual - einsum(features, self.W_dec, "t f, f m d -> t m d")
-        return missing.square().sum(dim=(1, 2)).mean()
+        left = error + einsum(features, W_dec, "t f, f m d -> t m d")
+        return token_losses(self.design.objective, left, normalised).mean()
+
+    def _blocks(self) -> Blocks | None:
+        """The features that the design sets apart; ValueError where it cannot."""
+        models, design = self.models, self.design
+        if isinstance(design.objective, DeltaMSE) and len(models) < 2:
+            raise ValueError(f"the objective mse_delta compares models, and {list(models)} is one; use mse")
+        shared, ratio = (design.shared.features, design.shared.ratio) if design.shared else (0, 1.0)
+        kind = str(sparsity_record(self.sparsity)["kind"])
+        check_blocks(models, self.features, kind, shared, design.partition)
+        return Blocks.of(models, self.features, shared, ratio, design.partition)
 
     def _gauge(self) -> str:
         norms = self.decoder_norms()
@@ -317,7 +372,8 @@ def _empty(config: dict[str, object], folder: Path) -> Crosscoder:
         case _:
             raise ValueError(f"{folder / CONFIG} does not describe a crosscoder; restore or retrain it")
     try:
-        crosscoder = Crosscoder(tuple(str(model) for model in models), d_model, features, sparsity_from(sparsity))
+        names, design = tuple(str(model) for model in models), design_from(config)
+        crosscoder = Crosscoder(names, d_model, features, sparsity_from(sparsity), design=design)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{folder / CONFIG} does not describe a crosscoder ({error}); restore or retrain it"
@@ -326,24 +382,3 @@ def _empty(config: dict[str, object], folder: Path) -> Crosscoder:
         case {"seed": int(seed), "provenance": dict(provenance)}:
             crosscoder.seed, crosscoder.provenance = seed, provenance
     return crosscoder
-
-
-def _read_config(path: Path) -> dict[str, object]:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; point to a folder that a training run or Crosscoder.save wrote")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); restore or retrain it") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} does not describe a crosscoder; restore or retrain it")
-    return config
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; point to a folder that a training run or Crosscoder.save wrote")
-    try:
-        return load_file(path)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); restore or retrain it") from error

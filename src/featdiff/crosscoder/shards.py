@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from featdiff.crosscoder.blocks import Blocks
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.model import Crosscoder
 
@@ -39,8 +40,15 @@ def part_of(crosscoder: Crosscoder, ranks: Ranks) -> Crosscoder:
         )
     part = Crosscoder(crosscoder.models, crosscoder.d_model, features, crosscoder.sparsity, crosscoder.seed)
     whole = crosscoder.state_dict()
+    part.design, part.blocks = crosscoder.design, _own_blocks(crosscoder.blocks, ranks)
     part.load_state_dict({name: ranks.own(tensor, feature_axis(name)) for name, tensor in whole.items()})
     return part
+
+
+def _own_blocks(blocks: Blocks | None, ranks: Ranks) -> Blocks | None:
+    if blocks is None:
+        return None
+    return Blocks(ranks.own(blocks.owned, 0), ranks.own(blocks.shared, 0), ranks.own(blocks.price, 0))
 
 
 @torch.no_grad()

@@ -199,10 +199,13 @@ def weighted_l1(features: Float[Tensor, "tokens features"], norms: Float[Tensor,
 
 
 def tanh_penalty(
-    features: Float[Tensor, "tokens features"], norms: Float[Tensor, " features"], c: float
+    features: Float[Tensor, "tokens features"],
+    norms: Float[Tensor, " features"],
+    c: float,
+    price: Float[Tensor, " features"] | float = 1.0,
 ) -> Float[Tensor, ""]:
-    """sum_k tanh(c f_k sum_m |W_dec[k, m]|_2), averaged over tokens: about the number of active features."""
-    return torch.tanh(c * features * norms).sum(dim=1).mean()
+    """sum_k price_k tanh(c f_k sum_m |W_dec[k, m]|_2), averaged over tokens: about the number of active features."""
+    return (price * torch.tanh(c * features * norms)).sum(dim=1).mean()
 
 
 def pre_activation_penalty(
@@ -252,13 +255,14 @@ def gates(
     pre: Float[Tensor, "*entries"],
     norms: Float[Tensor, "*#entries"],
     threshold: Float[Tensor, "*#entries"] | None,
-    weight: float,
+    weight: Float[Tensor, "*#entries"] | float,
     cut: Float[Tensor, ""],
 ) -> Gates:
     """`Gates` of pre-activations, be they a whole batch [tokens, features] or a list of entries.
 
     `norms` and `threshold` (theta under JumpReLU, else None) broadcast to `pre`: of all features for a batch, gathered
-    for a list. `weight` is that of L1 or tanh as ramped, and `cut` BatchTopK's on contributions; inf keeps nothing.
+    for a list. `weight` is that of L1 or tanh as ramped, of all features or of each, and `cut` BatchTopK's on
+    contributions; inf keeps nothing.
     """
     nothing = pre.new_zeros(()).expand_as(pre)
     match sparsity:

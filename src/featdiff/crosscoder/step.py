@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from featdiff.crosscoder.design import MLP
 from featdiff.crosscoder.kernels.choice import Kernel, kernel_for
 from featdiff.crosscoder.kernels.dense import dense_gradients, feature_squares
 from featdiff.crosscoder.kernels.ranks import Alone, Ranks
@@ -53,8 +54,12 @@ class Learner:
         threads: int = 1,
         ranks: Ranks | None = None,
     ) -> None:
-        self.crosscoder, self._clip, self._betas, self._fixed = crosscoder, clip, betas, path
         self.ranks = Alone() if ranks is None else ranks
+        if isinstance(crosscoder.design.encoder, MLP):
+            path = "reference"
+            if self.ranks.count > 1:
+                raise ValueError("the encoder mlp trains in one process; use linear, or start it without torchrun")
+        self.crosscoder, self._clip, self._betas, self._fixed = crosscoder, clip, betas, path
         self.features = crosscoder.features * self.ranks.feature_shards
         self.parameters = dict(crosscoder.named_parameters())
         for parameter in self.parameters.values():
@@ -68,6 +73,7 @@ class Learner:
         self.silent_tokens = torch.zeros(crosscoder.features, dtype=torch.int64, device=device)
         self._weights = Rows.of({name: parameter.detach() for name, parameter in self.parameters.items()})
         self._gradients = Rows.of({name: _grad(parameter) for name, parameter in self.parameters.items()})
+        self._blocks = None if crosscoder.blocks is None else crosscoder.blocks.to(device)
         self._workers = Workers(threads)
         self._kernel: Kernel | None = None
         if path != "reference":
@@ -129,8 +135,10 @@ class Learner:
             dead=self.dead(),
             guess=GUESS * float(self._last_cut),
             step=int(self._steps),
+            objective=self.crosscoder.design.objective,
+            price=None if self._blocks is None else self._blocks.price.to(normalised),
         )
-        return self._shared(self._found(batch))
+        return self._kept_within(self._shared(self._found(batch)))
 
     def _found(self, batch: Batch) -> Found:
         if self._kernel is not None:
@@ -150,6 +158,8 @@ class Learner:
             self._kernel.update(Rows.of(self._means), Rows.of(self._squares), rates)
         else:
             self._torch_update(rates)
+        if self._blocks is not None and self._blocks.tie(self.crosscoder.W_dec) and self._kernel is not None:
+            self._kernel.refresh()
         self.silent_tokens += tokens
         self.silent_tokens[found.fired] = 0
         if isinstance(self.crosscoder.sparsity, BatchTopK):
@@ -168,7 +178,7 @@ class Learner:
         if isinstance(self.crosscoder.sparsity, BatchTopK):
             counts[2] = found.sparsity  # AuxK is no sum over features
         if ranks.count > ranks.feature_shards:
-            small = [counts, found.reconstruction, found.fired, gradients.b_enc, gradients.b_dec]
+            small = [counts, found.reconstruction, found.squared_error, found.fired, gradients.b_enc, gradients.b_dec]
             small += [] if gradients.log_threshold is None else [gradients.log_threshold]
             sums = ranks.sum_over_tokens(torch.cat([part.double().view(-1) for part in small]))
             for part, total in zip(small, sums.split([part.numel() for part in small]), strict=True):
@@ -179,6 +189,14 @@ class Learner:
             if self._kernel is not None:
                 self._kernel.take_over_gradients()
         return replace(found, active=int(counts[0]), considered=int(counts[1]), sparsity=counts[2].float())
+
+    def _kept_within(self, found: Found) -> Found:
+        """Project the gradients onto what the blocks leave free; their norm is that of the projection."""
+        if self._blocks is None:
+            return found
+        shape = (len(self._gradients.b_enc), len(self.crosscoder.models), -1)
+        self._blocks.keep_within(self._gradients.enc.view(shape), self._gradients.dec.view(shape))
+        return replace(found, square_norm=feature_squares(self._gradients).sum())
 
     def _torch_update(self, rates: Rates) -> None:
         for name, parameter in self.parameters.items():

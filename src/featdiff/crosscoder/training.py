@@ -1,11 +1,13 @@
 """Training: one stream of activations feeds every crosscoder of a study, each with its slice of the models axis.
 
-1. Divide a batch by the stream's per-model scale, which every crosscoder takes over.
+1. Divide a batch by the stream's per-model scale, which every crosscoder takes over; where it wants alignment, turn
+   every model onto its first.
 2. For each crosscoder: gradients, clip at a global norm, one step of Adam.
    beta rises linearly from 0 over the first `warmup` share of the steps; the learning rate falls linearly to 0 over the
    last `decay`.
 3. Every `log_every` steps a line per crosscoder in metrics.jsonl; every `checkpoint_minutes` a checkpoint.
-4. At the end: the gauge of unit summed decoder norm, then crosscoder.safetensors and config.json; the checkpoints go.
+4. At the end: back to the models' own bases, the gauge of unit summed decoder norm, then crosscoder.safetensors and
+   config.json; the checkpoints go.
 
 A killed run that is started again ends with the same bytes as an undisturbed one. Several processes (`Ranks`) may share
 the tokens of every batch, the features, or both; then the first of them writes.
@@ -22,9 +24,11 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
+from safetensors.torch import save_file
 from torch import Tensor
 
 from featdiff.activations.stream import Activations
+from featdiff.crosscoder.alignment import rotations, turn_back, turned
 from featdiff.crosscoder.checkpoint import Checkpoint, Checkpoints
 from featdiff.crosscoder.kernels.ranks import Alone, Ranks
 from featdiff.crosscoder.kernels.rows import Found
@@ -37,6 +41,9 @@ from featdiff.progress import Progress
 from featdiff.study import TrainingSettings
 
 METRICS = "metrics.jsonl"
+ALIGNMENT = "alignment.safetensors"
+"""Holds `rotation` [models d_model d_model], where the crosscoder was trained on aligned models: its rows times this
+lie in the frame of the first model."""
 SAME_SCALE = 1e-3
 """How far the scales of a resumed run may be off: another number of threads or processes rounds differently."""
 
@@ -106,6 +113,7 @@ def train(
     learners = {name: _learner(part, settings, threads, ranks) for name, part in parts.items()}
     checkpoints = Checkpoints(folder / "checkpoints", _fingerprint(crosscoders, stream, settings), ranks)
     start, state = _start(checkpoints, learners, state_from, device)
+    turns = _turns(start, parts, stream, settings, ranks)
     if ranks.rank == 0:
         for name in learners:
             _truncate(folder / name / METRICS, start.step)
@@ -124,7 +132,7 @@ def train(
             def advance(
                 name: str, values: Tensor = values, total: int = total, step: int = step
             ) -> dict[str, float] | None:
-                normalised = values[:, columns[name]] / parts[name].scale[:, None]
+                normalised = turned(values[:, columns[name]] / parts[name].scale[:, None], turns.get(name))
                 return _step(name, learners[name], normalised, total, step, stream.steps, settings)
 
             for name, line in zip(learners, each(advance, learners), strict=True):
@@ -132,7 +140,7 @@ def train(
                     _append(folder / name / METRICS, line)
             step += 1
             if due:
-                checkpoints.write(Checkpoint(step, start.fast_products, _tensors(learners, after)))
+                checkpoints.write(Checkpoint(step, start.fast_products, _tensors(learners, after, turns)))
                 written = time.monotonic()
             progress.advance()
     if not step:
@@ -140,8 +148,12 @@ def train(
     for name, crosscoder in crosscoders.items():
         assemble(crosscoder, parts[name], ranks)
         crosscoder.zero_grad(set_to_none=True)
+        if name in turns:
+            turn_back(crosscoder, turns[name])
         crosscoder.canonicalise()
     if ranks.rank == 0:
+        for name, turn in turns.items():
+            save_file({"rotation": turn.cpu().contiguous()}, folder / name / ALIGNMENT)
         for name, crosscoder in crosscoders.items():
             crosscoder.save(folder / name)
         checkpoints.remove()
@@ -215,7 +227,7 @@ def _measured(
         "sparsity": float(found.sparsity),
         "l0": found.active / total,
         "dead_share": int(learner.ranks.sum_over_features(silent)) / learner.features,
-        "variance_explained": float(1 - found.reconstruction / variation),
+        "variance_explained": float(1 - found.squared_error / variation),
     }
 
 
@@ -270,14 +282,30 @@ def _start(
     return found, state_from(_within(found.tensors, "stream."))
 
 
+def _turns(
+    start: Checkpoint,
+    parts: dict[str, Crosscoder],
+    stream: Stream[State],
+    settings: TrainingSettings,
+    ranks: Ranks,
+) -> dict[str, Tensor]:
+    """The rotations of crosscoders that want alignment: from the checkpoint, or from the stream's first batches."""
+    if start.step:
+        return _within(start.tensors, "alignment.")
+    if all(part.design.align is None for part in parts.values()):
+        return {}
+    return rotations(parts, (batch for batch, _ in stream.batches()), settings.batch_size, ranks)
+
+
 def _due(step: int, written: float, minutes: float, steps: int | None) -> bool:
     if steps is not None:
         return step % steps == 0
     return time.monotonic() - written >= 60 * minutes
 
 
-def _tensors(learners: dict[str, Learner], state: StreamState) -> dict[str, Tensor]:
-    return _of_learners(learners) | {f"stream.{key}": tensor for key, tensor in state.tensors().items()}
+def _tensors(learners: dict[str, Learner], state: StreamState, turns: dict[str, Tensor]) -> dict[str, Tensor]:
+    place = {f"stream.{key}": tensor for key, tensor in state.tensors().items()}
+    return _of_learners(learners) | place | {f"alignment.{name}": turn for name, turn in turns.items()}
 
 
 def _of_learners(learners: dict[str, Learner]) -> dict[str, Tensor]:

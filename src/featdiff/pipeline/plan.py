@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featdiff.runs import Json, Run, Stage, content_fingerprint
-from featdiff.study import BASE, LineupSettings, Settings, SparsitySettings, Study
+from featdiff.settings_crosscoder import (
+    AlignmentSettings,
+    CrosscoderLineup,
+    EncoderSettings,
+    ObjectiveSettings,
+    Partition,
+    SharedSettings,
+    SparsitySettings,
+    check_blocks,
+)
+from featdiff.study import BASE, LineupSettings, Settings, Study
 from featdiff.study_file import DEMO_PREFIX
 
 MADE_BY = {"sft": "sft", "rl": "grpo"}  # tuned model -> the paradigm of `posttrain` that makes it
@@ -25,6 +35,16 @@ class CrosscoderPlan:
     features: int
     sparsity: SparsitySettings
     seed: int
+    objective: ObjectiveSettings
+    encoder: EncoderSettings
+    align: AlignmentSettings
+    shared: SharedSettings
+    partition: Partition
+
+    def record(self) -> Json:
+        """All of it as JSON, for a fingerprint."""
+        choices = (self.sparsity, self.objective, self.encoder, self.align, self.shared)
+        return [list(self.models), self.features, self.seed, *map(dump, choices), dict(self.partition)]
 
 
 class Plan:
@@ -107,20 +127,28 @@ class Plan:
     def _crosscoders(self) -> dict[str, CrosscoderPlan]:
         settings = self.study.crosscoder
         if settings.lineups:
-            return {
-                name: CrosscoderPlan(
-                    models=lineup.models,
-                    features=lineup.features or settings.features,
-                    sparsity=lineup.sparsity or settings.sparsity,
-                    seed=self.study.seed if lineup.seed is None else lineup.seed,
-                )
-                for name, lineup in settings.lineups.items()
-            }
+            return {name: self._crosscoder(lineup) for name, lineup in settings.lineups.items()}
         wanted = {JOINT: self.models}
         if len(self.tuned) > 1:
             wanted |= {f"{BASE}-{tuned}": (BASE, tuned) for tuned in self.tuned}
         wanted |= {f"dynamics-{tuned}": (BASE, *names) for tuned, names in self.checkpoints.items() if names}
-        return {n: CrosscoderPlan(m, settings.features, settings.sparsity, self.study.seed) for n, m in wanted.items()}
+        return {name: self._crosscoder(CrosscoderLineup(models=models)) for name, models in wanted.items()}
+
+    def _crosscoder(self, lineup: CrosscoderLineup) -> CrosscoderPlan:
+        """What a lineup does not choose is as in `crosscoder`; of its partition, what concerns the lineup's models."""
+        common = self.study.crosscoder
+        inherited = {key: share for key, share in common.partition.items() if set(key.split("+")) < set(lineup.models)}
+        return CrosscoderPlan(
+            models=lineup.models,
+            features=lineup.features or common.features,
+            sparsity=lineup.sparsity or common.sparsity,
+            seed=self.study.seed if lineup.seed is None else lineup.seed,
+            objective=lineup.objective or common.objective,
+            encoder=lineup.encoder or common.encoder,
+            align=lineup.align or common.align,
+            shared=lineup.shared or common.shared,
+            partition=inherited if lineup.partition is None else lineup.partition,
+        )
 
     def _check_names(self) -> None:
         for name, plan in self.crosscoders.items():
@@ -131,6 +159,16 @@ class Plan:
                 )
             if plan.models[0] != BASE or len(set(plan.models)) != len(plan.models):
                 raise ValueError(f"crosscoder.lineups.{name}.models must begin with {BASE} and name each model once")
+            try:
+                check_blocks(plan.models, plan.features, plan.sparsity.kind, plan.shared.features, plan.partition)
+            except ValueError as error:
+                raise ValueError(f"crosscoder {name}: {error}") from error
+        for key in self.study.crosscoder.partition:
+            if unknown := [model for model in key.split("+") if model not in self.paths]:
+                raise ValueError(
+                    f"crosscoder.partition names {', '.join(unknown)}, which the study does not have; "
+                    f"it has {', '.join(self.paths)}"
+                )
         if self.joint not in self.crosscoders:
             raise ValueError(f"selection.lineup is {self.joint}; give one of {', '.join(self.crosscoders)}")
         selecting = {task.role for task in self.study.evaluation.tasks} - {"unseen"}
@@ -182,7 +220,7 @@ def _stages(plan: Plan) -> list[Stage]:
         sources=[[outside(source.path), dump(source, without={"path"})] for source in study.corpus.sources],
         attention=study.lineup.attention,
         activations=dump(study.activations, without={"prefetch", "cache"}),
-        crosscoder={n: [list(p.models), p.features, dump(p.sparsity), p.seed] for n, p in plan.crosscoders.items()},
+        crosscoder={name: one.record() for name, one in plan.crosscoders.items()},
         init_norm=study.crosscoder.decoder_init_norm,
         training=dump(study.training, without={"checkpoint_minutes", "log_every", "feature_shards"}),
         **outside_models,

@@ -12,6 +12,7 @@ from featdiff.activations.models import Lineup, load_tokenizer
 from featdiff.activations.spread import Residuals, Spread, spread_names
 from featdiff.activations.stream import ActivationStream, Calibration, StreamState, collect
 from featdiff.crosscoder import Crosscoder
+from featdiff.crosscoder.design import design_from
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
 from featdiff.crosscoder.parallel import joined
 from featdiff.crosscoder.quality import measure
@@ -143,6 +144,15 @@ def _new(plan: Plan, one: CrosscoderPlan, d_model: int) -> Crosscoder:
         sparsity=sparsity_from(one.sparsity.model_dump()),
         seed=one.seed,
         decoder_init_norm=plan.study.crosscoder.decoder_init_norm,
+        design=design_from(
+            {
+                "objective": one.objective.model_dump(),
+                "encoder": one.encoder.model_dump(),
+                "align": one.align.model_dump(),
+                "shared": one.shared.model_dump(),
+                "partition": one.partition,
+            }
+        ),
     )
 
 

@@ -8,7 +8,6 @@ threads, save where torch's own products do.
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from featdiff.crosscoder.kernels.background import background
@@ -17,10 +16,12 @@ from featdiff.crosscoder.kernels.compiled import Background, EntryArrays, RowArr
 from featdiff.crosscoder.kernels.compiled_adam import adam, norms_of, update
 from featdiff.crosscoder.kernels.compiled_encode import order_by_feature
 from featdiff.crosscoder.kernels.dense import add_auxiliary, dense_gradients, feature_squares, penalty
+from featdiff.crosscoder.kernels.pull import Pull
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.kernels.rows import Batch, Found, Path, Rates, Rows, no_cut
 from featdiff.crosscoder.kernels.screen import Pairs, Screen
 from featdiff.crosscoder.kernels.workers import Workers
+from featdiff.crosscoder.objective import MSE
 from featdiff.crosscoder.sparsity import BatchTopK, Gates, Sparsity, floor, gates
 
 CHUNKS = 8
@@ -96,7 +97,7 @@ class Cpu:
             return None
         feature = torch.from_numpy(pairs.feature)
         nearby = None if theta is None else theta[feature]
-        gate = gates(sparsity, torch.from_numpy(pairs.pre), norms[feature], nearby, batch.weight, cut)
+        gate = gates(sparsity, torch.from_numpy(pairs.pre), norms[feature], nearby, batch.weights(feature), cut)
         return self._gradients(pairs, gate, cut, batch, ranks)
 
     def _pairs(self, batch: Batch, path: Path, floors: Float[Tensor, " features"]) -> Pairs | None:
@@ -111,18 +112,20 @@ class Cpu:
         sparsity, norms, gradients = self.sparsity, self._row_norms.sum(dim=-1), self.gradients
         background = _background(sparsity, self.weights, norms, batch, pairs, gate)
         entries = _entries(pairs, gate, background, len(norms), batch.total)
-        pull, squares = self._decoded(entries, batch, ranks)
-        self._backward(entries, background, batch.x, pull)
-        torch.sum(pull, dim=0, out=gradients.b_dec)
+        pull = self._decoded(entries, batch, ranks)
+        self._backward(entries, background, batch.x, pull.rows)
+        torch.sum(pull.rows, dim=0, out=gradients.b_dec)
         auxiliary = add_auxiliary(sparsity, self.weights, gradients, self._row_norms.shape[1], batch, pull, ranks)
         if auxiliary is not None:
             self._touched |= batch.dead.numpy()
             self._squares[batch.dead.numpy()] = feature_squares(gradients, batch.dead).numpy()
         on = gate.value != 0
         feature = torch.from_numpy(pairs.feature)
+        cost = penalty(sparsity, gate.value, norms[feature], batch.prices(feature), batch.total)
         return Found(
-            reconstruction=torch.tensor(squares.sum() / batch.total, dtype=torch.float32),
-            sparsity=penalty(sparsity, gate.value, norms[feature], batch.total) if auxiliary is None else auxiliary,
+            reconstruction=pull.loss,
+            squared_error=pull.squared_error,
+            sparsity=cost if auxiliary is None else auxiliary,
             cut=cut,
             active=int(on.sum()),
             considered=len(pairs.pre),
@@ -130,21 +133,23 @@ class Cpu:
             square_norm=torch.tensor(self._squares.sum()),
         )
 
-    def _decoded(
-        self, entries: EntryArrays, batch: Batch, ranks: Ranks
-    ) -> tuple[Float[Tensor, "tokens width"], NDArray[np.float64]]:
-        """2 (x^ - x) / tokens, and the squared error of each token."""
+    def _decoded(self, entries: EntryArrays, batch: Batch, ranks: Ranks) -> Pull:
+        """The pull of the batch's reconstruction; under squared error in the pass that makes the residuals."""
         x, dec, b_dec = batch.x.numpy(), self.weights.dec.numpy(), self.weights.b_dec.numpy()
         out, squares = np.empty_like(x), np.empty(len(x))
         self._workers.map(lambda start, stop: decode(entries, dec, out, start, stop), len(x), TOKENS)
         pull = ranks.sum_over_features(torch.from_numpy(out))
-        factor = np.float32(2 / batch.total)
+        squared = isinstance(batch.objective, MSE)
+        factor = np.float32(2 / batch.total if squared else 1.0)
 
         def chunk(start: int, stop: int) -> None:
             residuals(out, x, b_dec, factor, squares, start, stop)
 
         self._workers.map(chunk, len(x), TOKENS)
-        return pull, squares
+        if not squared:
+            return Pull.of(batch, pull, self._row_norms.shape[1])
+        loss = torch.tensor(squares.sum() / batch.total, dtype=torch.float32)
+        return Pull(pull, None, loss, loss)
 
     def _backward(
         self, entries: EntryArrays, background: Background, x: Float[Tensor, "tokens width"], pull: Tensor

@@ -1,6 +1,7 @@
 """The dense step: five matrix products written out, gradients in place, no graph.
 
-With f = gates.value, x^ = f W_dec + b_dec, E = 2 (x^ - x) / tokens, and U = E W_dec^T + penalty / tokens:
+With f = gates.value, x^ = f W_dec + b_dec, E = d objective / d x^ / tokens (2 (x^ - x) / tokens under squared error),
+and U = E W_dec^T + penalty / tokens:
 
 dL/dW_dec = f^T E + share W_dec[k, m] / |W_dec[k, m]|      dL/db_dec = sum_tokens E
 G = U * open;   dL/dW_enc = G^T x                          dL/db_enc = sum_tokens G
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from featdiff.crosscoder.kernels.pull import Pull
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.kernels.rows import Batch, Found, Rows, no_cut
 from featdiff.crosscoder.sparsity import BatchTopK, Gates, JumpReLU, ReLU, Sparsity, gates
@@ -32,11 +34,11 @@ def dense_gradients(
         found = ranks.cut((pre * norms).view(-1), sparsity.k * batch.total, 0.0)
         assert found is not None, "without a guess there is always a cut"
         cut = found
-    gate = gates(sparsity, pre, norms, theta, batch.weight, cut)
+    gate = gates(sparsity, pre, norms, theta, batch.weights(), cut)
     error = ranks.sum_over_features(gate.value @ weights.dec).add_(weights.b_dec).sub_(x)
-    pull = error * (2 / batch.total)
+    pull = Pull.of(batch, error, row_norms.shape[1])
 
-    upstream = torch.mm(pull, weights.dec.T)
+    upstream = torch.mm(pull.rows, weights.dec.T)
     if not isinstance(sparsity, BatchTopK):
         upstream.add_(gate.penalty, alpha=1 / batch.total)
     arriving = upstream * gate.open
@@ -49,15 +51,16 @@ def dense_gradients(
         shares += lack.sum(dim=0)
         gradients.log_threshold.copy_((upstream * gate.slope).sum(dim=0) + theta * lift.sum(dim=0))
 
-    torch.mm(gate.value.T, pull, out=gradients.dec)
+    torch.mm(gate.value.T, pull.rows, out=gradients.dec)
     torch.mm(arriving.T, x, out=gradients.enc)
     torch.sum(arriving, dim=0, out=gradients.b_enc)
-    torch.sum(pull, dim=0, out=gradients.b_dec)
+    torch.sum(pull.rows, dim=0, out=gradients.b_dec)
     add_shares(gradients, weights, row_norms, shares)
     auxiliary = add_auxiliary(sparsity, weights, gradients, row_norms.shape[1], batch, pull, ranks)
     return Found(
-        reconstruction=error.square().sum() / batch.total,
-        sparsity=penalty(sparsity, gate.value, norms, batch.total) if auxiliary is None else auxiliary,
+        reconstruction=pull.loss,
+        squared_error=pull.squared_error,
+        sparsity=penalty(sparsity, gate.value, norms, batch.prices(), batch.total) if auxiliary is None else auxiliary,
         cut=cut,
         active=int(torch.count_nonzero(gate.value)),
         considered=considered(sparsity, gate),
@@ -67,14 +70,18 @@ def dense_gradients(
 
 
 def penalty(
-    sparsity: Sparsity, value: Float[Tensor, "*entries"], norms: Float[Tensor, "*#entries"], total: int
+    sparsity: Sparsity,
+    value: Float[Tensor, "*entries"],
+    norms: Float[Tensor, "*#entries"],
+    price: Float[Tensor, "*#entries"] | float,
+    total: int,
 ) -> Float[Tensor, ""]:
     """L1 or JumpReLU's tanh, without its weight; 0 under BatchTopK, which has AuxK instead."""
     match sparsity:
         case ReLU():
-            return (value * norms).sum() / total
+            return (value * (price * norms)).sum() / total
         case JumpReLU(c=c):
-            return torch.tanh(c * value * norms).sum() / total
+            return (price * torch.tanh(c * value * norms)).sum() / total
         case BatchTopK():
             return value.new_zeros(())
 
@@ -109,7 +116,7 @@ def add_auxiliary(
     gradients: Rows,
     models: int,
     batch: Batch,
-    pull: Float[Tensor, "tokens width"],
+    pull: Pull,
     ranks: Ranks,
 ) -> Float[Tensor, ""] | None:
     """Add AuxK's gradients, which reach the dead features only, and return its value; None without dead features."""
@@ -119,13 +126,13 @@ def add_auxiliary(
     rows, x = weights.dec[dead], batch.x
     codes = torch.relu(torch.addmm(weights.b_enc[dead], x, weights.enc[dead].T))
     codes *= codes >= ranks.least_of_largest(codes, sparsity.aux_k or max(1, rows.shape[1] // models // 2))[:, None]
-    missing = ranks.sum_over_features(codes @ rows).add_(pull, alpha=batch.total / 2)
-    upstream = missing * (2 * sparsity.aux_weight / batch.total)
+    left = Pull.of(batch, pull.error_with(ranks.sum_over_features(codes @ rows), batch.total), models)
+    upstream = left.rows * sparsity.aux_weight
     arriving = (upstream @ rows.T) * (codes > 0)
     gradients.dec.index_add_(0, dead, codes.T @ upstream)
     gradients.enc.index_add_(0, dead, arriving.T @ x)
     gradients.b_enc.index_add_(0, dead, arriving.sum(dim=0))
-    return missing.square().sum() / batch.total
+    return left.loss
 
 
 def feature_squares(gradients: Rows, chosen: Bool[Tensor, " features"] | slice = slice(None)) -> Float[Tensor, " some"]:

@@ -6,9 +6,10 @@ from math import sqrt
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from featdiff.crosscoder.objective import MSE, Objective
 from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 
 Path = Literal["reference", "dense", "compact", "screened"]
@@ -65,6 +66,18 @@ class Batch:
     """A contribution that BatchTopK's cut will probably exceed; 0 is no guess."""
     step: int
     """Steps before this one."""
+    objective: Objective = MSE()  # noqa: RUF009 -- frozen
+    """What the reconstruction is trained for."""
+    price: Float[Tensor, " features"] | None = None
+    """What the penalty of each feature is multiplied by; None: 1 for all."""
+
+    def prices(self, feature: Int[Tensor, " some"] | slice = slice(None)) -> Float[Tensor, " some"] | float:
+        """The price of the given features."""
+        return 1.0 if self.price is None else self.price[feature]
+
+    def weights(self, feature: Int[Tensor, " some"] | slice = slice(None)) -> Float[Tensor, " some"] | float:
+        """The weight of L1 or tanh on the given features."""
+        return self.weight * self.prices(feature)
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,9 @@ class Found:
     """What a batch said, beside the gradients."""
 
     reconstruction: Float[Tensor, ""]
+    """The objective's value."""
+    squared_error: Float[Tensor, ""]
+    """|reconstruction - activations|^2, whatever the objective."""
     sparsity: Float[Tensor, ""]
     """L1, AuxK or tanh, as `Loss.sparsity`."""
     cut: Float[Tensor, ""]

@@ -13,6 +13,7 @@ from torch import Tensor
 from featdiff.crosscoder.kernels.background import Background, background
 from featdiff.crosscoder.kernels.bounds import AUDIT_EVERY
 from featdiff.crosscoder.kernels.dense import add_auxiliary, dense_gradients, feature_squares, penalty, share_factors
+from featdiff.crosscoder.kernels.pull import Pull
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.kernels.rows import Batch, Found, Path, Rates, Rows, no_cut
 from featdiff.crosscoder.kernels.triton_adam import Derived, refresh, update
@@ -86,7 +87,7 @@ class Triton:
         if pairs is None or cut is None:
             return None
         nearby = None if theta is None else theta[pairs.feature]
-        gate = gates(sparsity, pairs.pre, norms[pairs.feature], nearby, batch.weight, cut)
+        gate = gates(sparsity, pairs.pre, norms[pairs.feature], nearby, batch.weights(pairs.feature), cut)
         return self._gradients(pairs, gate, cut, batch, ranks)
 
     def _pairs(self, batch: Batch, path: Path, floors: Float[Tensor, " features"]) -> Pairs | None:
@@ -104,17 +105,19 @@ class Triton:
         everywhere = background(sparsity, self.weights, norms, batch, feature, pairs.pre, gate, by_feature.sums)
         error = ranks.sum_over_features(decoded(gate.value, feature, pairs.starts, self.weights.dec))
         error = error.add_(self.weights.b_dec).sub_(batch.x)
-        pull = error * (2 / batch.total)
-        squares = self._backward(pairs, gate, by_feature, everywhere, batch, pull)
-        torch.sum(pull, dim=0, out=gradients.b_dec)
+        pull = Pull.of(batch, error, row_norms.shape[1])
+        squares = self._backward(pairs, gate, by_feature, everywhere, batch, pull.rows)
+        torch.sum(pull.rows, dim=0, out=gradients.b_dec)
         auxiliary = add_auxiliary(sparsity, self.weights, gradients, row_norms.shape[1], batch, pull, ranks)
         if auxiliary is not None:
             self._touched |= batch.dead
             squares[batch.dead] = feature_squares(gradients, batch.dead)
         on = gate.value != 0
+        cost = penalty(sparsity, gate.value, norms[feature], batch.prices(feature), batch.total)
         return Found(
-            reconstruction=error.square().sum() / batch.total,
-            sparsity=penalty(sparsity, gate.value, norms[feature], batch.total) if auxiliary is None else auxiliary,
+            reconstruction=pull.loss,
+            squared_error=pull.squared_error,
+            sparsity=cost if auxiliary is None else auxiliary,
             cut=cut,
             active=int(on.sum()),
             considered=len(feature),

@@ -1,0 +1,34 @@
+"""The two files that hold a crosscoder."""
+
+import json
+from pathlib import Path
+
+import safetensors
+from safetensors.torch import load_file
+from torch import Tensor
+
+CONFIG = "config.json"
+WEIGHTS = "crosscoder.safetensors"
+
+
+def read_config(path: Path) -> dict[str, object]:
+    """config.json; ValueError where it is missing or no JSON object."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; point to a folder that a training run or Crosscoder.save wrote")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); restore or retrain it") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} does not describe a crosscoder; restore or retrain it")
+    return config
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Every tensor by name; ValueError where the file is missing or damaged."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; point to a folder that a training run or Crosscoder.save wrote")
+    try:
+        return load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); restore or retrain it") from error
