@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import switches
 import torch
 from data import read_batch, read_rows
 from peers import Loaded, Trainer
@@ -38,6 +39,7 @@ def load(task: Task) -> Loaded:
             sparsity=BatchTopK(k=round(task.l0)) if kind == "batchtopk" else ReLU(weight=L1),
         )
         start_near_the_truth(crosscoder, read_rows(Path(task.data)), read_batch(Path(task.data), 0), task.l0)
+        switches.give_back_memory()  # that start is no part of training, and no peer has it
         learner = Learner(crosscoder, lr=LR, betas=BETAS, clip=CLIP, path=PATHS[path], threads=threads)
 
         def train(batches: Iterator[Tensor]) -> None:

@@ -28,7 +28,7 @@ MOST_ACTIVE = 0.25
 def hidden(x: Float[Tensor, "tokens width"], margin: Float[Tensor, ""]) -> BFloat16[Tensor, " tokens"]:
     """How far below its floor a bfloat16 score of each token may lie although the pair is active, per unit of |row|_4;
     `margin` in deviations."""
-    exact = margin * SIGMA * x.pow(4).sum(dim=1).sqrt().sqrt()
+    exact = margin * SIGMA * x.square().square_().sum(dim=1).sqrt().sqrt()
     # Two units more: this and the score have been rounded.
     return (exact.bfloat16().view(torch.int16) + 2).view(torch.bfloat16)
 

@@ -4,10 +4,11 @@
 # pyright: reportArgumentType=false, reportReturnType=false
 
 import numpy as np
-from numpy import bool_, float32
+from numpy import bool_, float32, uint16
 from numpy.typing import NDArray
 
 from featdiff.crosscoder.kernels.compiled import RowArrays, compiled, square
+from featdiff.crosscoder.kernels.compiled_encode import mirror_row
 
 
 @compiled
@@ -49,21 +50,27 @@ def update(
     touched: NDArray[bool_],
     rates: NDArray[float32],
     row_norms: NDArray[float32],
+    scale: NDArray[float32],
+    bits: NDArray[uint16],
     start: int,
     stop: int,
 ) -> None:
-    """Adam on the rows of the features in [start, stop), and the norms of the new decoder rows, model by model.
+    """Adam on the rows of the features in [start, stop); while a row is in the cache, the norms of its decoder, model
+    by model, and the copy of its encoder (`mirror`).
 
     `rates`: the factor that clips the gradient, beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1^step),
     1 / sqrt(1 - beta2^step), epsilon; each rounded once, from the exact number.
     """
+    scratch = np.empty(weights.enc.shape[1], float32)
     for offset in range(stop - start):
         k = start + offset
         if touched[k]:
             adam(weights.enc[k], gradients.enc[k], means.enc[k], squares.enc[k], rates)
+            scale[k] = mirror_row(weights.enc[k], scratch, bits[k])
             adam(weights.dec[k], gradients.dec[k], means.dec[k], squares.dec[k], rates)
         else:
             _adam_without_gradient(weights.enc[k], means.enc[k], squares.enc[k], rates)
+            scale[k] = mirror_row(weights.enc[k], scratch, bits[k])
             _adam_without_gradient(weights.dec[k], means.dec[k], squares.dec[k], rates)
         _norms(weights.dec[k], row_norms[k])
     part = slice(start, stop)

@@ -4,10 +4,10 @@
 # pyright: reportArgumentType=false, reportReturnType=false
 
 import numpy as np
-from numpy import float32, int32, int64, uint8, uint16, uint32, uint64
+from numpy import bool_, float32, int32, int64, uint8, uint16, uint32, uint64
 from numpy.typing import NDArray
 
-from featdiff.crosscoder.kernels.compiled import compiled, dot
+from featdiff.crosscoder.kernels.compiled import compiled, dot, dot_four
 
 WORD = 8
 """Features whose flags are looked at together: most words are zero, and passed over whole."""
@@ -72,13 +72,30 @@ def refine(
     start, count = 0, 0
     for token in range(x.shape[0]):
         row, end = x[token], ends[token]
-        for entry in range(end - start):
-            feature = found[start + entry]
+        whole = (end - start) // 4
+        for group in range(whole):
+            entry = start + 4 * group
+            one, two, three, four = found[entry], found[entry + 1], found[entry + 2], found[entry + 3]
+            first, second, third, fourth = dot_four(enc[one], enc[two], enc[three], enc[four], row)
+            count = _list_if_above(one, first + b_enc[one], floor, found, pre, count)
+            count = _list_if_above(two, second + b_enc[two], floor, found, pre, count)
+            count = _list_if_above(three, third + b_enc[three], floor, found, pre, count)
+            count = _list_if_above(four, fourth + b_enc[four], floor, found, pre, count)
+        for rest in range(end - start - 4 * whole):
+            feature = found[start + 4 * whole + rest]
             value = dot(row, enc[feature]) + b_enc[feature]
-            if value > floor[feature]:
-                found[count], pre[count] = feature, value
-                count += 1
+            count = _list_if_above(feature, value, floor, found, pre, count)
         start, ends[token] = end, count
+    return count
+
+
+@compiled
+def _list_if_above(
+    feature: int, value: float32, floor: NDArray[float32], found: NDArray[int32], pre: NDArray[float32], count: int
+) -> int:
+    if value > floor[feature]:
+        found[count], pre[count] = feature, value
+        return count + 1
     return count
 
 
@@ -130,16 +147,33 @@ def order_by_feature(
 
 
 @compiled
+def mark_active(feature: NDArray[int32], value: NDArray[float32], fired: NDArray[bool_]) -> int:
+    """Mark the features of pairs whose value is not 0; the number of these pairs."""
+    count = 0
+    for entry in range(feature.shape[0]):
+        on = value[entry] != 0
+        fired[feature[entry]] |= on
+        count += on
+    return count
+
+
+@compiled
 def mirror(enc: NDArray[float32], scale: NDArray[float32], bits: NDArray[uint16], start: int, stop: int) -> None:
     """bfloat16 copies of scaled encoder rows, with scale[k] = 1 / |row|_4, for features in [start, stop)."""
     scratch = np.empty(enc.shape[1], float32)
-    raw = scratch.view(uint32)
     for offset in range(stop - start):
         feature = start + offset
-        fourth = _fourth_powers(enc[feature])
-        scale[feature] = 1 / np.sqrt(np.sqrt(fourth)) if fourth > 0 else 0
-        _scale(enc[feature], scale[feature], scratch)
-        _round(raw, bits[feature])
+        scale[feature] = mirror_row(enc[feature], scratch, bits[feature])
+
+
+@compiled
+def mirror_row(row: NDArray[float32], scratch: NDArray[float32], bits: NDArray[uint16]) -> float32:
+    """`mirror` for one row; `scratch` has room for it."""
+    fourth = _fourth_powers(row)
+    scale = float32(1 / np.sqrt(np.sqrt(fourth)) if fourth > 0 else 0)
+    _scale(row, scale, scratch)
+    _round(scratch.view(uint32), bits)
+    return scale
 
 
 @compiled

@@ -14,7 +14,7 @@ from featdiff.crosscoder.kernels.background import background
 from featdiff.crosscoder.kernels.bounds import AUDIT_EVERY
 from featdiff.crosscoder.kernels.compiled import Background, EntryArrays, RowArrays, backward, decode, residuals
 from featdiff.crosscoder.kernels.compiled_adam import adam, norms_of, update
-from featdiff.crosscoder.kernels.compiled_encode import order_by_feature
+from featdiff.crosscoder.kernels.compiled_encode import mark_active, order_by_feature
 from featdiff.crosscoder.kernels.dense import add_auxiliary, dense_gradients, feature_squares, penalty
 from featdiff.crosscoder.kernels.pull import Pull
 from featdiff.crosscoder.kernels.ranks import Ranks
@@ -26,7 +26,7 @@ from featdiff.crosscoder.sparsity import BatchTopK, Gates, Sparsity, floor, gate
 
 CHUNKS = 8
 """Ranges of features per thread: busy features may lie side by side, and then equal ranges are unequal work."""
-TOKENS = 64
+TOKENS = 128
 """Tokens that a thread decodes at a time."""
 
 
@@ -70,11 +70,10 @@ class Cpu:
         """One step of Adam on all rows, in place; `means` and `squares` are its moments."""
         numbers = np.array(rates.numbers(), np.float32)
         w, g, m, v = (_arrays(rows) for rows in (self.weights, self.gradients, means, squares))
-        norms = self._row_norms.numpy()
+        norms, scale, bits = self._row_norms.numpy(), self.screen.scale, self.screen.bits
 
         def chunk(start: int, stop: int) -> None:
-            update(w, g, m, v, self._touched, numbers, norms, start, stop)
-            self.screen.refresh(start, stop)
+            update(w, g, m, v, self._touched, numbers, norms, scale, bits, start, stop)
 
         self._workers.map(chunk, len(norms), self._chunk)
         for name in ("b_dec", "log_threshold"):
@@ -97,7 +96,9 @@ class Cpu:
             return None
         feature = torch.from_numpy(pairs.feature)
         nearby = None if theta is None else theta[feature]
-        gate = gates(sparsity, torch.from_numpy(pairs.pre), norms[feature], nearby, batch.weights(feature), cut)
+        gate = gates(
+            sparsity, torch.from_numpy(pairs.pre), norms.index_select(0, feature), nearby, batch.weights(feature), cut
+        )
         return self._gradients(pairs, gate, cut, batch, ranks)
 
     def _pairs(self, batch: Batch, path: Path, floors: Float[Tensor, " features"]) -> Pairs | None:
@@ -119,17 +120,17 @@ class Cpu:
         if auxiliary is not None:
             self._touched |= batch.dead.numpy()
             self._squares[batch.dead.numpy()] = feature_squares(gradients, batch.dead).numpy()
-        on = gate.value != 0
-        feature = torch.from_numpy(pairs.feature)
-        cost = penalty(sparsity, gate.value, norms[feature], batch.prices(feature), batch.total)
+        fired, feature = torch.zeros(len(norms), dtype=torch.bool), torch.from_numpy(pairs.feature)
+        active = mark_active(pairs.feature, entries.value, fired.numpy())
+        cost = penalty(sparsity, gate.value, norms.index_select(0, feature), batch.prices(feature), batch.total)
         return Found(
             reconstruction=pull.loss,
             squared_error=pull.squared_error,
             sparsity=cost if auxiliary is None else auxiliary,
             cut=cut,
-            active=int(on.sum()),
+            active=active,
             considered=len(pairs.pre),
-            fired=torch.zeros(len(norms), dtype=torch.bool).index_fill_(0, feature[on].long(), True),
+            fired=fired,
             square_norm=torch.tensor(self._squares.sum()),
         )
 

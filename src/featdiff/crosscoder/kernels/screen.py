@@ -54,8 +54,8 @@ class Screen:
         features, width = weights.enc.shape
         self.margin = torch.tensor(MARGIN)
         self._weights, self._workers = weights, workers
-        self._bits = np.empty((features, width), np.uint16)
-        self._scale = np.empty(features, np.float32)
+        self.bits = np.empty((features, width), np.uint16)
+        self.scale = np.empty(features, np.float32)
         self._desks: dict[torch.dtype, SimpleQueue[_Desk]] = {
             torch.bfloat16: SimpleQueue(),
             torch.float32: SimpleQueue(),
@@ -63,23 +63,23 @@ class Screen:
 
     def refresh(self, start: int, stop: int) -> None:
         """Copy the rows of the features in [start, stop), which have changed."""
-        mirror(self._weights.enc.numpy(), self._scale, self._bits, start, stop)
+        mirror(self._weights.enc.numpy(), self.scale, self.bits, start, stop)
 
     def pairs(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"]) -> Pairs | None:
         """Pairs whose pre-activation lies above the floor of their feature; None where there are too many."""
-        rounded, limits = x.bfloat16(), self._limits(x)
-        copy = torch.from_numpy(self._bits).view(torch.bfloat16).T
-        bias = rounded_up(torch.from_numpy(self._scale) * (self._weights.b_enc - floors))
+        copy = torch.from_numpy(self.bits).view(torch.bfloat16).T
+        bias = rounded_up(torch.from_numpy(self.scale) * (self._weights.b_enc - floors))
         b_enc, least = self._weights.b_enc.numpy(), floors.numpy()
-        enc, rows = self._weights.enc.numpy(), x.numpy()
+        enc = self._weights.enc.numpy()
 
         def tile(start: int, stop: int) -> Pairs | None:
             desk, ends = self._desk(torch.bfloat16), np.empty(stop - start, np.int64)
-            products = torch.addmm(bias, rounded[start:stop], copy, out=desk.products[: stop - start])
+            part = x[start:stop]
+            products = torch.addmm(bias, part.bfloat16(), copy, out=desk.products[: stop - start])
             bits = products.view(torch.uint16).numpy()
-            count = screen(bits, limits[start:stop], desk.feature, ends)
+            count = screen(bits, self._limits(part), desk.feature, ends)
             if count >= 0:
-                count = refine(rows[start:stop], enc, b_enc, least, desk.feature, ends, desk.pre)
+                count = refine(part.numpy(), enc, b_enc, least, desk.feature, ends, desk.pre)
             return self._cleared(torch.bfloat16, desk, ends, count)
 
         return _joined(self._workers.map(tile, len(x), TILE))
@@ -118,7 +118,7 @@ class Screen:
         try:
             return self._desks[dtype].get_nowait()
         except Empty:
-            features = len(self._scale)
+            features = len(self.scale)
             room = int(MOST_ACTIVE * TILE * features) + WORD
             products = torch.empty(TILE, features, dtype=dtype)
             return _Desk(products, np.empty(room, np.int32), np.empty(room, np.float32))

@@ -4,6 +4,7 @@ torch's own threads wait for work by spinning, on the cores that ours need. So a
 torch has one thread, and hands ranges of rows to others like it; only a dense step gives torch all of them.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TypeVar
 
 import torch
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -22,7 +24,7 @@ class Workers:
         self.threads = threads
         self._leader: int | None = None
         self._first = self._pool(1) if threads > 1 else None
-        self._others = self._pool(threads) if threads > 1 else None
+        self._others = self._pool(threads - 1) if threads > 1 else None
 
     def lead(self, function: Callable[[], Result]) -> Result:
         """`function()` in the leading thread."""
@@ -33,13 +35,24 @@ class Workers:
     def map(self, function: Callable[[int, int], Result], size: int, chunk: int) -> list[Result]:
         """`function(start, stop)` for the ranges of `chunk` rows that make up `size`, in their order.
 
-        No range's result may depend on the others.
+        The calling thread takes ranges, too. No range's result may depend on the others.
         """
-        starts = range(0, size, chunk)
-        stops = [min(start + chunk, size) for start in starts]
-        if self._others is None or len(stops) == 1:
-            return [function(start, stop) for start, stop in zip(starts, stops, strict=True)]
-        return list(self._others.map(function, starts, stops))
+        ranges = [(start, min(start + chunk, size)) for start in range(0, size, chunk)]
+        if self._others is None or len(ranges) == 1:
+            return [function(start, stop) for start, stop in ranges]
+        waiting, results = deque(enumerate(ranges)), dict[int, Result]()
+
+        def take() -> None:
+            for place, (start, stop) in _emptied(waiting):
+                results[place] = function(start, stop)
+
+        helpers = [self._others.submit(take) for _ in range(self.threads - 1)]
+        try:
+            take()
+        finally:
+            for helper in helpers:
+                helper.result()
+        return [results[place] for place in range(len(ranges))]
 
     @contextmanager
     def given_to_torch(self) -> Iterator[None]:
@@ -57,3 +70,12 @@ class Workers:
 
     def _pool(self, threads: int) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(threads, "featdiff", initializer=torch.set_num_threads, initargs=(1,))
+
+
+def _emptied(waiting: deque[Item]) -> Iterator[Item]:
+    """Take items from the left until none is left; several threads may do so at once."""
+    while True:
+        try:
+            yield waiting.popleft()
+        except IndexError:
+            return
