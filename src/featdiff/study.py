@@ -14,6 +14,7 @@ from featdiff.settings_crosscoder import (
     ReLUSettings,
     SparsitySettings,
 )
+from featdiff.settings_evidence import ScalingSettings
 from featdiff.settings_posttrain import GRPOSettings, PosttrainSettings, SFTSettings
 
 __all__ = [
@@ -190,6 +191,8 @@ class AttributionSettings(Settings):
     """A feature is alive if it fires on at least this share of the held-out tokens."""
     tails: tuple[Share, ...] = (0.8, 0.9)
     """Scores beyond which a feature counts as specific to a model (Sec. 5.1: 0.8)."""
+    scaling: ScalingSettings = ScalingSettings()
+    """Which of these are absent from the other models, and which only shrunk there."""
 
 
 class DynamicsSettings(Settings):

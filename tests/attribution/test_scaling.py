@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from featdiff.activations.stream import Activations
-from featdiff.attribution.scaling import LatentScaling, Ratios, latent_scaling, scaled_tails
+from featdiff.attribution.scaling import LatentScaling, Ratios, latent_scaling, latent_scalings, scaled_tails
 from featdiff.attribution.scores import Attribution
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
@@ -109,6 +109,18 @@ def test_how_tokens_are_cut_into_batches_does_not_matter(seed: int, size: int) -
         torch.testing.assert_close(one.error, other.error, rtol=1e-4, atol=1e-4, equal_nan=True)
         torch.testing.assert_close(one.reconstruction, other.reconstruction, rtol=1e-4, atol=1e-4, equal_nan=True)
     assert torch.equal(whole.active, cut.active)
+
+
+def test_several_crosscoders_in_one_pass_are_measured_as_each_alone() -> None:
+    one, values = random_crosscoder()
+    parts = batches(values, TRIO, 30)
+    pair = Crosscoder(("base", "rl"), d_model=4, features=9, seed=5)
+    together = latent_scalings([one, pair], iter(parts), min_active=1)
+    for crosscoder, found in zip((one, pair), together, strict=True):
+        alone = latent_scaling(crosscoder, parts, min_active=1)
+        assert found.models == crosscoder.models and found.tokens == 80
+        assert torch.equal(found.feature.error.nan_to_num(), alone.feature.error.nan_to_num())
+        assert torch.equal(found.other.reconstruction.nan_to_num(), alone.other.reconstruction.nan_to_num())
 
 
 @settings(max_examples=10, deadline=None)

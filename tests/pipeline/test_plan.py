@@ -94,6 +94,7 @@ def test_stages_without_anything_to_do_are_left_out(tiny: Plan) -> None:
         ("intervention__confidence", 0.9, {"evaluate", "quality", "select", "intervene"}),
         ("attribution__tails", [0.7], {"attribute"}),
         ("attribution__min_density", 0.01, {"attribute", "dynamics", "select", "intervene"}),
+        ("attribution__scaling", {"tokens": 500}, {"attribute"}),
         ("dynamics__top", 5, {"dynamics"}),
         ("selection__threshold", 0.5, {"select", "intervene"}),
         ("intervention__amplify", 2.0, {"intervene"}),

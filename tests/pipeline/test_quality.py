@@ -6,8 +6,8 @@ import torch
 from featdiff.activations.models import load_tokenizer
 from featdiff.causal.records import TaskResult
 from featdiff.crosscoder import Crosscoder
+from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.select import load_lineup
 from featdiff.runs import read_json
 
 

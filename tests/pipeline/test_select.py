@@ -11,8 +11,9 @@ from featdiff.activations.models import load_tokenizer
 from featdiff.causal.records import TaskResult
 from featdiff.crosscoder import Crosscoder
 from featdiff.pipeline.attribute import attribution_of
+from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.select import held_out_parts, load_lineup, select
+from featdiff.pipeline.select import held_out_parts, select
 from featdiff.runs import read_json
 
 TASKS = ["colours", "animals"]

@@ -9,8 +9,8 @@ from featdiff.activations.models import Lineup
 from featdiff.activations.stream import Calibration
 from featdiff.crosscoder import Crosscoder, ReLU
 from featdiff.crosscoder.quality import NO_LABEL
+from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.select import load_lineup
 from featdiff.pipeline.splice import Harvested, harvest, packed_parts, recovered
 
 MODELS = ("base", "rl")

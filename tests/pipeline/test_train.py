@@ -10,8 +10,8 @@ from tiny_study import changed, contents
 
 from featdiff.activations.corpus import build_corpus
 from featdiff.crosscoder import BatchTopK, Crosscoder, ReLU
+from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.select import load_lineup
 from featdiff.pipeline.train import train
 from featdiff.runs import read_json
 

@@ -2,7 +2,7 @@
 
 from featdiff.attribution.dynamics import Trajectory, trajectory
 from featdiff.attribution.matching import Matching, match, match_decoders, matched_jaccard
-from featdiff.attribution.scaling import LatentScaling, ScaledTail, latent_scaling, scaled_tails
+from featdiff.attribution.scaling import LatentScaling, ScaledTail, latent_scaling, latent_scalings, scaled_tails
 from featdiff.attribution.scores import Attribution, model_attribution_score, normalized_relative_norm
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "ScaledTail",
     "Trajectory",
     "latent_scaling",
+    "latent_scalings",
     "match",
     "match_decoders",
     "matched_jaccard",

@@ -133,7 +133,6 @@ class ScaledTail:
     other_absent: float
 
 
-@torch.no_grad()
 def latent_scaling(
     crosscoder: Crosscoder,
     batches: Iterable[Activations],
@@ -149,23 +148,40 @@ def latent_scaling(
     [features d_model]) and, while a batch is summed, BLOCK x 2 models x d_model float64. Work beyond encode and decode
     follows the active features. `seed` draws the controls.
     """
+    (found,) = latent_scalings([crosscoder], batches, space=space, min_active=min_active, seed=seed)
+    return found
+
+
+@torch.no_grad()
+def latent_scalings(
+    crosscoders: Sequence[Crosscoder],
+    batches: Iterable[Activations],
+    *,
+    space: Literal["normalised", "raw"] = "normalised",
+    min_active: int = 100,
+    seed: int = 0,
+) -> tuple[LatentScaling, ...]:
+    """`latent_scaling` of several crosscoders in one pass over tokens that hold the models of all of them."""
     if min_active < 1:
         raise ValueError(f"{min_active=}, but nothing can be measured without an active token; ask for at least 1")
-    if len(crosscoder.models) < 2:
-        raise ValueError(f"latent scaling compares models; this crosscoder reads {list(crosscoder.models)}")
-    directions = _directions(crosscoder, seed)
-    sums = _Sums.empty(crosscoder)
+    for crosscoder in crosscoders:
+        if len(crosscoder.models) < 2:
+            raise ValueError(f"latent scaling compares models; this crosscoder reads {list(crosscoder.models)}")
+    directions = [_directions(crosscoder, seed) for crosscoder in crosscoders]
+    sums = [_Sums.empty(crosscoder) for crosscoder in crosscoders]
     tokens = 0
     for batch in batches:
-        values = batch.values[:, crosscoder.columns(batch.models)].to(crosscoder.W_dec.device)
-        features = crosscoder.encode(values)
-        rebuilt = crosscoder.decode(features)
-        targets = torch.stack([crosscoder.normalise(values - rebuilt), crosscoder.normalise(rebuilt)], dim=1)
-        sums.add(features, targets, directions)
-        tokens += len(values)
+        for crosscoder, to, of in zip(crosscoders, sums, directions, strict=True):
+            values = batch.values[:, crosscoder.columns(batch.models)].to(crosscoder.W_dec.device)
+            features = crosscoder.encode(values)
+            rebuilt = crosscoder.decode(features)
+            targets = torch.stack([crosscoder.normalise(values - rebuilt), crosscoder.normalise(rebuilt)], dim=1)
+            to.add(features, targets, of)
+        tokens += len(batch.values)
     if not tokens:
         raise ValueError("there are no tokens to measure on; give at least one batch of activations")
-    return _result(crosscoder, sums, directions, space, min_active, tokens)
+    measured = zip(crosscoders, sums, directions, strict=True)
+    return tuple(_result(one, own, of, space, min_active, tokens) for one, own, of in measured)
 
 
 def scaled_tails(

@@ -8,10 +8,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from featdiff.attribution import Attribution, trajectory
+from featdiff.attribution import Attribution, LatentScaling, ScaledTail, latent_scalings, scaled_tails, trajectory
+from featdiff.attribution.scaling import Ratios
 from featdiff.crosscoder import Crosscoder
+from featdiff.pipeline.held_out import held_out_activations
+from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
-from featdiff.runs import Json, write_json
+from featdiff.runs import Json, read_json, write_json
+
+RATIOS = ("feature", "random", "other")
 
 
 def attribution_of(plan: Plan, name: str) -> Attribution:
@@ -28,25 +33,92 @@ def attribution_of(plan: Plan, name: str) -> Attribution:
 
 def held_out_statistics(plan: Plan, name: str) -> dict[str, Tensor]:
     """`density` [features] and `mean` [models d_model] of one crosscoder on held-out tokens, from `train`."""
-    path = plan.run.path("crosscoders", name, "quality.safetensors")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete {path.parents[1]} and run again") from error
+    return _tensors(plan.run.path("crosscoders", name, "quality.safetensors"), plan.run.path("crosscoders"))
+
+
+def scaling_of(plan: Plan, name: str) -> LatentScaling:
+    """Latent scaling of one crosscoder of the run, from `attribute`."""
+    folder = plan.run.path("attribution")
+    record, tensors = read_json(folder / f"{name}.json"), _tensors(folder / f"{name}.safetensors", folder)
+    ratios = {kind: Ratios(tensors[f"{kind}_nu_error"], tensors[f"{kind}_nu_reconstruction"]) for kind in RATIOS}
+    return LatentScaling(
+        models=tuple(record["models"]),
+        space=record["scaling"]["space"],
+        beta_error=tensors["beta_error"],
+        beta_reconstruction=tensors["beta_reconstruction"],
+        active=tensors["active"],
+        tokens=record["scaling"]["tokens"],
+        min_active=record["scaling"]["min_active"],
+        **ratios,
+    )
+
+
+def scaled_tails_of(plan: Plan, attribution: Attribution, scaling: LatentScaling, model: str) -> tuple[ScaledTail, ...]:
+    """The tails of one model before and after latent scaling, by the cuts of the study."""
+    settings = plan.study.attribution
+    return scaled_tails(
+        attribution,
+        scaling,
+        model,
+        settings.tails,
+        max_error=settings.scaling.max_error,
+        max_reconstruction=settings.scaling.max_reconstruction,
+    )
 
 
 def attribute(plan: Plan, folder: Path) -> None:
-    """Write `<crosscoder>.safetensors` (scores) and `<crosscoder>.json` (tails) for every crosscoder."""
-    for name in plan.crosscoders:
+    """Write `<crosscoder>.safetensors` (scores, nu) and `<crosscoder>.json` (tails) for every crosscoder.
+
+    One pass of the models over held-out tokens serves the latent scaling of all crosscoders.
+    """
+    settings, device = plan.study.attribution, plan.study.lineup.device
+    batches = held_out_activations(plan, load_lineup(plan, plan.harvested), settings.scaling.tokens)
+    scalings = latent_scalings(
+        [Crosscoder.load(plan.run.path("crosscoders", name)).to(device) for name in plan.crosscoders],
+        batches,
+        space=settings.space,
+        min_active=settings.scaling.min_active,
+        seed=plan.study.seed,
+    )
+    for name, scaling in zip(plan.crosscoders, scalings, strict=True):
         attribution = attribution_of(plan, name)
         tensors = {key: getattr(attribution, key) for key in ("mas", "mas_l2", "cosine", "density", "alive")}
+        tensors |= _scaling_tensors(scaling)
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")
-        write_json(folder / f"{name}.json", {"models": list(attribution.models), "tails": _tails(plan, attribution)})
+        tails = {model: _tails(plan, attribution, scaling, model) for model in attribution.models}
+        record = {"space": scaling.space, "tokens": scaling.tokens, "min_active": scaling.min_active}
+        record |= settings.scaling.model_dump(include={"max_error", "max_reconstruction"})
+        record |= {"uncounted": scaling.uncounted}
+        write_json(folder / f"{name}.json", {"models": list(attribution.models), "tails": tails, "scaling": record})
 
 
-def _tails(plan: Plan, attribution: Attribution) -> dict[str, Json]:
-    cuts = plan.study.attribution.tails
-    return {model: dict(attribution.tails(model, cuts)) for model in attribution.models}
+def _scaling_tensors(scaling: LatentScaling) -> dict[str, Tensor]:
+    tensors = {"beta_error": scaling.beta_error, "beta_reconstruction": scaling.beta_reconstruction}
+    tensors["active"] = scaling.active
+    for kind in RATIOS:
+        ratios: Ratios = getattr(scaling, kind)
+        tensors |= {f"{kind}_nu_error": ratios.error, f"{kind}_nu_reconstruction": ratios.reconstruction}
+    return tensors
+
+
+def _tails(plan: Plan, attribution: Attribution, scaling: LatentScaling, model: str) -> dict[str, Json]:
+    """The tails of one model; under "scaled" what latent scaling leaves of each, and what it took out and why."""
+    found = {f"{tail.cut:g}": asdict(tail) for tail in scaled_tails_of(plan, attribution, scaling, model)}
+    scaled: dict[str, Json] = {cut: tail["absent"] for cut, tail in found.items()}
+    for why in ("shrunk", "rebuilt", "unmeasured"):
+        scaled[why] = {cut: tail[why] for cut, tail in found.items()}
+    for control in ("random_absent", "other_absent"):
+        scaled[control] = {
+            cut: tail[control] if tail[control] == tail[control] else None for cut, tail in found.items()
+        }
+    return {**attribution.tails(model, plan.study.attribution.tails), "scaled": scaled}
+
+
+def _tensors(path: Path, stage: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete {stage} and run again") from error
 
 
 def dynamics(plan: Plan, folder: Path) -> None:

@@ -76,6 +76,12 @@ class Plan:
         return f'"{DEMO_PREFIX}' in self.study.model_dump_json()
 
     @property
+    def harvested(self) -> tuple[str, ...]:
+        """The models that some crosscoder reads, in the order of the study: one pass over the corpus serves all."""
+        wanted = {model for one in self.crosscoders.values() for model in one.models}
+        return tuple(name for name in self.paths if name in wanted)
+
+    @property
     def joint(self) -> str:
         """Name of the crosscoder over all models, which supplies the features (Sec. 6)."""
         return self.study.selection.lineup or self._lineup_of(self.models) or next(iter(self.crosscoders))
@@ -190,7 +196,7 @@ def _stages(plan: Plan) -> list[Stage]:
     outside_models: dict[str, Json] = {"base": outside(study.lineup.base)}
     outside_models |= {f"model {name}": outside(path) for name, path in study.lineup.tuned.items()}
     checkpoints = {name: [outside(path) for path in paths] for name, paths in study.lineup.checkpoints.items()}
-    alive = dump(study.attribution, without={"tails"})
+    alive = dump(study.attribution, without={"tails", "scaling"})
     trained = ("inputs", "sft", "grpo")
     tasks: dict[str, Json] = {"tasks": dump(study.evaluation, without={"task_folder", "batch_size"})}
     tasks["task_folder"] = study.evaluation.task_folder and outside(study.evaluation.task_folder)

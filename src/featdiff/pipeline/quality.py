@@ -5,17 +5,18 @@ from pathlib import Path
 import torch
 
 from featdiff.activations.models import Lineup
-from featdiff.activations.stream import Activations, Calibration
+from featdiff.activations.stream import Activations
 from featdiff.causal.batches import padded
 from featdiff.causal.records import Requests
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.quality import NO_LABEL, measure
 from featdiff.pipeline.attribute import held_out_statistics
 from featdiff.pipeline.evaluate import choice_tasks, requests_of
+from featdiff.pipeline.held_out import calibration_of
+from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.select import load_lineup
 from featdiff.pipeline.splice import Harvested, Part, harvest, recovered
-from featdiff.runs import read_json, write_json
+from featdiff.runs import write_json
 
 
 def quality(plan: Plan, folder: Path) -> None:
@@ -25,7 +26,7 @@ def quality(plan: Plan, folder: Path) -> None:
     crosscoders = {name: Crosscoder.load(place / name).to(plan.study.lineup.device) for name in names}
     models = tuple(model for model in plan.models if any(model in one.models for one in crosscoders.values()))
     lineup = load_lineup(plan, models)
-    calibration = _calibration(plan, lineup)
+    calibration = calibration_of(plan, lineup)
     parts = [part for task in choice_tasks(plan) for part in _parts(plan, requests_of(plan, task.name, lineup))]
     harvested = harvest(plan, lineup, calibration, parts)
     for name, crosscoder in crosscoders.items():
@@ -41,12 +42,6 @@ def quality(plan: Plan, folder: Path) -> None:
                 **recovered(plan, lineup, crosscoder, mean, harvested),
             },
         )
-
-
-def _calibration(plan: Plan, lineup: Lineup) -> Calibration:
-    record = read_json(plan.run.path("crosscoders", "stream.json"))
-    numbers = [torch.tensor([record[key][name] for name in lineup.names]) for key in ("largest_norm", "scale")]
-    return Calibration(lineup.names, *numbers)
 
 
 def _parts(plan: Plan, requests: Requests) -> list[Part]:

@@ -8,6 +8,7 @@ from featdiff.causal.outcomes import Outcomes
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import outcomes_of
 from featdiff.pipeline.plan import MADE_BY, Plan
+from featdiff.pipeline.report_tails import tail_panels
 from featdiff.pipeline.summary import summary
 from featdiff.report import write_report
 from featdiff.report.data import (
@@ -41,6 +42,8 @@ def report_data(plan: Plan) -> ReportData:
     """Everything that the page says, read from the folders of the run."""
     numbers = summary(plan)
     stream = read_json(plan.run.path("crosscoders", "stream.json"))
+    specificity = _specificity(plan)
+    sparsity = {panel.lineup: _sparsity(plan.crosscoders[panel.lineup].sparsity) for panel in specificity}
     relu = [one.sparsity for one in plan.crosscoders.values() if isinstance(one.sparsity, ReLUSettings)]
     return ReportData(
         study=plan.study.name,
@@ -51,7 +54,8 @@ def report_data(plan: Plan) -> ReportData:
         corpus=_corpus(plan, stream),
         accuracy={task: _cells(cells) for task, cells in numbers["accuracy"].items()},
         quality=_quality(plan, numbers["quality"]),
-        specificity=_specificity(plan),
+        specificity=specificity,
+        tails=tail_panels(plan, sparsity),
         dynamics=[panel for tuned in plan.tuned if (panel := _dynamics(plan, tuned))],
         selection=_selection(plan),
         effects=_effects(plan),

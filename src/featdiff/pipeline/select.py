@@ -16,6 +16,7 @@ from featdiff.causal.selection import select as select_features
 from featdiff.crosscoder import Crosscoder
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import choice_tasks, outcomes_of, requests_of
+from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import write_json
 from featdiff.study import BASE
@@ -63,22 +64,6 @@ def crosscoder_and_lineup(plan: Plan) -> tuple[Crosscoder, Lineup]:
     """The crosscoder that supplies the features, and its models up to the tap."""
     crosscoder = Crosscoder.load(plan.run.path("crosscoders", plan.joint)).to(plan.study.lineup.device)
     return crosscoder, load_lineup(plan, crosscoder.models)
-
-
-def load_lineup(plan: Plan, names: tuple[str, ...], held: tuple[str, ...] | None = None) -> Lineup:
-    """Models of the study up to the tap; of `names`, which must fit each other, those that are `held`, or all."""
-    settings = plan.study.lineup
-    return Lineup.load(
-        {name: plan.paths[name] for name in names},
-        layer=settings.layer,
-        dtype=settings.dtype,
-        device=settings.device,
-        devices=settings.devices,
-        turns=settings.turns,
-        held=held,
-        attention=settings.attention,
-        trust_remote_code=settings.trust_remote_code,
-    )
 
 
 def held_out_parts(plan: Plan, task: str) -> Halves:

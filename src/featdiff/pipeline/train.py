@@ -18,9 +18,10 @@ from featdiff.crosscoder.parallel import joined
 from featdiff.crosscoder.quality import measure
 from featdiff.crosscoder.sparsity import sparsity_from
 from featdiff.crosscoder.training import train as train_crosscoders
+from featdiff.pipeline.held_out import save_held_out
+from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.memory import check_memory, return_freed_memory
 from featdiff.pipeline.plan import CrosscoderPlan, Plan
-from featdiff.pipeline.select import load_lineup
 from featdiff.pipeline.splice import harvest, packed_parts, recovered
 from featdiff.runs import Json, write_json
 from featdiff.study import BASE, CorpusSettings
@@ -41,7 +42,7 @@ def train(plan: Plan, folder: Path) -> None:
     ):
         plan = _on_own_device(plan)
         check_memory(plan)
-        study, models = plan.study, _models(plan)
+        study, models = plan.study, plan.harvested
         spread = study.lineup.spread and ranks.count > 1
         lineup = load_lineup(plan, models, spread_names(models, ranks) if spread else None)
         corpus, held_out = _corpora(plan)
@@ -91,12 +92,6 @@ def _placed(plan: Plan, **placement: str | bool) -> Plan:
     """The plan with its models elsewhere."""
     lineup = plan.study.lineup.model_copy(update=placement)
     return Plan(plan.study.model_copy(update={"lineup": lineup}))
-
-
-def _models(plan: Plan) -> tuple[str, ...]:
-    """The models that some crosscoder reads, in the order of the study: one pass over the corpus serves all."""
-    wanted = {model for one in plan.crosscoders.values() for model in one.models}
-    return tuple(name for name in plan.paths if name in wanted)
 
 
 def _streams(plan: Plan, lineup: Lineup, corpus: Corpus) -> Residuals:
@@ -170,6 +165,7 @@ def _record(stream: ActivationStream, lineup: Lineup, epochs: int) -> dict[str, 
 
 
 def _measure(plan: Plan, folder: Path, lineup: Lineup, held_out: Corpus, calibration: Calibration) -> None:
+    save_held_out(held_out, folder)
     crosscoders = {name: Crosscoder.load(folder / name).to(plan.study.lineup.device) for name in plan.crosscoders}
     found = {
         name: measure(crosscoder, collect(lineup, held_out, calibration, plan.study.activations))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from featdiff.attribution import Attribution, Trajectory
+from featdiff.report.tails import TailPanel
 
 Number = int | float
 Interval = Sequence[Number]
@@ -238,5 +239,7 @@ class ReportData:
     confidence: Number = 0.95
     crosscoder_seeds: int = 1
     """Crosscoders of each kind that were trained from different seeds."""
+    tails: Sequence[TailPanel] = ()
+    """Tails before and after latent scaling."""
     shrinkage: Unknown = None
     """beta / 2 where an L1 penalty was used: contributions below it vanish from a model."""

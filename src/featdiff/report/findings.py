@@ -12,6 +12,7 @@ from featdiff.report.data import TRAIN, UNSEEN, AccuracyCell, EffectRow, Quality
 from featdiff.report.words import count, edited, listing, percent, plural, points, probability
 
 SUPPORTED, OPPOSITE, UNDERPOWERED = "supported", "opposite", "underpowered"
+NOT_SCALED = "latent scaling, which tells the two apart, was not done"
 FAITHFUL = 0.9
 """Below this recovered cross-entropy, what holds inside the crosscoder need not hold in the model."""
 
@@ -164,8 +165,7 @@ def _about_crosscoders(data: ReportData) -> Iterable[str]:
     if data.shrinkage is not None:
         yield (
             f"An L1 penalty erases contributions below {data.shrinkage:g} (where activations have mean norm "
-            "sqrt(d_model)) from a model, and so makes features look more specific than they are; latent "
-            "scaling, which tells the two apart, was not done."
+            f"sqrt(d_model)) from a model, and so makes features look more specific than they are; {_scaled(data)}."
         )
     if moved := [text for panel in data.specificity if (text := _moved_by_norm(panel))]:
         yield f"L1 norms depend on the basis of the residual stream: {listing(moved)}."
@@ -173,6 +173,15 @@ def _about_crosscoders(data: ReportData) -> Iterable[str]:
         unknown = "was not measured" if data.crosscoder_seeds == 1 else "is known for the crosscoder only"
         seeds = plural(data.crosscoder_seeds, "crosscoder seed")
         yield f"{seeds} and one run of each model: how much of this another seed would repeat {unknown}."
+
+
+def _scaled(data: ReportData) -> str:
+    """What latent scaling leaves of all tails at the lowest cut."""
+    lowest = [panel.lowest for panel in data.tails]
+    if not sum(tail.before for tail in lowest):
+        return "latent scaling, which tells the two apart, found no tail to test" if lowest else NOT_SCALED
+    left, before = sum(tail.absent for tail in lowest), sum(tail.before for tail in lowest)
+    return f"latent scaling leaves {count(left)} of {plural(before, 'feature')} in the tails above {lowest[0].cut:g}"
 
 
 def _moved_by_norm(panel: SpecificityPanel) -> str:

@@ -12,7 +12,8 @@ from featdiff.report import words
 from featdiff.report.data import UNSEEN, ReportData
 from featdiff.report.figures.style import Drawing, theme_css
 from featdiff.report.findings import caveats, groups, headline
-from featdiff.report.pictures import Picture, pictures
+from featdiff.report.picture import Picture
+from featdiff.report.pictures import pictures
 
 
 def write_report(data: ReportData, folder: Path) -> Path:

@@ -1,10 +1,7 @@
 """Every figure of a report: what is drawn, the finding in words, and the numbers behind it."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-
-from matplotlib.figure import Figure
+from dataclasses import asdict
 
 from featdiff.report.data import DynamicsPanel, EffectRow, ReportData, SelectionPanel, SpecificityPanel, Unknown
 from featdiff.report.figures import (
@@ -15,27 +12,11 @@ from featdiff.report.figures import (
     share_heatmap,
     specificity_histogram,
 )
-from featdiff.report.figures.style import BLUE, Drawing, colour_of, draw
+from featdiff.report.figures.style import BLUE, colour_of
 from featdiff.report.findings import groups
+from featdiff.report.picture import Picture, file_name
+from featdiff.report.tail_pictures import tail_pictures
 from featdiff.report.words import count, edited, listing, percent, plural, points
-
-Numbers = Mapping[str, object]
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """One figure. `name` is that of its files, `section` its place on the page, `finding` its text alternative."""
-
-    name: str
-    section: str
-    figure: Figure
-    title: str
-    finding: str
-    numbers: Numbers
-
-    def draw(self) -> Drawing:
-        """The figure as SVG."""
-        return draw(self.figure, self.name, self.title, self.finding)
 
 
 def pictures(data: ReportData) -> list[Picture]:
@@ -57,6 +38,7 @@ def _all(data: ReportData) -> Iterator[Picture]:
     for position, panel in enumerate(data.specificity):
         largest = max(max(other.counts) for other in data.specificity if other.score == panel.score)
         yield _specificity(panel, position, models, largest)
+    yield from tail_pictures(data.tails, models)
     for position, panel in enumerate(data.dynamics):
         yield _overlap(panel, position, models)
         yield _shifts(panel, position)
@@ -97,7 +79,7 @@ def _quality(data: ReportData) -> Picture:
 def _specificity(panel: SpecificityPanel, position: int, models: Sequence[str], largest: int) -> Picture:
     tails = listing([f"{plural(number, 'feature')} above {cut}" for cut, number in panel.tails.items()])
     return Picture(
-        name=_name(panel.score, position, panel.lineup, panel.model),
+        name=file_name(panel.score, position, panel.lineup, panel.model),
         section=panel.score,
         figure=specificity_histogram(panel, colour_of(panel.model, models), largest),
         title=f"{panel.score} of {panel.model} in the crosscoder {panel.lineup}",
@@ -116,7 +98,7 @@ def _overlap(panel: DynamicsPanel, position: int, models: Sequence[str]) -> Pict
     short = [name.rpartition("-")[2] for name in panel.checkpoints]
     floor = "" if panel.noise_floor is None else f", the same checkpoint measured twice {percent(panel.noise_floor)} %"
     return Picture(
-        name=_name("overlap", position, panel.paradigm),
+        name=file_name("overlap", position, panel.paradigm),
         section="overlap",
         figure=share_heatmap(panel.overlap, short, colour, f"{panel.paradigm}: overlap of the top {k}", "checkpoint"),
         title=f"Overlap of the {k} most specific features between checkpoints of {panel.paradigm}",
@@ -134,7 +116,7 @@ def _shifts(panel: DynamicsPanel, position: int) -> Picture:
     stayed = sorted(abs(shift) for row in panel.rank_shift for shift in row if shift is not None)
     moved = f"; those that stay move by {stayed[len(stayed) // 2]:g} places in the median" if stayed else ""
     return Picture(
-        name=_name("rank-shift", position, panel.paradigm),
+        name=file_name("rank-shift", position, panel.paradigm),
         section="rank_shift",
         figure=rank_shifts(panel),
         title=f"Rank shifts of the top {k} between checkpoints of {panel.paradigm}",
@@ -167,7 +149,7 @@ def _effects(position: int, model: str, edit: str, effects: Sequence[EffectRow])
     ]
     where = effects[0].control.measured_on.replace("_", "-")
     return Picture(
-        name=_name("effects", position, model, edit),
+        name=file_name("effects", position, model, edit),
         section="effects",
         figure=effect_plot(effects, f"{model}: {plural(effects[0].features, 'feature')} {edited(edit)}, {where} items"),
         title=title,
@@ -178,9 +160,3 @@ def _effects(position: int, model: str, edit: str, effects: Sequence[EffectRow])
 
 def _per_model(shares: Mapping[str, Unknown]) -> str:
     return ", ".join(f"{model} {percent(share)}" for model, share in shares.items())
-
-
-def _name(kind: str, position: int, *words: str) -> str:
-    """A file name that is distinct by its position and legible by its words."""
-    legible = re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
-    return f"{kind.lower()}-{position + 1}-{legible}"

@@ -26,8 +26,28 @@ def evaluate(ground: Ground) -> Cost:
 
 
 def attribute(ground: Ground) -> Cost:
-    """MAS by two norms, cosines, density, and who is alive, of every feature; next to no FLOPs."""
-    return Cost(stays=sum(_scores(ground.size(one)) for one in ground.plan.crosscoders.values()))
+    """MAS by two norms, cosines, density, and who is alive; nu on held-out tokens, which all models read once."""
+    study, names = ground.plan.study, ground.harvested
+    sizes = [ground.size(one) for one in ground.plan.crosscoders.values()]
+    tokens = min(study.attribution.scaling.tokens, study.corpus.held_out_tokens)
+    in_pass, models = min(tokens, study.activations.batch_size * study.corpus.context), ground.distinct(names)
+    context, calls = study.corpus.context, models * tokens / in_pass
+    return Cost(
+        parts={
+            "models": (
+                forward(ground.model, models * tokens, context, calls, layers=ground.layers, head=False),
+                *(coding(size, tokens) for size in sizes),
+            )
+        },
+        memory={
+            "models up to the tap": ground.below(names),
+            "crosscoders": sum(size.file_bytes + _summed(size) for size in sizes),
+            "forward pass": ground.model.forward_bytes(in_pass),
+            "residual streams": FLOAT * in_pass * len(names) * ground.model.shape.d_model,
+            "features of held-out tokens": max(size.coding_bytes(in_pass) for size in sizes),
+        },
+        stays=sum(_scores(size) for size in sizes),
+    )
 
 
 def dynamics(ground: Ground) -> Cost:
@@ -92,7 +112,14 @@ def intervene(ground: Ground) -> Cost:
 
 
 def _scores(size: CrosscoderSize) -> int:
-    return size.features * (FLOAT * (2 * size.models + size.models**2 + 1) + 1)
+    """Bytes of MAS, cosines, density, alive; and of nu (two targets, its controls), beta, and counts."""
+    nu = FLOAT * (6 * size.models**2 + 2 * size.models) + 8
+    return size.features * (FLOAT * (2 * size.models + size.models**2 + 1) + 1 + nu)
+
+
+def _summed(size: CrosscoderSize) -> int:
+    """Bytes of the sums of latent scaling, and of its control directions."""
+    return size.features * (8 * (6 * size.models**2 + 4 * size.models) + FLOAT * size.d_model)
 
 
 def _edited(ground: Ground, task: TaskSettings) -> float:

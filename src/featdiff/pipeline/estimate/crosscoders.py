@@ -11,6 +11,8 @@ from featdiff.study import BatchTopKSettings
 
 CORPUS_BYTES = 9
 """In the host's memory, per token: as it was read, packed, and the starts of documents."""
+HELD_OUT_BYTES = 5
+"""On the disk, per token: its id, and whether it starts a document."""
 LINE_BYTES = 250
 """Of metrics.jsonl."""
 CHECKPOINTS = 3
@@ -32,6 +34,7 @@ def train(ground: Ground) -> Cost:
         memory=fullest(while_training(ground), while_measuring(ground)),
         stays=sum(size.file_bytes for size in sizes)
         + statistics
+        + HELD_OUT_BYTES * held_out
         + LINE_BYTES * len(sizes) * steps / study.training.log_every
         + streams_on_disk(ground),
         passing=CHECKPOINTS * (sum(size.checkpoint_bytes for size in sizes) + carried),

@@ -65,8 +65,7 @@ class Ground:
     @property
     def harvested(self) -> tuple[str, ...]:
         """The models that some crosscoder reads, as the stream has them."""
-        wanted = {name for one in self.plan.crosscoders.values() for name in one.models}
-        return tuple(name for name in self.plan.paths if name in wanted)
+        return self.plan.harvested
 
     def distinct(self, names: tuple[str, ...]) -> int:
         """Number of models behind names: a folder that has two names is loaded and run once."""
