@@ -25,6 +25,9 @@ def main() -> None:
     task = Task.from_json(sys.argv[1])
     thrown = switches.keep_memory() if task.tuned else []
     if task.trainer == "featdiff":
+        from featdiff.openmp import spin_briefly
+
+        spin_briefly()  # as the command line does
         import own as adapter
     else:
         import peers as adapter

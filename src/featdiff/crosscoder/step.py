@@ -161,7 +161,7 @@ class Learner:
         if self._blocks is not None and self._blocks.tie(self.crosscoder.W_dec) and self._kernel is not None:
             self._kernel.refresh()
         self.silent_tokens += tokens
-        self.silent_tokens[found.fired] = 0
+        self.silent_tokens.masked_fill_(found.fired, 0)
         if isinstance(self.crosscoder.sparsity, BatchTopK):
             self.crosscoder.threshold.copy_(updated_threshold(self.crosscoder.threshold, found.cut))
             self._last_cut.copy_(found.cut.nan_to_num(posinf=0.0))
