@@ -1,0 +1,87 @@
+"""Checkpoints at which features appear, persist and vanish, and models between two models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+
+from featdiff.planted.world import Group, Magnitude, World
+
+
+@dataclass(frozen=True)
+class Life:
+    """Features that live from one checkpoint to another, both included; checkpoint 0 is the base."""
+
+    features: int
+    """How many."""
+    appears: int
+    """The first checkpoint that has them; 0: the base has them already."""
+    last: int
+    """The last checkpoint that has them; the number of checkpoints: they persist."""
+    strength: float = 1.0
+    """Norm of their contribution at magnitude 1 wherever they live."""
+    probability: float = 0.05
+    """Chance that one of them fires on a token."""
+    magnitude: Magnitude = "constant"
+    """As in `Group`."""
+
+
+def checkpoint_world(checkpoints: int, d_model: int, lives: Sequence[Life], *, seed: int, noise: float = 0.0) -> World:
+    """A base and its checkpoints c1, c2, ..., one group for each life, in order.
+
+    A checkpoint's specific features are those that it has and the base lacks. ValueError where a life does not fit.
+    """
+    models = ("base", *(f"c{number}" for number in range(1, checkpoints + 1)))
+    for life in lives:
+        if not 0 <= life.appears <= life.last <= checkpoints:
+            raise ValueError(
+                f"features live from checkpoint {life.appears} to {life.last}; "
+                f"there are 0 (the base) to {checkpoints}, and none ends before it begins"
+            )
+    groups = [
+        Group(
+            members=(members := models[life.appears : life.last + 1]),
+            features=life.features,
+            strengths=(life.strength,) * len(members),
+            probability=life.probability,
+            magnitude=life.magnitude,
+        )
+        for life in lives
+    ]
+    return World.build(models, d_model, groups, seed=seed, noise=noise)
+
+
+def interpolated(world: World, alphas: Sequence[float]) -> World:
+    """The base, models at base + alpha (tuned - base) for each alpha, and the tuned model: drift in known amounts.
+
+    Of a world of two models; the models between are called by their alpha. What a feature adds to one of them is the
+    mix of what it adds to the two, so with one direction for both the strengths mix, and its NRN against the base is
+    s / (s_base + s) with s = s_base + alpha (s_tuned - s_base).
+    """
+    if len(world.models) != 2:
+        raise ValueError(f"the world has the models {list(world.models)}; models lie between two")
+    base, tuned = world.models
+    between = [f"{alpha:g}" for alpha in alphas]
+    if len({base, tuned, *between}) < 2 + len(between):
+        raise ValueError(f"alphas {list(alphas)} would name a model twice; give each once")
+    mix = torch.tensor([0.0, *alphas, 1.0])
+    weights = torch.stack([1 - mix, mix])
+    rows = einsum(world.rows, weights, "k pair d, pair m -> k m d")
+    return replace(
+        world,
+        models=(base, *between, tuned),
+        strength=rows.norm(dim=-1),
+        direction=_directions(rows, world.direction[:, 0]),
+        gain=torch.ones(len(mix)),
+    )
+
+
+def _directions(
+    rows: Float[Tensor, "features models d_model"], fallback: Float[Tensor, "features d_model"]
+) -> Float[Tensor, "features models d_model"]:
+    """Unit vectors along the rows; the fallback where a row is zero."""
+    norms = rows.norm(dim=-1, keepdim=True)
+    return torch.where(norms > 0, rows / norms.where(norms > 0, 1.0), fallback[:, None])
