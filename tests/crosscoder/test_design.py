@@ -1,4 +1,5 @@
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from featdiff.crosscoder.step import Learner
 
 MODELS = ("base", "sft", "rl")
 WORLD = World(features=60, d_model=8)
+NOTHING: Mapping[str, float] = {}
 FULL = Design(DeltaMSE(-0.25), MLP(7), Procrustes(99), Shared(3, 0.2), {"rl": 0.1})
 
 
@@ -22,9 +24,10 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def mlp(sparsity: str = "relu", width: int = 7) -> Crosscoder:
+def mlp(sparsity: str = "relu", width: int = 7, partition: Mapping[str, float] = NOTHING) -> Crosscoder:
     """One whose hidden layer has a say."""
-    made = WORLD.crosscoder(sparsity_of(sparsity, 8), 8, wild=False, design=Design(encoder=MLP(width)))
+    design = Design(encoder=MLP(width), partition=partition)
+    made = WORLD.crosscoder(sparsity_of(sparsity, 8), 8, wild=False, design=design)
     assert made.W_hidden is not None and made.b_hidden is not None
     with torch.no_grad():
         made.W_hidden.copy_(normal(width, 60, seed=3))
@@ -86,8 +89,9 @@ def test_a_folder_keeps_an_mlp_and_linear_ones_have_no_hidden_layer(tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_parameters_of_an_mlp_learn_and_count_in_the_norm(kind: str) -> None:
-    made = mlp(kind)
+@pytest.mark.parametrize("partition", [NOTHING, {"rl": 0.2}])
+def test_all_parameters_of_an_mlp_learn_and_count_in_the_norm(kind: str, partition: Mapping[str, float]) -> None:
+    made = mlp(kind, partition=partition)
     one = Learner(made, lr=1e-3, betas=(0.9, 0.999), clip=1.0)
     assert one.path == "reference"
     found = one.gradients(WORLD.activations(50, wild=False), 1.0)

@@ -191,8 +191,8 @@ class Learner:
         return replace(found, active=int(counts[0]), considered=int(counts[1]), sparsity=counts[2].float())
 
     def _kept_within(self, found: Found) -> Found:
-        """Project the gradients onto what the blocks leave free; their norm is that of the projection."""
-        if self._blocks is None:
+        """Project the gradients onto what the blocks leave free, as autograd's are; their norm is what is left."""
+        if self._blocks is None or self.path == "reference":
             return found
         shape = (len(self._gradients.b_enc), len(self.crosscoder.models), -1)
         self._blocks.keep_within(self._gradients.enc.view(shape), self._gradients.dec.view(shape))

@@ -291,7 +291,8 @@ def _turns(
 ) -> dict[str, Tensor]:
     """The rotations of crosscoders that want alignment: from the checkpoint, or from the stream's first batches."""
     if start.step:
-        return _within(start.tensors, "alignment.")
+        found = _within(start.tensors, "alignment.")
+        return {name: turn.to(parts[name].W_dec.device) for name, turn in found.items()}
     if all(part.design.align is None for part in parts.values()):
         return {}
     return rotations(parts, (batch for batch, _ in stream.batches()), settings.batch_size, ranks)

@@ -42,6 +42,7 @@ sources = [
 
 # ---- The dictionary. BatchTopK does not shrink features, so it makes no false owners; the paper's own choice is
 # sparsity = {{ kind = "relu", weight = 2.0 }}
+# JumpReLU, other objectives, shared and dedicated features, an MLP encoder and alignment: docs/choices.md.
 [crosscoder]
 features = 16_384
 sparsity = {{ kind = "batchtopk", k = 64 }}

@@ -33,12 +33,13 @@ TUNED = 16
 
 @dataclass(frozen=True)
 class CrosscoderSize:
-    """Size of one crosscoder; `thresholds` where every feature has its own (JumpReLU)."""
+    """Size of one crosscoder; `thresholds` where every feature has its own (JumpReLU), `hidden` units of an MLP."""
 
     models: int
     d_model: int
     features: int
     thresholds: bool = False
+    hidden: int = 0
 
     @property
     def width(self) -> int:
@@ -47,8 +48,9 @@ class CrosscoderSize:
 
     @property
     def parameters(self) -> int:
-        """W_enc, W_dec, b_enc, b_dec, and the thresholds."""
-        return 2 * self.features * self.width + (2 if self.thresholds else 1) * self.features + self.width
+        """W_enc, W_dec, b_enc, b_dec, the thresholds, and the hidden layer of an MLP."""
+        layer = self.hidden * (self.width + self.features + 1)
+        return 2 * self.features * self.width + (2 if self.thresholds else 1) * self.features + self.width + layer
 
     @property
     def file_bytes(self) -> int:
@@ -81,7 +83,7 @@ class CrosscoderSize:
 
 def dense_steps(size: CrosscoderSize, tokens: int, steps: float, copies: int = 1) -> tuple[Work, ...]:
     """So many dense steps with batches of so many tokens; `copies` devices hold the same features and apply Adam."""
-    products = 10.0 * tokens * size.features * size.width
+    products = 10.0 * tokens * size.features * size.width + 6.0 * tokens * size.hidden * (size.width + size.features)
     return (
         Work(flops=products * steps, of="crosscoder"),
         Work(moved=copies * ADAM_DENSE * size.parameters * steps),
@@ -102,8 +104,9 @@ def sparse_steps(size: CrosscoderSize, tokens: int, steps: float, l0: float, cop
 def crosscoder_training(
     size: CrosscoderSize, tokens: int, steps: int, l0: float, lr: float, *, starts_dense: bool, copies: int = 1
 ) -> tuple[Work, ...]:
-    """All steps of a crosscoder: dense at first where its sparsity must be learned, and sparse after that."""
-    if l0 > SPARSE_BELOW * size.features:
+    """All steps of a crosscoder: dense at first where its sparsity must be learned, and sparse after that; with an MLP
+    dense throughout."""
+    if size.hidden or l0 > SPARSE_BELOW * size.features:
         return dense_steps(size, tokens, steps, copies)
     dense = min(steps, DENSE_PART / lr) if starts_dense else 0
     return (*dense_steps(size, tokens, dense, copies), *sparse_steps(size, tokens, steps - dense, l0, copies))
@@ -122,7 +125,8 @@ def exchange(size: CrosscoderSize, tokens: int, steps: int, groups: int, shards:
 
 def coding(size: CrosscoderSize, tokens: float) -> Work:
     """Encode and decode so many tokens, densely."""
-    return Work(flops=4.0 * tokens * size.features * size.width, of="crosscoder")
+    layer = 2.0 * size.hidden * (size.width + size.features)
+    return Work(flops=tokens * (4.0 * size.features * size.width + layer), of="crosscoder")
 
 
 # ------------------------------------------------------------------ models

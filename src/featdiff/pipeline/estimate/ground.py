@@ -81,7 +81,11 @@ class Ground:
     def size(self, one: CrosscoderPlan) -> CrosscoderSize:
         """Size of a crosscoder of the study."""
         return CrosscoderSize(
-            len(one.models), self.model.shape.d_model, one.features, thresholds=one.sparsity.kind == "jumprelu"
+            len(one.models),
+            self.model.shape.d_model,
+            one.features,
+            thresholds=one.sparsity.kind == "jumprelu",
+            hidden=one.encoder.width if one.encoder.kind == "mlp" else 0,
         )
 
     def room(self, names: tuple[str, ...]) -> int:
