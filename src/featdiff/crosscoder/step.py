@@ -79,7 +79,9 @@ class Learner:
         if path != "reference":
             models = len(crosscoder.models)
             self._kernel = kernel_for(crosscoder.sparsity, self._weights, self._gradients, models, self._workers)
-        self._adam = torch.optim.Adam(self.parameters.values(), lr=lr, betas=betas, fused=path != "reference")
+        self._adam: torch.optim.Adam | None = None  # only where needed: it loads some 140 MB of torch's compiler
+        if self._kernel is None:
+            self._adam = torch.optim.Adam(self.parameters.values(), lr=lr, betas=betas, fused=path != "reference")
 
     @property
     def path(self) -> Path:
@@ -199,6 +201,7 @@ class Learner:
         return replace(found, square_norm=feature_squares(self._gradients).sum())
 
     def _torch_update(self, rates: Rates) -> None:
+        assert self._adam is not None
         for name, parameter in self.parameters.items():
             _grad(parameter).mul_(rates.coefficient)
             self._adam.state[parameter] = {
