@@ -17,8 +17,29 @@ from torch import Tensor
 from featdiff.activations.models import Lineup
 from featdiff.causal.records import Requests
 
-Positions = Literal["all", "prompt", "last_prompt"]
-"""Which tokens an edit touches: every one, those before the answer, or the last of those."""
+Positions = Literal["all", "prompt", "last_prompt", "generated"]
+"""Which tokens an edit touches: every one, those before the answer, the last of those, or those of the answer."""
+
+
+def edited_tokens(
+    positions: Positions,
+    place: Int[Tensor, "#batch length"],
+    prompt: Int[Tensor, "#batch 1"],
+    real: Bool[Tensor, "batch length"],
+) -> Bool[Tensor, "batch length"]:
+    """Where an edit applies, given each token's column and how many columns come before the answer; never on padding.
+
+    The answer is what a model generates, or the choice whose likelihood it scores.
+    """
+    match positions:
+        case "all":
+            return real
+        case "prompt":
+            return real & (place < prompt)
+        case "last_prompt":
+            return real & (place == prompt - 1)
+        case "generated":
+            return real & (place >= prompt)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +89,7 @@ class RequestBatch:
     def edited(self, positions: Positions) -> Bool[Tensor, "batch positions"]:
         """Where an edit applies; never on padding."""
         place = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
-        match positions:
-            case "all":
-                return self.attention_mask.bool()
-            case "prompt":
-                return place < self.prompt[:, None]
-            case "last_prompt":
-                return place == self.prompt[:, None] - 1
+        return edited_tokens(positions, place[None], self.prompt[:, None], self.attention_mask.bool())
 
 
 @dataclass(frozen=True)

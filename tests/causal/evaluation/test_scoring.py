@@ -23,8 +23,7 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from featdiff.causal import evaluation
-from featdiff.causal.evaluation import build_requests, evaluate
+from featdiff.causal.evaluation import build_requests, evaluate, tasks
 
 CHOICES = ["red", "bluish-gréén", "y", "very dark magenta", "ééé", "green"]
 TASK = {
@@ -370,7 +369,7 @@ def refusal(folder: Path, name: str) -> str:
 
 
 def test_an_unknown_task_is_refused_with_the_nearest_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "_own_tasks", lambda: TaskManager(include_defaults=False))
+    monkeypatch.setattr(tasks, "_own_tasks", lambda: TaskManager(include_defaults=False))
     assert refusal(folder, "colors") == "no task is called 'colors'; nearest: colours"
     assert refusal(folder, "zzz") == "no task is called 'zzz'; nearest: colours"
 

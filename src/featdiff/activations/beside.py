@@ -1,0 +1,159 @@
+"""Run a whole model with the rest of the lineup beside it, and change its residual stream at the tap while it runs.
+
+Joint encoding needs the residual streams of all models on the same tokens, also on tokens that the model has only just
+generated. So whenever the whole model runs, the other models of the lineup run on the tokens that it is given, up to
+the tap. With a KV cache, their keys and values lie in the model's own cache, behind its layers: what is done to the
+cache (copied, repeated, reordered, cropped) is done to theirs.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from featdiff.activations.models import Lineup, blocks
+
+_GIVEN_ALIKE = ("attention_mask", "position_ids", "cache_position")
+"""What a forward pass of the other models takes from that of the whole model, besides the tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tapped:
+    """What a forward pass of the whole model holds at the tap."""
+
+    activations: Float[Tensor, "batch new models d_model"]
+    """Residual streams of all models of the lineup, float32; the model's own in its place."""
+    place: Int[Tensor, "1 new"]
+    """Column of each token among all that the model has read, cached ones and padding counted."""
+    real: Bool[Tensor, "batch new"]
+    """False on padding, as far as the attention mask says."""
+
+
+Change = Callable[[Tensor, Tapped], Tensor]
+"""From the model's residual stream `[batch new d_model]`, in its precision, to what its upper half reads instead."""
+
+
+@contextmanager
+def running_beside(model: PreTrainedModel, lineup: Lineup, name: str, change: Change) -> Iterator[None]:
+    """While open, every forward pass of `model`, the lineup's `name`, goes through `change` at the tap.
+
+    Below the tap nothing changes, so neither do the residual streams that `change` is given. Raises ValueError when the
+    lineup has no such model; when a forward pass gets a KV cache of fixed size, or one that was filled outside; and for
+    a cache while the lineup's models take turns on their device.
+    """
+    if name not in lineup.names:
+        raise ValueError(f"the lineup holds {', '.join(lineup.names)}, not {name}; load that model too")
+    others = [index for index, other in enumerate(lineup.names) if other != name]
+    waiting: list[Tapped] = []
+
+    def below(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple, dict]:
+        given = options if "input_ids" in options else options | {"input_ids": arguments[0]}
+        cache = _cache(model, given)
+        waiting[:] = [_tapped(lineup, others, given, model, cache)]
+        return (), given if cache is None else given | {"past_key_values": cache}
+
+    def at_tap(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        tapped = waiting.pop()
+        tapped.activations[:, :, lineup.names.index(name)] = output.to(tapped.activations)
+        return change(output, tapped).to(output)
+
+    handles = [
+        model.register_forward_pre_hook(below, with_kwargs=True),
+        blocks(model)[lineup.layers - 1].register_forward_hook(at_tap),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tapped(
+    lineup: Lineup, others: list[int], given: Mapping[str, Any], model: PreTrainedModel, cache: Cache | None
+) -> Tapped:
+    """The other models' residual streams on the tokens given, and room for the model's own."""
+    input_ids = given["input_ids"]
+    room = torch.empty(*input_ids.shape, len(lineup.names), lineup.d_model, device=lineup.device)
+    past = 0 if cache is None else cache.get_seq_length()
+    if others and cache is None:
+        rest = replace(
+            lineup,
+            names=tuple(lineup.names[index] for index in others),
+            models=tuple(lineup.models[index] for index in others),
+        )
+        room[:, :, others] = rest.residuals(input_ids, given.get("attention_mask"), given.get("position_ids"))
+    elif cache is not None and others:
+        if lineup.turns:
+            raise ValueError(
+                "a model cannot generate under edits while the lineup's models take turns on their device; "
+                "give the lineup memory for all of them, or edit by the model's own branch"
+            )
+        parts = _companions(cache, model, [lineup.models[index] for index in others], lineup.layers)
+        for index, part in zip(others, parts, strict=True):
+            room[:, :, index] = _cached_residual(lineup.models[index], lineup.layers, given, part).to(room)
+    place = past + torch.arange(input_ids.shape[1], device=lineup.device)
+    mask = given.get("attention_mask")
+    if mask is None:
+        real = torch.ones_like(input_ids, dtype=torch.bool)
+    elif mask.ndim == 2:
+        real = mask[:, -input_ids.shape[1] :].bool()
+    else:
+        raise ValueError("edits need an attention mask of one number per token, to tell padding; give none of 4 axes")
+    return Tapped(room, place[None], real.to(lineup.device))
+
+
+def _cache(model: PreTrainedModel, given: Mapping[str, Any]) -> Cache | None:
+    """The cache of this forward pass: the one that is given, a new one, or none."""
+    wanted = given.get("use_cache")
+    cache = given.get("past_key_values")
+    if cache is None and (model.config.use_cache if wanted is None else wanted):
+        return DynamicCache(config=model.config)
+    return cache
+
+
+def _companions(cache: Cache, model: PreTrainedModel, others: list[PreTrainedModel], layers: int) -> list[Cache]:
+    """Caches of the other models that keep their keys and values in `cache`, behind the layers of `model`."""
+    own = len(blocks(model))
+    if not isinstance(cache, DynamicCache):
+        raise ValueError(f"edits need a KV cache that grows, not a {type(cache).__name__}; leave cache_implementation")
+    if len(cache.layers) <= own:
+        if cache.get_seq_length() > 0:
+            raise ValueError("the KV cache was filled without edits; fill it under the same edits")
+        cache.layers.extend(DynamicCache(config=model.config).layers[len(cache.layers) :])
+        for other in others:
+            cache.layers.extend(DynamicCache(config=other.config).layers[:layers])
+    starts = range(own, own + layers * len(others), layers)
+    assert len(cache.layers) == own + layers * len(others), "a cache has room for every model of the lineup"
+    return [Cache(layers=cache.layers[start : start + layers]) for start in starts]
+
+
+class _Reached(Exception):
+    """Carries the residual stream out of a forward pass that need not go on."""
+
+    def __init__(self, residual: Tensor) -> None:
+        self.residual = residual
+
+
+@torch.no_grad()
+def _cached_residual(
+    model: PreTrainedModel, layers: int, given: Mapping[str, Any], cache: Cache
+) -> Float[Tensor, "batch new d_model"]:
+    """Residual stream after block `layers` on the new tokens alone; `cache` grows by them."""
+
+    def stop(module: nn.Module, arguments: tuple[object, ...], output: Tensor) -> None:
+        raise _Reached(output)
+
+    alike = {key: given[key].to(model.device) for key in _GIVEN_ALIKE if isinstance(given.get(key), Tensor)}
+    handle = blocks(model)[layers - 1].register_forward_hook(stop)
+    try:
+        model.base_model(input_ids=given["input_ids"].to(model.device), past_key_values=cache, use_cache=True, **alike)
+    except _Reached as reached:
+        return reached.residual
+    finally:
+        handle.remove()
+    raise AssertionError(f"{type(model).__name__} did not run its block {layers}")
