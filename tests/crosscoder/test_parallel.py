@@ -24,8 +24,9 @@ if __name__ == "__main__":
     install_import_hook("featdiff", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 from featdiff.activations.stream import Activations
-from featdiff.crosscoder import BatchTopK, Crosscoder, JumpReLU, ReLU
+from featdiff.crosscoder import BatchTopK, Crosscoder, JumpReLU, ReLU, design
 from featdiff.crosscoder.kernels.ranks import Alone, Ranks, smallest_of_largest
+from featdiff.crosscoder.objective import Cosine, DeltaMSE
 from featdiff.crosscoder.parallel import Grid
 from featdiff.crosscoder.shards import part_of
 from featdiff.crosscoder.training import train
@@ -38,6 +39,17 @@ SPARSITIES = {
     "relu": ReLU(weight=0.5),
     "batchtopk": BatchTopK(k=3, aux_k=4, aux_weight=0.3, dead_after_tokens=300),
     "jumprelu": JumpReLU(weight=0.2, bandwidth=0.4, pre_weight=0.01),
+    "set_apart": ReLU(weight=0.5),
+    "angle": BatchTopK(k=3, aux_k=4, aux_weight=0.3, dead_after_tokens=300),
+}
+DESIGNS = {
+    "set_apart": design.Design(
+        DeltaMSE(-0.5),
+        align=design.Procrustes(200),
+        shared=design.Shared(8, 0.25),
+        partition={"rl": 0.25, "base+sft": 0.1},
+    ),
+    "angle": design.Design(Cosine(), partition={"rl": 0.25}),
 }
 ROWS = {2: (1, 2), 4: (1, 2, 4)}
 """Processes of a row, by the number of processes."""
@@ -73,7 +85,7 @@ def trained(kind: str, ranks: Ranks, folder: Path, until: int = STEPS) -> Crossc
     world = World.build(MODELS, 16, groups, seed=0, noise=0.05)
     scale = torch.tensor([1.0, 0.5, 2.0])
     stream = Shared(world, STEPS, BATCH, seed=1, scale=scale, rank=ranks.rank, count=ranks.count, until=until)
-    crosscoder = Crosscoder(MODELS, 16, 64, SPARSITIES[kind], seed=0)
+    crosscoder = Crosscoder(MODELS, 16, 64, SPARSITIES[kind], seed=0, design=DESIGNS.get(kind, design.Design()))
     settings = TrainingSettings(batch_size=BATCH, lr=3e-3, log_every=10)
     train(
         {kind: crosscoder},
@@ -131,6 +143,14 @@ def check_batchtopk(run: Run) -> None:
 
 def check_jumprelu(run: Run) -> None:
     check_training(run, "jumprelu")
+
+
+def check_set_apart(run: Run) -> None:
+    check_training(run, "set_apart")
+
+
+def check_angle(run: Run) -> None:
+    check_training(run, "angle")
 
 
 def check_resuming_to_the_same_bytes(run: Run) -> None:
@@ -196,6 +216,8 @@ CHECKS: tuple[Callable[[Run], None], ...] = (
     check_relu,
     check_jumprelu,
     check_batchtopk,
+    check_set_apart,
+    check_angle,
     check_resuming_to_the_same_bytes,
     check_resuming_from_other_numbers_and_splits,
 )

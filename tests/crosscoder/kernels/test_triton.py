@@ -15,10 +15,12 @@ from tiny_crosscoders import KINDS, World, assert_equal, dead_but_silent, sparsi
 from torch import Tensor
 from triton.runtime import interpreter, jit
 
+from featdiff.crosscoder.design import Design, Shared
 from featdiff.crosscoder.kernels import triton
 from featdiff.crosscoder.kernels.rows import Path
 from featdiff.crosscoder.kernels.triton import Triton
 from featdiff.crosscoder.model import Crosscoder
+from featdiff.crosscoder.objective import Cosine, DeltaMSE, Objective
 from featdiff.crosscoder.sparsity import BatchTopK, ReLU
 from featdiff.crosscoder.step import Learner
 
@@ -65,6 +67,19 @@ def test_gradients_are_those_of_autograd_in_float64(
         one._last_cut.copy_(0.9 * wanted[1].cut.nan_to_num(posinf=0.0))
     if active < 20:
         monkeypatch.delattr(triton, "dense_gradients")
+    assert_equal((one, one.gradients(x.to(DEVICE), 0.7)), wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("objective", [DeltaMSE(-0.5), Cosine()])
+def test_other_objectives_and_features_set_apart_are_those_of_autograd(kind: str, objective: Objective) -> None:
+    shared = None if kind == "batchtopk" else Shared(6, 0.3)
+    design = Design(objective, shared=shared, partition={"rl": 0.2})
+    x = WORLD.activations(9, seed=5)
+    wanted = WORLD.expected(kind, 2, x, dead=True, design=design)
+    one = learner(WORLD.crosscoder(sparsity_of(kind, 2), 2, design=design), "screened", dead=True)
+    if kind == "batchtopk":
+        one._last_cut.copy_(0.9 * wanted[1].cut)
     assert_equal((one, one.gradients(x.to(DEVICE), 0.7)), wanted)
 
 

@@ -26,7 +26,7 @@ class Pull:
         squared = error.square().sum() / batch.total
         if isinstance(batch.objective, MSE):
             return Pull(error * (2 / batch.total), None, squared, squared)
-        parted = error.view(len(error), models, -1)
+        parted = error.view(len(error), models, error.shape[1] // models)  # a process may have no token
         losses, gradients = losses_and_gradients(batch.objective, parted, batch.x.view_as(parted))
         return Pull(gradients.view_as(error) / batch.total, error, losses.sum() / batch.total, squared)
 
