@@ -65,7 +65,7 @@ def test_the_held_out_set_is_judged_by_the_features_that_were_chosen_without_it(
 
 def test_the_summary_has_exactly_the_keys_that_were_agreed() -> None:
     summary = effect_of(ZERO, *ten_items()).to_json()
-    assert list(summary) == ["task", "model", "edit", "features", "sets", "control", "p", "verdict"]
+    assert list(summary) == ["task", "model", "edit", "features", "sets", "control", "p", "verdict", "controls"]
     assert (summary["edit"], summary["features"]) == ("zero", 2)
     sets, control = summary["sets"], summary["control"]
     assert isinstance(sets, dict) and isinstance(control, dict)
@@ -164,14 +164,13 @@ def null_effect(seed: int, draws: int = 60, items: int = 500, choices: int = 4) 
 
 
 def test_pure_noise_looks_like_a_large_effect_on_critical_items_and_is_not_called_one() -> None:
-    effects = [null_effect(seed) for seed in range(60)]
+    effects = [null_effect(seed) for seed in range(100)]
     raw = [effect.sets["critical"].change for effect in effects]
     # The trap: the raw change is large, and its interval excludes 0 every time.
     assert np.mean([change.value for change in raw]) < -0.25
     assert all(change.high < 0 for change in raw)
     assert abs(np.mean([effect.sets["all"].change.value for effect in effects])) < 0.02
-    # Beside controls there is nothing: 5 % false findings, 95 % coverage, within three standard errors of 60 worlds.
-    supported = [effect.headline.verdict == "supported" for effect in effects]
+    # Beside controls there is nothing.
+    assert sum(effect.headline.verdict == "supported" for effect in effects) <= 5
     covers = [part.low <= 0 <= part.high for part in (effect.headline.beyond_controls for effect in effects)]
-    assert np.mean(supported) <= 0.05 + 3 * (0.05 * 0.95 / 60) ** 0.5
-    assert np.mean(covers) >= 0.95 - 3 * (0.05 * 0.95 / 60) ** 0.5
+    assert np.mean(covers) >= 0.95 - 3 * (0.05 * 0.95 / 100) ** 0.5

@@ -11,14 +11,20 @@ from scipy.stats import binom, binomtest, false_discovery_control
 from featdiff.causal.statistics import (
     DETECTABLE,
     POWER,
+    Direction,
+    Flips,
     Interval,
+    Verdict,
     benjamini_hochberg,
     difference_interval,
     empirical_p,
     exact_mcnemar,
     holm,
+    largest_p,
     minimum_detectable_effect,
     paired_bootstrap,
+    power_of,
+    stratified_bootstrap,
     verdict,
     wilson_interval,
 )
@@ -207,32 +213,94 @@ def test_the_detectable_effect_by_hand_and_by_the_binomial() -> None:
     assert minimum_detectable_effect(6, confidence=0.99, power=0.8) == math.inf
 
 
+def test_power_is_that_of_the_exact_test_counted_over_all_outcomes() -> None:
+    for n, effect in ((20, 0.3), (60, 0.1)):
+        found = sum(binom.pmf(k, n, effect) for k in range(n + 1) if exact_mcnemar(k, 0) <= 0.05)
+        assert power_of(effect, n, confidence=0.95) == pytest.approx(found)
+    smallest = minimum_detectable_effect(50, confidence=0.95, power=0.8)
+    assert power_of(smallest, 50, confidence=0.95) == pytest.approx(0.8)
+
+
+def test_flips_are_counted_by_item() -> None:
+    assert Flips.of(*flips(lost=3, gained=9, same=8)) == Flips(20, 3, 9)
+    assert Flips(20, 3, 9).p == exact_mcnemar(9, 3)
+
+
+def test_tasks_count_alike_and_items_are_drawn_within_them() -> None:
+    """One task loses every item and a hundred times larger one none: the mean is certain, whatever items are drawn."""
+    whole = stratified_bootstrap([Flips(4, 4, 0), Flips(400, 0, 0)], resamples=500, confidence=0.95, seed=0)
+    assert (whole.value, whole.low, whole.high) == (-0.5, -0.5, -0.5)
+
+
+def test_the_stratified_bootstrap_is_that_which_draws_items_of_every_task() -> None:
+    parts = [flips(lost=5, gained=20, same=35), flips(lost=2, gained=2, same=8)]
+    interval = stratified_bootstrap([Flips.of(*part) for part in parts], resamples=20_000, confidence=0.95, seed=0)
+    rng, means = np.random.default_rng(1), []
+    for before, after in parts:
+        change = after.astype(int) - before.astype(int)
+        means.append(change[rng.integers(len(change), size=(20_000, len(change)))].mean(axis=1))
+    wanted = np.quantile(np.mean(means, axis=0), [0.025, 0.975])
+    assert interval.value == pytest.approx((15 / 60 + 0 / 12) / 2)
+    assert (interval.low, interval.high) == pytest.approx(tuple(wanted), abs=0.012)
+
+
+def test_tasks_without_items_do_not_count() -> None:
+    with_empty = stratified_bootstrap([Flips(0, 0, 0), Flips(9, 3, 0)], resamples=99, confidence=0.9, seed=0)
+    assert with_empty == stratified_bootstrap([Flips(9, 3, 0)], resamples=99, confidence=0.9, seed=0)
+    assert math.isnan(stratified_bootstrap([], resamples=9, confidence=0.9, seed=0).value)
+
+
 CONTROLS = np.linspace(-0.1, 0.1, 99)
-UP, DOWN, NONE = (Interval(v, v - 0.1, v + 0.1, 0.95) for v in (0.4, -0.4, 0.02))
+UNCLEAR = "not distinguishable from random features"
+
+
+def judged(change: float, n: int, expected: Direction, *controls: np.ndarray) -> Verdict:
+    """The verdict on a change of so many of n items, all one way."""
+    moved = Flips(n, round(max(-change, 0) * n), round(max(change, 0) * n))
+    return verdict(
+        Interval(change, change - 0.1, change + 0.1, 0.95), moved, controls or (CONTROLS,), expected=expected
+    )
 
 
 def test_the_verdict_follows_its_rules() -> None:
-    unclear = "not distinguishable from random features"
-    assert verdict(UP, 60, CONTROLS, expected="increase") == "supported"
-    assert verdict(DOWN, 60, CONTROLS, expected="decrease") == "supported"
-    assert verdict(DOWN, 60, CONTROLS, expected="increase") == "opposite"
-    assert verdict(UP, 60, CONTROLS, expected="decrease") == "opposite"
-    assert verdict(NONE, 60, CONTROLS, expected="increase") == unclear
-    assert verdict(UP, 60, CONTROLS + 0.4, expected="increase") == unclear  # random features do as well
-    assert verdict(NONE, 60, CONTROLS - 1, expected="increase") == unclear  # controls alone do not make an effect
+    assert judged(0.4, 60, "increase") == "supported"
+    assert judged(-0.4, 60, "decrease") == "supported"
+    assert judged(-0.4, 60, "increase") == "opposite"
+    assert judged(0.4, 60, "decrease") == "opposite"
+    assert judged(0.02, 60, "increase") == UNCLEAR
+    assert judged(0.4, 60, "increase", CONTROLS + 0.4) == UNCLEAR  # random features do as well
+    assert judged(0.02, 60, "increase", CONTROLS - 1) == UNCLEAR  # controls alone do not make an effect
+
+
+def test_every_kind_of_control_has_to_be_beaten() -> None:
+    assert judged(0.4, 60, "increase", CONTROLS, CONTROLS + 0.1) == "supported"
+    assert judged(0.4, 60, "increase", CONTROLS, CONTROLS + 0.4) == UNCLEAR
+    assert largest_p(0.05, [np.zeros(9), np.full(9, 0.1)], "increase") == 1.0
+    assert largest_p(0.05, [np.zeros(9), np.full(9, 0.1)], "decrease") == 1.0
+    assert largest_p(0.2, [np.zeros(9), np.full(9, 0.1)], "increase") == pytest.approx(0.1)
+
+
+def test_an_effect_needs_a_significant_change_and_is_tested_on_both_sides() -> None:
+    few = Interval(0.1, 0.02, 0.18, 0.95)
+    assert verdict(few, Flips(40, 1, 5), [CONTROLS - 1], expected="increase") == UNCLEAR  # McNemar: p = 0.22
+    assert verdict(few, Flips(60, 0, 6), [CONTROLS - 1], expected="increase") == "supported"
+    third = np.concatenate([np.full(3, 0.5), np.zeros(96)])  # p = 4 / 100, above 2.5 %
+    assert judged(0.4, 60, "increase", third) == UNCLEAR
+    assert judged(0.4, 60, "increase", third[2:]) == "supported"  # 2 / 98
 
 
 def test_too_few_items_or_controls_are_underpowered_whatever_the_effect() -> None:
-    assert verdict(UP, 5, CONTROLS, expected="increase") == "underpowered"
-    assert verdict(UP, 60, CONTROLS[:18], expected="increase") == "underpowered"  # the smallest p is 1/19
-    assert verdict(UP, 60, np.zeros(19), expected="increase") == "supported"  # and now 1/20
+    assert judged(1.0, 5, "increase") == "underpowered"
+    assert judged(0.4, 60, "increase", CONTROLS[:38]) == "underpowered"  # the smallest p is 1/39, twice that 0.051
+    assert judged(0.4, 60, "increase", CONTROLS[:39]) == "supported"
+    assert judged(0.4, 60, "increase", CONTROLS, CONTROLS[:9]) == "underpowered"
 
 
 def test_a_null_result_on_few_items_is_underpowered_but_a_clear_one_is_not() -> None:
     few = next(n for n in range(6, 99) if minimum_detectable_effect(n, confidence=0.95, power=POWER) <= DETECTABLE)
-    assert verdict(NONE, few - 1, CONTROLS, expected="increase") == "underpowered"
-    assert verdict(NONE, few, CONTROLS, expected="increase") == "not distinguishable from random features"
-    assert verdict(UP, few - 1, CONTROLS, expected="increase") == "supported"
+    assert judged(0.02, few - 1, "increase") == "underpowered"
+    assert judged(0.02, few, "increase") == UNCLEAR
+    assert judged(0.4, few - 1, "increase") == "supported"
 
 
 def test_random_features_are_rarely_supported() -> None:
@@ -243,5 +311,6 @@ def test_random_features_are_rarely_supported() -> None:
         )  # every feature set, the selected one too, lifts 30 % of the items
         before, after = flips(0, round(effects[0] * 80), 80 - round(effects[0] * 80))
         change = paired_bootstrap(before, after, resamples=200, confidence=0.95, seed=rng)
-        supported += verdict(change, 80, effects[1:], expected="increase") == "supported"
-    assert supported / draws <= 0.07
+        found = verdict(change, Flips.of(before, after), [effects[1:]], expected="increase")
+        supported += found == "supported"
+    assert supported / draws <= 0.04

@@ -62,6 +62,12 @@ def uniform_alive(chosen: Int[Tensor, " n"], alive: Bool[Tensor, " features"], d
     return Controls("uniform alive", features, len(pool), _note(len(chosen), len(pool)))
 
 
+def random_directions(d_model: int, draws: int, seed: int) -> Float[Tensor, "draws d_model"]:
+    """Unit vectors, uniform on the sphere: `Edit.along` moves a token in one of them as far as the features would."""
+    drawn = torch.randn(draws, d_model, generator=torch.Generator().manual_seed(seed))
+    return drawn / drawn.norm(dim=1, keepdim=True)
+
+
 def _pool(chosen: Int[Tensor, " n"], alive: Bool[Tensor, " features"]) -> Int[Tensor, " pool"]:
     free = alive.clone()
     free[chosen] = False

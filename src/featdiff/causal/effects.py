@@ -10,11 +10,14 @@ seems to have the expected effect. An `Effect` therefore holds four sets of item
 | all      | the whole task                                       | the critical items       |
 | held_out | critical items that the choice of features never saw | the other critical items |
 
-The headline (control, p, verdict) is that of `held_out`.
+The headline (control, p, verdict) is that of `held_out`. Features matched by activity always decide; uniform features
+and random directions decide with them if they were drawn often enough. Other kinds of control are shown and decide
+nothing: a mean difference that does as much says that the features are not compact, not that they do nothing.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -22,18 +25,40 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from featdiff.causal.intervention import Edit
-from featdiff.causal.statistics import Direction, Interval, Verdict, empirical_p, paired_bootstrap, verdict
+from featdiff.causal.statistics import (
+    POWER,
+    Direction,
+    Draws,
+    Flips,
+    Interval,
+    Verdict,
+    empirical_p,
+    largest_p,
+    minimum_detectable_effect,
+    paired_bootstrap,
+    verdict,
+)
 
 SetName = Literal["critical", "mirror", "all", "held_out"]
 HEADLINE: SetName = "held_out"
 
+ControlKind = Literal[
+    "activity-matched", "uniform alive", "random directions", "mean difference", "both right", "both wrong"
+]
+MATCHED: ControlKind = "activity-matched"
+DECIDING: tuple[ControlKind, ...] = (MATCHED, "uniform alive", "random directions")
+"""Kinds that an effect has to beat."""
+
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Whether each item is answered rightly under an edit, and under the same edit of each control set."""
+    """Whether each item is answered rightly under an edit, and under that of each control."""
 
     after: Bool[Tensor, " items"]
     controls: Bool[Tensor, "draws items"]
+    """Random features matched by activity, edited in the same way."""
+    others: Mapping[ControlKind, Bool[Tensor, "_ items"]] = field(default_factory=dict)
+    """Other kinds of control."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +83,20 @@ class SetEffect:
     change: Interval
     """after - before, with its paired bootstrap interval."""
     controls: Float[np.ndarray, " draws"]
-    """The change under each control set."""
+    """The change under each set of features matched by activity."""
     p: float
-    """(1 + controls at least as extreme in the expected direction) / (1 + draws)."""
+    """(1 + controls at least as extreme in the expected direction) / (1 + draws), by the deciding kind of control that
+    does most."""
     verdict: Verdict
+    flips: Flips
+    """Items lost and gained, with McNemar's p."""
+    others: Mapping[ControlKind, Draws] = field(default_factory=dict)
+    """The change under other kinds of control."""
 
     @property
     def control(self) -> Interval:
         """Mean change under the control sets, with the quantiles between which they lie."""
-        return _spread(self.controls, self.change.confidence)
+        return spread(self.controls, self.change.confidence)
 
     @property
     def beyond_controls(self) -> Interval:
@@ -74,6 +104,24 @@ class SetEffect:
         control = self.control
         value = self.change.value - control.value
         return Interval(value, self.change.value - control.high, self.change.value - control.low, control.confidence)
+
+    @property
+    def detectable(self) -> float:
+        """Share of the items that must change to be found with a probability of `POWER`; infinite: none is enough."""
+        return minimum_detectable_effect(self.n, confidence=self.change.confidence, power=POWER)
+
+    def by_kind(self, expected: Direction) -> dict[str, dict[str, object]]:
+        """What each kind of control does, and the empirical p against it alone."""
+        kinds: dict[ControlKind, Draws] = {MATCHED: self.controls, **self.others}
+        side: Literal["less", "greater"] = "less" if expected == "decrease" else "greater"
+        return {
+            kind: {
+                **interval_record(spread(draws, self.change.confidence), len(draws)),
+                "p": empirical_p(self.change.value, draws, side),
+            }
+            for kind, draws in kinds.items()
+            if len(draws)
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,14 +157,16 @@ class Effect:
             "edit": self.edit,
             "features": self.features,
             "sets": {name: _accuracies(effect) for name, effect in self.sets.items()},
-            "control": _interval_record(self.headline.control, len(self.headline.controls)),
+            "control": interval_record(self.headline.control, len(self.headline.controls)),
             "p": self.headline.p,
             "verdict": self.headline.verdict,
+            "controls": self.headline.by_kind(self.expected),
         }
 
     def to_record(self) -> dict[str, object]:
         """The entry of summary.json with every set's controls, p and verdict, and the change under each control set."""
-        return {**self.to_json(), "expected": self.expected, "sets": {name: _full(e) for name, e in self.sets.items()}}
+        sets = {name: _full(effect, self.expected) for name, effect in self.sets.items()}
+        return {**self.to_json(), "expected": self.expected, "sets": sets}
 
 
 def measure(
@@ -135,11 +185,10 @@ def measure(
     """The effect of an edit, from which items are answered rightly before and after.
 
     `answers` are those under `edit`; `held_out` those under the same edit of the features that were chosen without the
-    held-out items. Zeroing is expected to lower accuracy, any other value to raise it. Raises ValueError without
-    control draws, or when answers and items do not fit.
+    held-out items. Raises ValueError without control draws, or when answers and items do not fit.
     """
     _check(before, answers, held_out)
-    expected: Direction = "decrease" if edit.value == 0 else "increase"
+    expected = edit.expected
     everything = before.new_ones(len(before)).nonzero().flatten()
     parts: list[tuple[SetName, Int[Tensor, " chosen"], Answers]] = [
         ("critical", sets.critical, answers),
@@ -168,17 +217,32 @@ def _set_effect(
     old, new, random = before[chosen], answers.after[chosen], answers.controls[:, chosen]
     change = paired_bootstrap(old, new, resamples=resamples, confidence=confidence, seed=seed)
     if n == 0:
-        return SetEffect(0, None, None, change, np.zeros(0), 1.0, "underpowered")
-    # Counts before division, so that equal changes are equal floats: ties decide the empirical p.
-    controls = (random.sum(dim=1) - old.sum()).cpu().numpy() / n
-    p = empirical_p(change.value, controls, "less" if expected == "decrease" else "greater")
+        return SetEffect(0, None, None, change, np.zeros(0), 1.0, "underpowered", Flips(0, 0, 0))
+    controls = _changes(old, random)
+    others: dict[ControlKind, Draws] = {kind: _changes(old, after[:, chosen]) for kind, after in answers.others.items()}
+    deciding = [controls, *(others[kind] for kind in deciding_kinds(others, confidence))]
+    flips = Flips.of(old, new)
+    p = largest_p(change.value, deciding, expected)
     accuracies = int(old.sum()) / n, int(new.sum()) / n
-    return SetEffect(n, *accuracies, change, controls, p, verdict(change, n, controls, expected=expected))
+    found = verdict(change, flips, deciding, expected=expected)
+    return SetEffect(n, *accuracies, change, controls, p, found, flips, others)
+
+
+def deciding_kinds(others: Mapping[ControlKind, Draws], confidence: float) -> list[ControlKind]:
+    """Kinds of random control, beside those matched by activity, of which enough were drawn for a significant p."""
+    needed = 2 / (1 - confidence) - 1 - 1e-9
+    return [kind for kind, draws in others.items() if kind in DECIDING and len(draws) >= needed]
+
+
+def _changes(before: Bool[Tensor, " items"], after: Bool[Tensor, "draws items"]) -> Float[np.ndarray, " draws"]:
+    """Mean change in each draw; counted before division, so that equal changes are equal floats: ties decide the p."""
+    return (after.sum(dim=1) - before.sum()).cpu().numpy() / len(before)
 
 
 def _check(before: Bool[Tensor, " items"], *answers: Answers) -> None:
     for part in answers:
-        if len(part.after) != len(before) or part.controls.shape[1] != len(before):
+        widths = {len(part.after), part.controls.shape[1], *(after.shape[1] for after in part.others.values())}
+        if widths != {len(before)}:
             raise ValueError(
                 f"{len(before)} items were answered before the edit, {len(part.after)} after it; give the same"
             )
@@ -186,11 +250,11 @@ def _check(before: Bool[Tensor, " items"], *answers: Answers) -> None:
             raise ValueError("an effect without control sets proves nothing; draw some (intervention.controls)")
 
 
-def _spread(values: Float[np.ndarray, " draws"], confidence: float) -> Interval:
+def spread(values: Float[np.ndarray, " draws"], confidence: float) -> Interval:
     if not len(values):
         return Interval(math.nan, math.nan, math.nan, confidence)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(values, [tail, 1 - tail], method="weibull")  # one more draw lies inside as often as said
     return Interval(float(values.mean()), float(low), float(high), confidence)
 
 
@@ -203,22 +267,31 @@ def _accuracies(effect: SetEffect) -> dict[str, object]:
     }
 
 
-def _full(effect: SetEffect) -> dict[str, object]:
+def _full(effect: SetEffect, expected: Direction) -> dict[str, object]:
+    kinds = effect.by_kind(expected)
+    values = {kind: draws.tolist() for kind, draws in effect.others.items()}
     return {
         **_accuracies(effect),
-        "change": _or_null(effect.change.value),
-        "control": {**_interval_record(effect.control, len(effect.controls)), "values": effect.controls.tolist()},
-        "beyond_controls": _interval_record(effect.beyond_controls, len(effect.controls)),
+        "change": or_null(effect.change.value),
+        "flips": flips_record(effect.flips),
+        "detectable": or_null(effect.detectable),
+        "controls": {kind: one | {"values": values[kind]} for kind, one in kinds.items() if kind in values},
+        "control": {**interval_record(effect.control, len(effect.controls)), "values": effect.controls.tolist()},
+        "beyond_controls": interval_record(effect.beyond_controls, len(effect.controls)),
         "p": effect.p,
         "verdict": effect.verdict,
     }
 
 
-def _interval_record(interval: Interval, draws: int) -> dict[str, object]:
-    bounds = [_or_null(interval.low), _or_null(interval.high)]
-    return {"draws": draws, "mean": _or_null(interval.value), "interval": bounds}
+def interval_record(interval: Interval, draws: int) -> dict[str, object]:
+    bounds = [or_null(interval.low), or_null(interval.high)]
+    return {"draws": draws, "mean": or_null(interval.value), "interval": bounds}
 
 
-def _or_null(value: float) -> float | None:
+def flips_record(flips: Flips) -> dict[str, object]:
+    return {"lost": flips.lost, "gained": flips.gained, "p": flips.p}
+
+
+def or_null(value: float) -> float | None:
     """JSON has no nan."""
     return value if math.isfinite(value) else None

@@ -1,140 +1,48 @@
 """Edit one model's residual stream at the tap and score its answers (Sec. 7.1, Tables 2-5).
 
 1. The halves of all models below the tap read the tokens once: a^m, `[batch positions models d_model]`.
-2. The crosscoder encodes them jointly; only the features that some edit names are kept.
-3. Each edit moves the model's activation: a' = a + scale_m sum_k (v - f_k) W_dec[k, m]. What the crosscoder fails to
-   reconstruct stays as it is.
+2. The crosscoder encodes them; only the features that some edit names are kept.
+3. Each edit moves the model's activation (`edits.py`). What the crosscoder fails to reconstruct stays as it is.
 4. The half above the tap turns a' into logits. A sequence that an edit leaves as it was keeps its score, to the bit.
 
 A hundred edits thus cost one pass below the tap, and above it a pass for each sequence that an edit really moves. There
 the choices of an item share their context, if the unedited batch shows that the model scores them alike.
 """
 
-import copy
-import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
-from einops import einsum
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from featdiff.activations.models import Lineup, PreTrainedModel, blocks
-from featdiff.causal.batches import Layout, Positions, RequestBatch, request_batches
+from featdiff.activations.models import Lineup
+from featdiff.causal.activity import Activity, activity, order_of
+from featdiff.causal.batches import Layout, RequestBatch, request_batches
+from featdiff.causal.edits import CHUNK, Edit, Patch, Reading, apply, codes, joint_features, reconstruction
 from featdiff.causal.records import Requests
+from featdiff.causal.upper import UpperModel
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.progress import Progress
 
-_CHUNK = 2048
-"""Tokens that are encoded at once."""
+__all__ = [
+    "Activity",
+    "Edit",
+    "Patch",
+    "UpperModel",
+    "activity",
+    "apply",
+    "correctness",
+    "joint_features",
+    "predictions",
+    "score",
+]
 
-
-@dataclass(frozen=True, eq=False)
-class Edit:
-    """Set `features` to `value` wherever `positions` allows: 0.0 zeroes them, 3.0 amplifies them (Sec. 7.1).
-
-    The value is in the crosscoder's gauge. `all` edits every token, `prompt` those before the answer, `last_prompt` the
-    last of those; padding never is edited. Zeroing leaves tokens alone on which the features are silent; setting to 3.0
-    does not. Raises ValueError for a repeated feature or a value that is not finite.
-    """
-
-    features: Int[Tensor, " n"]
-    value: float
-    positions: Positions = "all"
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.value):
-            raise ValueError(f"an edit sets features to {self.value}; give a finite value")
-        if len(self.features.unique()) < len(self.features):
-            raise ValueError(f"an edit names a feature twice among {self.features.tolist()}; name each once")
-
-    @property
-    def name(self) -> str:
-        """How tables call the edit: "zero" or "set to 3.0"."""
-        return "zero" if self.value == 0 else f"set to {self.value:.1f}"
-
-
-def apply(
-    edit: Edit,
-    residual: Float[Tensor, "batch positions d_model"],
-    features: Float[Tensor, "batch positions n"],
-    crosscoder: Crosscoder,
-    model: str,
-    mask: Bool[Tensor, "batch positions"],
-) -> Float[Tensor, "batch positions d_model"]:
-    """a' = a + scale_m sum_k (v - f_k) W_dec[k, m] where `mask` holds, in raw units; a elsewhere.
-
-    `features` are the joint codes f_k of `edit.features`, in that order. Activations whose codes
-    equal the value already keep their bits.
-    """
-    change = torch.where(mask[..., None], edit.value - features, 0.0)
-    m = crosscoder.index(model)
-    directions = crosscoder.scale[m] * crosscoder.W_dec[edit.features, m]
-    moved = residual + einsum(change, directions, "batch positions n, n d_model -> batch positions d_model")
-    return torch.where((change != 0).any(dim=-1, keepdim=True), moved, residual)
-
-
-class UpperModel:
-    """The blocks of a causal language model above the tap, from a given residual stream to logits.
-
-    It is a copy of the model that shares every parameter and in which the blocks up to `layers` do nothing, the last of
-    them but giving out the residual; so no architecture needs to be known, and the model itself is left as it was.
-    Raises ValueError when the model has fewer blocks than `layers`.
-    """
-
-    def __init__(self, model: PreTrainedModel, layers: int) -> None:
-        stack = blocks(model)
-        if not 1 <= layers <= len(stack):
-            raise ValueError(
-                f"the tap lies after block {layers} of {len(stack)}; choose a layer from 1 to {len(stack)}"
-            )
-        self.layers = layers
-        self.dtype: torch.dtype = model.dtype
-        self._given: Tensor | None = None
-        below = [_with_forward(block, _pass_on) for block in stack[: layers - 1]]
-        tap = _with_forward(stack[layers - 1], self._give)
-        self._model = _replaced(model, stack, nn.ModuleList([*below, tap, *stack[layers:]]))
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-
-    @torch.no_grad()
-    def __call__(
-        self,
-        residual: Float[Tensor, "batch positions d_model"],
-        input_ids: Int[Tensor, "batch positions"],
-        attention_mask: Int[Tensor, "batch positions"] | Float[Tensor, "batch 1 positions positions"] | None = None,
-        position_ids: Int[Tensor, "batch positions"] | None = None,
-        keep: Int[Tensor, " kept"] | None = None,
-    ) -> Float[Tensor, "batch kept vocabulary"]:
-        """Logits at the positions `keep`, by default at all.
-
-        `input_ids` serve the masks alone. The residual is taken in the model's own precision, so that one captured
-        there gives the model's own logits bit for bit.
-        """
-        options = {"logits_to_keep": keep} if self._keeps_logits and keep is not None else {}
-        self._given = residual.to(self.dtype)
-        try:
-            output = self._model(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                use_cache=False,
-                **options,
-            )
-            if self._given is not None:
-                raise ValueError(
-                    "the model ran past the tap: its forward is bound to another copy; load it without a device map"
-                )
-        finally:
-            self._given = None
-        return output.logits if keep is None or options else output.logits[:, keep]
-
-    def _give(self, hidden_states: Tensor, *arguments: object, **options: object) -> Tensor:
-        given, self._given = self._given, None
-        assert given is not None and given.shape == hidden_states.shape, "one residual vector per token, given once"
-        return given
+ErrorTerm = Literal["keep", "drop"]
+"""Whether what the crosscoder fails to reconstruct stays where an edit applies."""
 
 
 @torch.no_grad()
@@ -147,18 +55,22 @@ def score(
     edits: Sequence[Edit],
     *,
     batch_size: int = 64,
+    reading: Reading = "joint",
+    error: ErrorTerm = "keep",
 ) -> Float[Tensor, "variants requests"]:
     """Log-likelihood of every request's continuation: row 0 unedited, row i + 1 under `edits[i]`.
 
-    `upper` belongs to `model`; the lineup holds at least the crosscoder's models. Codes come from the joint encoding of
-    the unedited activations. Raises ValueError when a model is missing or a feature is out of range.
+    `upper` belongs to `model`; the lineup holds at least the crosscoder's models. Codes are read from the unedited
+    activations. With `error` dropped, an edited token is first replaced by its reconstruction. Raises ValueError when a
+    model is missing or a feature is out of range.
     """
     _check(lineup, upper, crosscoder, model, edits)
     result = torch.zeros(len(edits) + 1, len(requests.context_ids))
     batches = request_batches(requests, batch_size, crosscoder.W_dec.device)
+    reader = _Reader(crosscoder, model, reading, error, edits)
     with Progress(f"editing {model} on {requests.task}", total=len(batches), unit="batch") as progress:
         for batch in batches:
-            _score_batch(batch, lineup, upper, crosscoder, model, edits, result, batch_size)
+            _score_batch(batch, lineup, upper, reader, result, batch_size)
             progress.advance()
     return result
 
@@ -180,83 +92,98 @@ def correctness(
     return predictions(log_likelihood, requests, metric) == requests.target
 
 
-@dataclass(frozen=True)
-class Activity:
-    """How active each feature is where edits apply: what controls are matched by."""
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What edits of one batch need to know, on the tokens of its rows."""
 
-    density: Float[Tensor, " features"]
-    """Share of the edited tokens on which the feature fires."""
-    contribution: Float[Tensor, " features"]
-    """Mean over those tokens of f_k ||W_dec[k, m]||_2, in normalised units of the edited model."""
-    tokens: int
+    features: Float[Tensor, "batch positions wanted"]
+    patched: dict[str, Float[Tensor, "batch positions wanted"]]
+    """By the source of a patch."""
+    rebuilt: Float[Tensor, "batch positions d_model"] | None
+    """The edited model's reconstruction, where the error is dropped."""
 
-
-@torch.no_grad()
-def activity(
-    requests: Requests,
-    lineup: Lineup,
-    crosscoder: Crosscoder,
-    model: str,
-    positions: Positions = "all",
-    *,
-    batch_size: int = 64,
-) -> Activity:
-    """Firing rate and mean contribution of every feature at the positions that an edit of `model` would touch."""
-    order = _order(lineup, crosscoder)
-    norms = crosscoder.W_dec[:, crosscoder.index(model)].norm(dim=-1).double().cpu()
-    fired, total, tokens = torch.zeros_like(norms), torch.zeros_like(norms), 0
-    for batch in request_batches(requests, batch_size, crosscoder.W_dec.device):
-        activations = lineup.residuals(batch.input_ids, batch.attention_mask)[:, :, order]
-        for chunk in activations[batch.edited(positions)].split(_CHUNK):
-            features = crosscoder.encode(chunk)
-            fired += (features > 0).sum(dim=0).cpu()
-            total += features.double().sum(dim=0).cpu()
-            tokens += len(chunk)
-    return Activity((fired / tokens).float(), (norms * total / tokens).float(), tokens)
+    def laid_out(self, layout: Layout) -> "_Read":
+        """The same on the tokens of a layout."""
+        place = (layout.row, layout.position_ids)
+        patched = {source: values[place] for source, values in self.patched.items()}
+        return _Read(self.features[place], patched, None if self.rebuilt is None else self.rebuilt[place])
 
 
-def joint_features(
-    activations: Float[Tensor, "batch positions models d_model"],
-    attention_mask: Int[Tensor, "batch positions"],
-    crosscoder: Crosscoder,
-    wanted: Int[Tensor, " wanted"],
-) -> Float[Tensor, "batch positions wanted"]:
-    """Joint codes of the features `wanted`; 0 on padding. All features are held for one chunk of tokens at a time."""
-    real = attention_mask.bool()
-    codes = [crosscoder.encode(chunk)[:, wanted] for chunk in activations[real].split(_CHUNK)]
-    features = activations.new_zeros(*real.shape, len(wanted))
-    features[real] = torch.cat(codes)
-    return features
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """How the codes of one model are read for a list of edits."""
+
+    crosscoder: Crosscoder
+    model: str
+    reading: Reading
+    error: ErrorTerm
+    edits: Sequence[Edit]
+
+    @cached_property
+    def wanted(self) -> Int[Tensor, " wanted"]:
+        """Features that some edit names, ascending."""
+        return torch.cat([edit.features.cpu() for edit in self.edits]).unique()
+
+    def columns(self, edit: Edit, device: torch.device) -> Int[Tensor, " n"]:
+        """Where an edit's features stand among those wanted."""
+        return torch.searchsorted(self.wanted, edit.features.cpu()).to(device)
+
+    def read(
+        self, activations: Float[Tensor, "batch positions models d_model"], real: Bool[Tensor, "batch positions"]
+    ) -> _Read:
+        """Codes on all tokens; 0 on padding. All features are held for one chunk of tokens at a time."""
+        wanted = self.wanted.to(activations.device)
+        sources = sorted({edit.value.source for edit in self.edits if isinstance(edit.value, Patch)})
+        own, given = list[Tensor](), {source: list[Tensor]() for source in sources}
+        rebuilt = list[Tensor]()
+        for chunk in activations[real].split(CHUNK):
+            features = codes(self.crosscoder, chunk, self.model, self.reading)
+            own.append(features[:, wanted])
+            if self.error == "drop":
+                rebuilt.append(reconstruction(self.crosscoder, features, self.model))
+            for source in sources:
+                given[source].append(codes(self.crosscoder, chunk, self.model, self.reading, source)[:, wanted])
+        return _Read(
+            _placed(own, real),
+            {source: _placed(parts, real) for source, parts in given.items()},
+            _placed(rebuilt, real) if rebuilt else None,
+        )
+
+
+def _placed(parts: list[Tensor], real: Bool[Tensor, "batch positions"]) -> Float[Tensor, "batch positions some"]:
+    values = torch.cat(parts)
+    placed = values.new_zeros(*real.shape, values.shape[-1])
+    placed[real] = values
+    return placed
 
 
 def _score_batch(
     batch: RequestBatch,
     lineup: Lineup,
     upper: UpperModel,
-    crosscoder: Crosscoder,
-    model: str,
-    edits: Sequence[Edit],
+    reader: _Reader,
     result: Float[Tensor, "variants requests"],
     batch_size: int,
 ) -> None:
     """Fill the batch's columns of `result`."""
+    crosscoder, model = reader.crosscoder, reader.model
     activations = lineup.residuals(batch.input_ids, batch.attention_mask)
     residual = activations[:, :, lineup.names.index(model)]
     plain = _log_likelihood(batch.plain, upper, _sequences(batch.plain), residual)
     result[:, batch.plain.requests.cpu()] = plain.cpu()
-    if not edits:
+    if not reader.edits:
         return
-    wanted = torch.cat([edit.features.cpu() for edit in edits]).unique()
-    order = _order(lineup, crosscoder)
-    features = joint_features(activations[:, :, order], batch.attention_mask, crosscoder, wanted.to(residual.device))
-
     layout = _cheapest(batch, upper, residual, plain)
-    residual, features = residual[layout.row, layout.position_ids], features[layout.row, layout.position_ids]
+    read = reader.read(activations[:, :, order_of(lineup, crosscoder)], batch.attention_mask.bool()).laid_out(layout)
+    residual = residual[layout.row, layout.position_ids]
     waiting = _Waiting(layout, upper, result, batch_size)
-    for variant, edit in enumerate(edits, start=1):
-        codes = features[:, :, torch.searchsorted(wanted, edit.features.cpu()).to(residual.device)]
+    for variant, edit in enumerate(reader.edits, start=1):
+        columns = reader.columns(edit, residual.device)
         mask = batch.edited(edit.positions)[layout.row, layout.position_ids] & layout.real.bool()
-        waiting.add(variant, residual, apply(edit, residual, codes, crosscoder, model, mask))
+        start = residual if read.rebuilt is None else torch.where(mask[..., None], read.rebuilt, residual)
+        patched = read.patched[edit.value.source][:, :, columns] if isinstance(edit.value, Patch) else None
+        edited = apply(edit, start, read.features[:, :, columns], crosscoder, model, mask, patched)
+        waiting.add(variant, residual, edited)
     waiting.run()
 
 
@@ -325,36 +252,13 @@ def _sequences(layout: Layout) -> Tensor:
     return torch.arange(len(layout.input_ids), device=layout.input_ids.device)
 
 
-def _pass_on(hidden_states: Tensor, *arguments: object, **options: object) -> Tensor:
-    return hidden_states
-
-
-def _with_forward(block: nn.Module, forward: Callable[..., Tensor]) -> nn.Module:
-    """A copy of `block` that runs `forward`; it keeps the attributes that the model around it reads."""
-    stub = copy.copy(block)
-    stub.forward = forward
-    return stub
-
-
-def _replaced(model: PreTrainedModel, old: nn.ModuleList, new: nn.ModuleList) -> PreTrainedModel:
-    """A copy of `model` with `new` in the place of `old`. Only the modules on the way are copied, no parameter."""
-    *way, last = next(name for name, module in model.named_modules() if module is old).split(".")
-    root = parent = copy.copy(model)
-    for name in way:
-        child = copy.copy(parent.get_submodule(name))
-        parent._modules = {**parent._modules, name: child}
-        parent = child
-    parent._modules = {**parent._modules, last: new}
-    return root
-
-
 def _check(lineup: Lineup, upper: UpperModel, crosscoder: Crosscoder, model: str, edits: Sequence[Edit]) -> None:
     if upper.layers != lineup.layers:
         raise ValueError(
             f"the upper half starts after block {upper.layers}, the lineup ends after block {lineup.layers}"
         )
     crosscoder.index(model)
-    _order(lineup, crosscoder)
+    order_of(lineup, crosscoder)
     for edit in edits:
         outside = (edit.features < 0) | (edit.features >= crosscoder.features)
         if outside.any():
@@ -362,12 +266,5 @@ def _check(lineup: Lineup, upper: UpperModel, crosscoder: Crosscoder, model: str
                 f"an edit names the feature {int(edit.features[outside][0])}; "
                 f"the crosscoder has {crosscoder.features}, counted from 0"
             )
-
-
-def _order(lineup: Lineup, crosscoder: Crosscoder) -> list[int]:
-    """Where the crosscoder's models stand in the lineup."""
-    if missing := [name for name in crosscoder.models if name not in lineup.names]:
-        raise ValueError(
-            f"the crosscoder reads {missing}, the lineup holds {list(lineup.names)}; load those models too"
-        )
-    return [lineup.names.index(name) for name in crosscoder.models]
+        if isinstance(edit.value, Patch):
+            crosscoder.index(edit.value.source)

@@ -2,11 +2,12 @@
 
 1. An accuracy has a Wilson interval; a difference of accuracies on the same items has Newcombe's.
 2. Two models on the same items are compared by the exact McNemar test, which looks only at items on which they differ.
-3. The mean change that an edit makes has a bootstrap interval over items.
+3. The mean change that an edit makes has a bootstrap interval over items, drawn within each of several tasks.
 4. The edit is compared with random feature sets: p = (1 + controls at least as extreme) / (1 + controls).
-5. `verdict` puts 3 and 4 together by fixed rules.
+5. `verdict` puts 2, 3 and 4 together by fixed rules.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,8 @@ from torch import Tensor
 
 Correct = Bool[Tensor, " samples"] | Bool[np.ndarray, " samples"]
 Direction = Literal["increase", "decrease"]
+Draws = Float[np.ndarray, " _"]
+"""One value for each draw of a control; kinds of control need not have been drawn equally often."""
 Verdict = Literal["supported", "not distinguishable from random features", "underpowered", "opposite"]
 
 POWER = 0.8
@@ -80,16 +83,45 @@ def paired_bootstrap(
 
     An item's change is -1, 0 or 1, so a resample of the items is one draw of three counts. No items: [-1, 1].
     """
-    first, second = _pair(before, after)
-    n = len(first)
-    if n == 0:
+    return stratified_bootstrap([Flips.of(before, after)], resamples=resamples, confidence=confidence, seed=seed)
+
+
+@dataclass(frozen=True)
+class Flips:
+    """How many of n items an edit changed for the worse, and for the better."""
+
+    n: int
+    lost: int
+    gained: int
+
+    @staticmethod
+    def of(before: Correct, after: Correct) -> "Flips":
+        """Count them on the same items."""
+        first, second = _pair(before, after)
+        return Flips(len(first), int((first & ~second).sum()), int((~first & second).sum()))
+
+    @property
+    def p(self) -> float:
+        """Two-sided exact McNemar."""
+        return exact_mcnemar(self.gained, self.lost)
+
+
+def stratified_bootstrap(
+    tasks: Sequence[Flips], *, resamples: int, confidence: float, seed: int | np.random.Generator
+) -> Interval:
+    """Percentile bootstrap of the mean over tasks of each task's mean change; items are drawn within their task.
+
+    Tasks count alike, whatever their size; those without items do not count. No items at all: [-1, 1].
+    """
+    present = [task for task in tasks if task.n]
+    if not present:
         return Interval(float("nan"), -1.0, 1.0, confidence)
-    lost, gained = int((first & ~second).sum()), int((~first & second).sum())
-    shares = np.array([lost, n - lost - gained, gained]) / n
-    counts = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
+    rng = np.random.default_rng(seed)
+    drawn = np.mean([_resampled(task, resamples, rng) for task in present], axis=0)
     tail = (1 - confidence) / 2
-    low, high = np.quantile((counts[:, 2] - counts[:, 0]) / n, [tail, 1 - tail])
-    return Interval((gained - lost) / n, float(low), float(high), confidence)
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    value = float(np.mean([(task.gained - task.lost) / task.n for task in present]))
+    return Interval(value, float(low), float(high), confidence)
 
 
 def exact_mcnemar(n01: int, n10: int) -> float:
@@ -144,42 +176,65 @@ def minimum_detectable_effect(n: int, *, confidence: float, power: float) -> flo
     rejects from k changes on. Solves P(Binomial(n, effect) >= k) = power, a quantile of Beta(k, n - k + 1). Infinite
     where even n changes would not do.
     """
-    needed = next(k for k in range(1, 10_000) if not _exceeds(exact_mcnemar(k, 0), 1 - confidence))
+    needed = _needed(confidence)
     if n < needed:
         return float("inf")
     return float(beta.ppf(power, needed, n - needed + 1))
 
 
-def verdict(change: Interval, n: int, controls: Float[np.ndarray, " draws"], *, expected: Direction) -> Verdict:
+def power_of(effect: float, n: int, *, confidence: float) -> float:
+    """Probability that the exact test finds a change of this share of n items that can change one way only."""
+    return float(binom.sf(_needed(confidence) - 1, n, effect))
+
+
+def verdict(change: Interval, flips: Flips, controls: Sequence[Draws], *, expected: Direction) -> Verdict:
     """What one edit shows, on the held-out critical items, by fixed rules with alpha = 1 - confidence, in this order.
 
     - underpowered: so few items that changing all of them would not be significant (exact McNemar), or so few
-      controls that the smallest possible empirical p exceeds alpha.
-    - supported: the interval of the change excludes 0 in the expected direction, and the empirical p against the
-      controls in that direction is at most alpha.
-    - opposite: both hold in the other direction.
+      controls of some kind that the smallest possible empirical p, two-sided, exceeds alpha.
+    - supported: the change is significant (exact McNemar p at most alpha, its interval excludes 0) in the expected
+      direction, and so is its distance from every kind of control (one-sided empirical p at most alpha / 2).
+    - opposite: all of it holds in the other direction.
     - underpowered: a change of `DETECTABLE` of the items would have been missed more often than 1 - `POWER`.
     - not distinguishable from random features: all else.
 
-    `change` is the mean change on the n held-out items, `controls` that of each random feature set on the same items.
+    Together the two findings, supported and opposite, are a two-sided test at alpha: with edits like the controls one
+    in 1 / alpha is called either. `change` is the mean change on the items, `controls` that under each random feature
+    set on the same items, a row of draws for each kind; all kinds must be beaten, so their number needs no correction.
     """
     alpha = 1 - change.confidence
-    detectable = minimum_detectable_effect(n, confidence=change.confidence, power=POWER)
-    if detectable == float("inf") or _exceeds(1 / (1 + len(controls)), alpha):
+    detectable = minimum_detectable_effect(flips.n, confidence=change.confidence, power=POWER)
+    fewest = min(len(draws) for draws in controls)
+    if detectable == float("inf") or _exceeds(2 / (1 + fewest), alpha):
         return "underpowered"
-    if _significant(change, controls, expected, alpha):
-        return "supported"
-    if _significant(change, controls, "decrease" if expected == "increase" else "increase", alpha):
-        return "opposite"
+    if not _exceeds(flips.p, alpha):
+        if _significant(change, controls, expected, alpha):
+            return "supported"
+        if _significant(change, controls, "decrease" if expected == "increase" else "increase", alpha):
+            return "opposite"
     return "underpowered" if detectable > DETECTABLE else "not distinguishable from random features"
 
 
-def _significant(change: Interval, controls: Float[np.ndarray, " draws"], direction: Direction, alpha: float) -> bool:
-    match direction:
-        case "increase":
-            return change.low > 0 and not _exceeds(empirical_p(change.value, controls, "greater"), alpha)
-        case "decrease":
-            return change.high < 0 and not _exceeds(empirical_p(change.value, controls, "less"), alpha)
+def largest_p(value: float, controls: Sequence[Draws], expected: Direction) -> float:
+    """Empirical p in the expected direction against that kind of control which does most."""
+    side = "less" if expected == "decrease" else "greater"
+    return max(empirical_p(value, draws, side) for draws in controls)
+
+
+def _significant(change: Interval, controls: Sequence[Draws], direction: Direction, alpha: float) -> bool:
+    beaten = not _exceeds(largest_p(change.value, controls, direction), alpha / 2)
+    return beaten and (change.low > 0 if direction == "increase" else change.high < 0)
+
+
+def _resampled(task: Flips, resamples: int, rng: np.random.Generator) -> Float[np.ndarray, " resamples"]:
+    shares = np.array([task.lost, task.n - task.lost - task.gained, task.gained]) / task.n
+    counts = rng.multinomial(task.n, shares, size=resamples)
+    return (counts[:, 2] - counts[:, 0]) / task.n
+
+
+def _needed(confidence: float) -> int:
+    """Changes, all one way, from which on McNemar's test rejects."""
+    return next(k for k in range(1, 10_000) if not _exceeds(exact_mcnemar(k, 0), 1 - confidence))
 
 
 def _exceeds(p: float, alpha: float) -> bool:

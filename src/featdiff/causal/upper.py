@@ -1,0 +1,94 @@
+"""The half of a causal language model above the tap."""
+
+import copy
+import inspect
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from featdiff.activations.models import PreTrainedModel, blocks
+
+
+class UpperModel:
+    """The blocks of a causal language model above the tap, from a given residual stream to logits.
+
+    It is a copy of the model that shares every parameter and in which the blocks up to `layers` do nothing, the last of
+    them but giving out the residual; so no architecture needs to be known, and the model itself is left as it was.
+    Raises ValueError when the model has fewer blocks than `layers`.
+    """
+
+    def __init__(self, model: PreTrainedModel, layers: int) -> None:
+        stack = blocks(model)
+        if not 1 <= layers <= len(stack):
+            raise ValueError(
+                f"the tap lies after block {layers} of {len(stack)}; choose a layer from 1 to {len(stack)}"
+            )
+        self.layers = layers
+        self.dtype: torch.dtype = model.dtype
+        self._given: Tensor | None = None
+        below = [_with_forward(block, _pass_on) for block in stack[: layers - 1]]
+        tap = _with_forward(stack[layers - 1], self._give)
+        self._model = _replaced(model, stack, nn.ModuleList([*below, tap, *stack[layers:]]))
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        residual: Float[Tensor, "batch positions d_model"],
+        input_ids: Int[Tensor, "batch positions"],
+        attention_mask: Int[Tensor, "batch positions"] | Float[Tensor, "batch 1 positions positions"] | None = None,
+        position_ids: Int[Tensor, "batch positions"] | None = None,
+        keep: Int[Tensor, " kept"] | None = None,
+    ) -> Float[Tensor, "batch kept vocabulary"]:
+        """Logits at the positions `keep`, by default at all.
+
+        `input_ids` serve the masks alone. The residual is taken in the model's own precision, so that one captured
+        there gives the model's own logits bit for bit.
+        """
+        options = {"logits_to_keep": keep} if self._keeps_logits and keep is not None else {}
+        self._given = residual.to(self.dtype)
+        try:
+            output = self._model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                use_cache=False,
+                **options,
+            )
+            if self._given is not None:
+                raise ValueError(
+                    "the model ran past the tap: its forward is bound to another copy; load it without a device map"
+                )
+        finally:
+            self._given = None
+        return output.logits if keep is None or options else output.logits[:, keep]
+
+    def _give(self, hidden_states: Tensor, *arguments: object, **options: object) -> Tensor:
+        given, self._given = self._given, None
+        assert given is not None and given.shape == hidden_states.shape, "one residual vector per token, given once"
+        return given
+
+
+def _pass_on(hidden_states: Tensor, *arguments: object, **options: object) -> Tensor:
+    return hidden_states
+
+
+def _with_forward(block: nn.Module, forward: Callable[..., Tensor]) -> nn.Module:
+    """A copy of `block` that runs `forward`; it keeps the attributes that the model around it reads."""
+    stub = copy.copy(block)
+    stub.forward = forward
+    return stub
+
+
+def _replaced(model: PreTrainedModel, old: nn.ModuleList, new: nn.ModuleList) -> PreTrainedModel:
+    """A copy of `model` with `new` in the place of `old`. Only the modules on the way are copied, no parameter."""
+    *way, last = next(name for name, module in model.named_modules() if module is old).split(".")
+    root = parent = copy.copy(model)
+    for name in way:
+        child = copy.copy(parent.get_submodule(name))
+        parent._modules = {**parent._modules, name: child}
+        parent = child
+    parent._modules = {**parent._modules, last: new}
+    return root
