@@ -28,6 +28,7 @@ VERBS = {
     "train": "Learn the crosscoders of the study from one stream of activations.",
     "quality": "Measure how well the crosscoders explain the models on the evaluation prompts.",
     "attribute": "Score which model owns each feature (MAS, NRN).",
+    "stability": "Look for the features of one seed in the crosscoders of the others.",
     "dynamics": "Follow specific features over the checkpoints.",
     "select": "Find features that differ where the tuned model is right and the base wrong.",
     "intervene": "Zero them in the tuned model, amplify them in the base, beside matched random features.",

@@ -154,6 +154,8 @@ class CrosscoderLineup(Settings):
     """Dedicated features, of models of this crosscoder; unset: as in `crosscoder`."""
     seed: int | None = None
     """Seed; unset: the study's."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of several crosscoders that differ in nothing else; empty: as in `crosscoder`."""
 
 
 class CrosscoderSettings(Settings):
@@ -174,10 +176,14 @@ class CrosscoderSettings(Settings):
     partition: Partition = Field(default={})
     """Shares of the dictionary that only some models have, such as { rl = 0.05, "base+sft" = 0.05 }; a key applies to
     those crosscoders that read its models and others besides."""
+    seeds: tuple[int, ...] = ()
+    """Every crosscoder is trained from each of these seeds, all on one stream; the first supplies the features, the
+    others say how stable they are. Empty: once, from the study's seed."""
     decoder_init_norm: Positive = 0.08
     """Norm of every decoder row at the start; the encoder starts as its transpose."""
     lineups: dict[Name, CrosscoderLineup] = Field(default={})
-    """Crosscoders by name. Empty: all models jointly; the base with each tuned model; the base with its checkpoints."""
+    """Crosscoders by name. Empty: all models jointly; the base with each tuned model; the base with all checkpoints of
+    one, and with each of them, as far as `dynamics.alignments` needs it."""
 
 
 def dedicated(features: int, partition: Mapping[str, float]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Attribution and dynamics as they lie in the run, against the crosscoder's own weights."""
+"""Attribution as it lies in the run, against the crosscoder's own weights."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from featdiff.activations.models import Lineup
 from featdiff.activations.stream import collect
 from featdiff.attribution import latent_scaling
 from featdiff.crosscoder import Crosscoder
-from featdiff.pipeline.attribute import attribute, attribution_of, dynamics, scaled_tails_of, scaling_of
+from featdiff.pipeline.attribute import attribute, attribution_of, scaled_tails_of, scaling_of
 from featdiff.pipeline.held_out import calibration_of, held_out_corpus
 from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
@@ -111,26 +111,3 @@ def test_the_setting_of_the_norm_reaches_the_scores(own: Plan) -> None:
     scale = load_file(own.run.path("crosscoders", "joint", "crosscoder.safetensors"))["scale"]
     weighted = attribution_of(own, "joint").mas * scale
     assert_close(raw.mas, weighted / weighted.sum(dim=1, keepdim=True))
-
-
-@pytest.mark.parametrize("tuned", ["sft", "rl"])
-def test_dynamics_follow_the_two_model_score_of_each_checkpoint(tiny: Plan, tuned: str) -> None:
-    found = read_json(tiny.run.path("dynamics", f"{tuned}.json"))
-    specificity = load_file(tiny.run.path("dynamics", f"{tuned}.safetensors"))["specificity"]
-    mas = load_file(tiny.run.path("attribution", f"dynamics-{tuned}.safetensors"))["mas"]
-    assert_close(specificity, torch.stack([mas[:, c] / (mas[:, 0] + mas[:, c]) for c in (1, 2)]))
-
-    tops = [sorted(range(64), key=lambda k, scores=scores: -scores[k])[:10] for scores in specificity.tolist()]
-    assert found["checkpoints"] == [f"{tuned}-1", f"{tuned}-2"] and found["ranked"] == tops
-    assert found["overlap"][0][1] == pytest.approx(len(set(tops[0]) & set(tops[1])) / 10)
-    assert found["chance"] == pytest.approx(10 / 64) and found["noise_floor"] is None
-    climbed = [rank - tops[1].index(k) if k in tops[1] else None for rank, k in enumerate(tops[0])]
-    assert found["rank_shift"] == [climbed]
-
-
-def test_a_tuned_model_without_a_crosscoder_of_its_checkpoints_has_no_dynamics(own: Plan) -> None:
-    lineups = own.study.model_dump(mode="json")["crosscoder"]["lineups"]
-    del lineups["dynamics-sft"]
-    own.run.path("new").mkdir()
-    dynamics(Plan(changed(own.study, crosscoder__lineups=lineups)), own.run.path("new"))
-    assert sorted(path.name for path in own.run.path("new").iterdir()) == ["rl.json", "rl.safetensors"]

@@ -12,7 +12,10 @@ from featdiff.study_file import read_study
 def test_the_demo_is_a_study_of_the_shipped_inputs_with_every_stage() -> None:
     plan = Plan(read_study(demo_study()))
     assert plan.uses_demo
-    made, read = ["inputs", "sft", "grpo"], ["attribute", "dynamics", "quality", "select", "intervene", "report"]
+    made, read = (
+        ["inputs", "sft", "grpo"],
+        ["attribute", "stability", "dynamics", "quality", "select", "intervene", "report"],
+    )
     assert [stage.name for stage in plan.stages()] == [*made, "evaluate", "train", *read]
     roles = [task.role for task in plan.study.evaluation.tasks]
     assert roles.count("unseen") == 2 and len(roles) >= 7

@@ -37,15 +37,58 @@ def test_models_that_are_made_lie_in_the_run_and_the_last_checkpoint_is_the_mode
     assert plan.paths["sft-1"] == "runs/made/posttrain/sft/checkpoint-1"
 
 
-def test_without_lineups_there_is_a_joint_crosscoder_one_per_pair_and_one_per_row_of_checkpoints() -> None:
-    crosscoders = {name: one.models for name, one in Plan(posttrain_study()).crosscoders.items()}
-    assert crosscoders == {
-        "joint": ("base", "sft", "rl"),
-        "base-sft": ("base", "sft"),
-        "base-rl": ("base", "rl"),
-        "dynamics-sft": ("base", "sft-1", "sft-2", "sft-3"),
-        "dynamics-rl": ("base", "rl-1", "rl-2", "rl-3"),
+def test_without_lineups_there_is_a_joint_crosscoder_one_per_pair_and_what_dynamics_needs() -> None:
+    plan = Plan(posttrain_study())
+    joint = {"joint": ("base", "sft", "rl"), "base-sft": ("base", "sft"), "base-rl": ("base", "rl")}
+    joint |= {"dynamics-sft": ("base", "sft-1", "sft-2", "sft-3"), "dynamics-rl": ("base", "rl-1", "rl-2", "rl-3")}
+    single = {f"base-{name}": ("base", name) for names in plan.checkpoints.values() for name in names}
+    assert {name: one.models for name, one in plan.crosscoders.items()} == joint | single
+    assert plan.lineups == tuple(joint) and plan.follows == ("sft", "rl")
+    assert plan.per_checkpoint("rl") == ("base-rl-1", "base-rl-2", "base-rl-3") and plan.swap("rl") == "base-rl"
+
+
+@pytest.mark.parametrize(
+    ("alignments", "planned"),
+    [
+        ([], set()),
+        (["swap"], set()),
+        (["joint"], {"dynamics-sft", "dynamics-rl"}),
+        (["matched"], {f"base-{tuned}-{n}" for tuned in ("sft", "rl") for n in (1, 2, 3)}),
+        (["same_seed_index"], {f"base-{tuned}-{n}" for tuned in ("sft", "rl") for n in (1, 2, 3)}),
+    ],
+)
+def test_crosscoders_are_planned_as_far_as_the_alignments_need_them(alignments: list[str], planned: set[str]) -> None:
+    plan = Plan(posttrain_study(dynamics={"alignments": alignments}))
+    assert set(plan.crosscoders) == {"joint", "base-sft", "base-rl"} | planned
+    assert plan.follows == (("sft", "rl") if planned else ())  # swapping reads checkpoints that were harvested
+
+
+def test_seeds_multiply_every_crosscoder_and_the_first_keeps_the_name() -> None:
+    plan = Plan(posttrain_study(crosscoder={"seeds": [5, 0, 2]}, dynamics={"alignments": ["joint"]}))
+    assert plan.seeds["joint"] == ("joint", "joint-seed0", "joint-seed2") and len(plan.crosscoders) == 15
+    assert [plan.crosscoders[name].seed for name in plan.seeds["base-rl"]] == [5, 0, 2]
+    assert {plan.crosscoders[name].models for name in plan.seeds["joint"]} == {("base", "sft", "rl")}
+    assert plan.joint == "joint" and plan.pair("rl") == "base-rl" and "joint-seed0" not in plan.lineups
+    stages = [stage.name for stage in plan.stages()]
+    assert stages.index("train") < stages.index("stability") < stages.index("select")
+
+
+def test_a_lineup_may_have_seeds_of_its_own(tiny: Plan) -> None:
+    one = {"models": ["base", "rl"], "seeds": [3, 4]}
+    two = {"models": ["base", "sft", "rl"], "seed": 7}
+    plan = Plan(changed(tiny.study, crosscoder__seeds=[1, 2], crosscoder__lineups={"two": two, "one": one}))
+    assert {name: plan.crosscoders[name].seed for name in plan.crosscoders} == {"two": 7, "one": 3, "one-seed4": 4}
+
+
+def test_swapping_takes_the_crosscoder_of_the_last_checkpoint_where_it_has_more_seeds() -> None:
+    lineups = {
+        "joint": {"models": ["base", "sft", "rl"]},
+        "base-rl": {"models": ["base", "rl"]},
+        "last": {"models": ["base", "rl-3"], "seeds": [0, 1]},
+        "others": {"models": ["base", "rl-1", "rl-2"]},
     }
+    plan = Plan(posttrain_study(crosscoder={"lineups": lineups}))
+    assert plan.swap("rl") == "last" and plan.swap("sft") is None and plan.follows == ("rl",)
 
 
 def test_one_tuned_model_needs_no_pair_beside_the_joint_crosscoder(tiny: Plan) -> None:
@@ -96,6 +139,8 @@ def test_stages_without_anything_to_do_are_left_out(tiny: Plan) -> None:
         ("attribution__min_density", 0.01, {"attribute", "dynamics", "select", "intervene"}),
         ("attribution__scaling", {"tokens": 500}, {"attribute"}),
         ("dynamics__top", 5, {"dynamics"}),
+        ("dynamics__alignments", ["joint"], {"dynamics"}),
+        ("stability__acceptance", 0.8, {"dynamics"}),
         ("selection__threshold", 0.5, {"select", "intervene"}),
         ("intervention__amplify", 2.0, {"intervene"}),
         ("seed", 1, set(ORDER) - {"report"}),
@@ -150,6 +195,20 @@ def test_checkpoints_that_change_their_names_are_others(tiny: Plan) -> None:
         ({"crosscoder__lineups": {"x": {"models": ["base", "dpo"]}}}, "crosscoder.lineups.x names dpo"),
         ({"crosscoder__lineups": {"x": {"models": ["sft", "rl"]}}}, "must begin with base"),
         ({"crosscoder__lineups": {"x": {"models": ["base", "rl", "rl"]}}}, "each model once"),
+        ({"crosscoder__seeds": [1, 1]}, "the seeds of crosscoder joint are 1, 1; give each of them once"),
+        (
+            {"crosscoder__lineups": {"x": {"models": ["base", "rl"], "seed": 1, "seeds": [1]}}},
+            "crosscoder.lineups.x gives both seed and seeds",
+        ),
+        (
+            {
+                "crosscoder__lineups": {
+                    "x": {"models": ["base", "sft", "rl"], "seeds": [0, 1]},
+                    "x-seed1": {"models": ["base", "rl"]},
+                }
+            },
+            "two crosscoders would be called x-seed1",
+        ),
         ({"selection__lineup": "nobody"}, "selection.lineup is nobody; give one of joint"),
         ({"selection__model": "dpo"}, "selection.model is dpo"),
     ],

@@ -123,6 +123,7 @@ def dynamics(draw: random.Random, paradigm: str, disorder: int) -> DynamicsPanel
     shared = 1 - disorder / 50
     return DynamicsPanel(
         paradigm=paradigm,
+        top=50,
         checkpoints=[f"{paradigm}-{number}" for number in range(1, 6)],
         alignment="joint",
         overlap=[[round(shared ** abs(row - column), 2) for column in range(5)] for row in range(5)],

@@ -15,7 +15,7 @@ def test_a_whole_study_has_every_figure_of_the_paper(study: ReportData) -> None:
         "quality",
         *["NRN"] * 2,
         *["MAS"] * 3,
-        *["overlap", "rank_shift"] * 2,
+        *["overlap joint", "rank_shift"] * 2,
         "selection",
         *["effects"] * 2,
     ]
@@ -57,5 +57,5 @@ def test_the_text_alternative_of_rank_shifts_counts_blanks(study: ReportData) ->
     )
     shifts = next(p for p in pictures(replace(study, dynamics=[panel])) if p.section == "rank_shift")
 
-    assert "sft: 2 of 4 leave the top 4" in shifts.finding
+    assert "sft, joint: 2 of 4 leave the top 50" in shifts.finding
     assert shifts.numbers["rank_shift"] == [[1, None, -3, None]]

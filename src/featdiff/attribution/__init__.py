@@ -1,23 +1,39 @@
 """Who owns a feature, and how that came about."""
 
+from featdiff.attribution.alignments import (
+    joint_trajectory,
+    matched_trajectory,
+    same_seed_index_trajectory,
+    swap_trajectory,
+)
 from featdiff.attribution.dynamics import Trajectory, trajectory
 from featdiff.attribution.matching import Matching, match, match_decoders, matched_jaccard
 from featdiff.attribution.scaling import LatentScaling, ScaledTail, latent_scaling, latent_scalings, scaled_tails
 from featdiff.attribution.scores import Attribution, model_attribution_score, normalized_relative_norm
+from featdiff.attribution.stability import Scored, Stability, stability_of
+from featdiff.attribution.swap import swap_specificity
 
 __all__ = [
     "Attribution",
     "LatentScaling",
     "Matching",
     "ScaledTail",
+    "Scored",
+    "Stability",
     "Trajectory",
+    "joint_trajectory",
     "latent_scaling",
     "latent_scalings",
     "match",
     "match_decoders",
     "matched_jaccard",
+    "matched_trajectory",
     "model_attribution_score",
     "normalized_relative_norm",
+    "same_seed_index_trajectory",
     "scaled_tails",
+    "stability_of",
+    "swap_specificity",
+    "swap_trajectory",
     "trajectory",
 ]

@@ -88,12 +88,23 @@ class Stability:
         shares = {cut: int(((self.cosine > cut).sum(dim=0) >= ENOUGH).sum()) for cut in ACCEPTANCES}
         return {f"{cut:g}": count / alive if alive else float("nan") for cut, count in shares.items()}
 
+    @property
+    def stable_tails(self) -> dict[str, dict[str, int]] | None:
+        """How many features of the first seed in each tail are stable; None with fewer than three seeds."""
+        if len(self.seeds) <= ENOUGH:
+            return None
+        kept = self.stable & self.alive
+        return {
+            model: {cut: int((self.mas[0, kept, m] > float(cut)).sum()) for cut in cuts if cut != "alive"}
+            for m, (model, cuts) in enumerate(self.tails.items())
+        }
+
     def spread(self, model: str) -> tuple[Float[Tensor, " features"], Float[Tensor, " features"]]:
         """Mean and standard deviation of each feature's score for `model` over the seeds in which it is found."""
         return mean_and_deviation(self.mas[:, :, self.models.index(model)])
 
 
-def stability(seeds: Sequence[Scored], cuts: Sequence[float] = (0.8, 0.9), acceptance: float = 0.7) -> Stability:
+def stability_of(seeds: Sequence[Scored], cuts: Sequence[float] = (0.8, 0.9), acceptance: float = 0.7) -> Stability:
     """Look for the features of the first crosscoder in the others, and count tails under every seed.
 
     All must align the same models; the seeds must differ. `acceptance` is the cosine above which two features match.

@@ -11,7 +11,7 @@ ratio, which weighs tokens of small norm up, and 1 - Var(a - a^) / Var(a), which
 wrong bias.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,37 +82,63 @@ class SplicedLosses:
         return _ratio(self.kl_ablated - self.kl_spliced, self.kl_ablated)
 
 
-@torch.no_grad()
 def measure(crosscoder: Crosscoder, batches: Iterable[Activations]) -> Quality:
     """Quality over all of `batches`, in one pass, with float64 sums; they may hold more models than the crosscoder
     reads."""
-    device = crosscoder.W_dec.device
-    shape = (len(crosscoder.models), crosscoder.d_model)
-    total = torch.zeros(shape, dtype=torch.float64, device=device)
-    squares, errors = total.new_zeros(shape[0]), total.new_zeros(shape[0])
-    fired = torch.zeros(crosscoder.features, dtype=torch.int64, device=device)
+    (found,) = measure_all([crosscoder], batches)
+    return found
+
+
+@torch.no_grad()
+def measure_all(crosscoders: Sequence[Crosscoder], batches: Iterable[Activations]) -> list[Quality]:
+    """`measure` for several crosscoders, whose batches are read once."""
+    sums = [_Sums.of(crosscoder) for crosscoder in crosscoders]
     tokens = 0
     for batch in batches:
-        values = batch.values[:, crosscoder.columns(batch.models)].to(device)
-        features = crosscoder.encode(values)
-        residual = (values - crosscoder.decode(features)).double()
-        total += values.double().sum(dim=0)
-        squares += values.double().square().sum(dim=(0, 2))
-        errors += residual.square().sum(dim=(0, 2))
-        fired += (features > 0).sum(dim=0)
-        tokens += len(values)
+        for crosscoder, of_one in zip(crosscoders, sums, strict=True):
+            of_one.add(crosscoder, batch.values[:, crosscoder.columns(batch.models)])
+        tokens += len(batch.values)
     if not tokens:
         raise ValueError("there are no held-out tokens to measure on; raise corpus.held_out_tokens")
-    variation = squares - tokens * (total / tokens).square().sum(dim=-1)
-    return Quality(
-        models=crosscoder.models,
-        variance_explained=(1 - errors / variation).float().cpu(),
-        l0=float(fired.sum() / tokens),
-        dead_share=float((fired == 0).double().mean()),
-        density=(fired.double() / tokens).float().cpu(),
-        mean=(total / tokens).float().cpu(),
-        tokens=tokens,
-    )
+    return [of_one.quality(crosscoder, tokens) for crosscoder, of_one in zip(crosscoders, sums, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over tokens, in float64."""
+
+    total: Float[Tensor, "models d_model"]
+    squares: Float[Tensor, " models"]
+    errors: Float[Tensor, " models"]
+    fired: Int[Tensor, " features"]
+
+    @staticmethod
+    def of(crosscoder: Crosscoder) -> "_Sums":
+        models, device = len(crosscoder.models), crosscoder.W_dec.device
+        total = torch.zeros(models, crosscoder.d_model, dtype=torch.float64, device=device)
+        fired = torch.zeros(crosscoder.features, dtype=torch.int64, device=device)
+        return _Sums(total, total.new_zeros(models), total.new_zeros(models), fired)
+
+    def add(self, crosscoder: Crosscoder, values: Float[Tensor, "tokens models d_model"]) -> None:
+        values = values.to(self.total.device)
+        features = crosscoder.encode(values)
+        residual = (values - crosscoder.decode(features)).double()
+        self.total.add_(values.double().sum(dim=0))
+        self.squares.add_(values.double().square().sum(dim=(0, 2)))
+        self.errors.add_(residual.square().sum(dim=(0, 2)))
+        self.fired.add_((features > 0).sum(dim=0))
+
+    def quality(self, crosscoder: Crosscoder, tokens: int) -> Quality:
+        variation = self.squares - tokens * (self.total / tokens).square().sum(dim=-1)
+        return Quality(
+            models=crosscoder.models,
+            variance_explained=(1 - self.errors / variation).float().cpu(),
+            l0=float(self.fired.sum() / tokens),
+            dead_share=float((self.fired == 0).double().mean()),
+            density=(self.fired.double() / tokens).float().cpu(),
+            mean=(self.total / tokens).float().cpu(),
+            tokens=tokens,
+        )
 
 
 @torch.no_grad()

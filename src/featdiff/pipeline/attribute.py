@@ -1,14 +1,13 @@
-"""`attribute` and `dynamics`: read the crosscoders, write who owns their features and how that came about."""
+"""`attribute`: read the crosscoders, write who owns their features and what latent scaling says of it."""
 
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from featdiff.attribution import Attribution, LatentScaling, ScaledTail, latent_scalings, scaled_tails, trajectory
+from featdiff.attribution import Attribution, LatentScaling, ScaledTail, latent_scalings, scaled_tails
 from featdiff.attribution.scaling import Ratios
 from featdiff.crosscoder import Crosscoder
 from featdiff.pipeline.held_out import held_out_activations
@@ -119,35 +118,3 @@ def _tensors(path: Path, stage: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); delete {stage} and run again") from error
-
-
-def dynamics(plan: Plan, folder: Path) -> None:
-    """Write `<tuned model>.json`: specificity ranks, overlap and rank shifts over its checkpoints."""
-    for tuned in plan.tuned:
-        name = plan.dynamics(tuned)
-        if name is None:
-            continue
-        found = trajectory(
-            attribution_of(plan, name),
-            plan.checkpoints[tuned],
-            top=plan.study.dynamics.top,
-            alignment="joint",
-            noise_floor=None,
-        )
-        write_json(
-            folder / f"{tuned}.json",
-            {key: _plain(value) for key, value in asdict(found).items() if key != "specificity"},
-        )
-        save_file({"specificity": found.specificity.contiguous()}, folder / f"{tuned}.safetensors")
-
-
-def _plain(value: object) -> Json:
-    """A value as JSON; undefined numbers (the paper's blanks) become null."""
-    if isinstance(value, torch.Tensor):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return None if value != value else value
-    assert value is None or isinstance(value, str | int | bool)
-    return value

@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
+from featdiff.pipeline.lineups import PER_CHECKPOINT, lineups_of, seeds_of
 from featdiff.runs import Json, Run, Stage, content_fingerprint
 from featdiff.settings_crosscoder import (
     AlignmentSettings,
@@ -22,7 +23,6 @@ from featdiff.study import BASE, LineupSettings, Settings, Study
 from featdiff.study_file import DEMO_PREFIX
 
 MADE_BY = {"sft": "sft", "rl": "grpo"}  # tuned model -> the paradigm of `posttrain` that makes it
-JOINT = "joint"
 PLACEMENT = {"device", "devices", "turns", "spread"}  # of the models: no result depends on it beyond rounding
 NOT_SHARED = {"sft", "grpo", "prompts", "teacher", "teacher_model", "teacher_max_tokens"}  # by the two paradigms
 
@@ -61,7 +61,7 @@ class Plan:
         self.models = (BASE, *self.tuned)
         self.checkpoints = {name: self._checkpoint_names(name) for name in self.tuned}
         self.paths = self._paths()
-        self.crosscoders = self._crosscoders()
+        self.seeds, self.crosscoders = self._crosscoders()
         self._check_names()
 
     def located(self, path: str) -> str:
@@ -86,6 +86,13 @@ class Plan:
         """Name of the crosscoder over all models, which supplies the features (Sec. 6)."""
         return self.study.selection.lineup or self._lineup_of(self.models) or next(iter(self.crosscoders))
 
+    @property
+    def lineups(self) -> tuple[str, ...]:
+        """The crosscoders that stand for themselves: the first seed of each lineup, but for those of the base and one
+        checkpoint, which only dynamics compares."""
+        single = {(BASE, name) for names in self.checkpoints.values() for name in names}
+        return tuple(name for name in self.seeds if self.crosscoders[name].models not in single)
+
     def pair(self, tuned: str) -> str | None:
         """Name of the crosscoder of the base and one tuned model, if the study has one."""
         return self._lineup_of((BASE, tuned))
@@ -93,6 +100,37 @@ class Plan:
     def dynamics(self, tuned: str) -> str | None:
         """Name of the crosscoder of the base and the checkpoints of one tuned model, if the study has one."""
         return self._lineup_of((BASE, *self.checkpoints[tuned])) if self.checkpoints[tuned] else None
+
+    def swap(self, tuned: str) -> str | None:
+        """Name of the crosscoder of the base and one tuned model into which checkpoints are put; that of the base and
+        the last checkpoint where this is the tuned model and has more seeds. Checkpoints must be harvested: which of
+        their tokens are sinks is known from there."""
+        if not set(self.checkpoints[tuned]) <= set(self.harvested):
+            return None
+        last = self.checkpoints[tuned][-1:]
+        same = [name for name in (tuned, *last) if self.paths[name] == self.paths[tuned]]
+        found = [name for model in same if (name := self._lineup_of((BASE, model))) is not None]
+        return max(found, key=lambda name: len(self.seeds[name]), default=None)
+
+    def per_checkpoint(self, tuned: str) -> tuple[str, ...]:
+        """Names of the crosscoders of the base and each checkpoint of one tuned model; empty unless all are there."""
+        found = [self._lineup_of((BASE, name)) for name in self.checkpoints[tuned]]
+        return () if None in found else tuple(name for name in found if name is not None)
+
+    @property
+    def follows(self) -> tuple[str, ...]:
+        """Tuned models whose checkpoints are compared under some alignment."""
+        wanted = set(self.study.dynamics.alignments)
+        return tuple(
+            tuned
+            for tuned, names in self.checkpoints.items()
+            if names
+            and (
+                ("joint" in wanted and self.dynamics(tuned))
+                or (wanted & PER_CHECKPOINT and self.per_checkpoint(tuned))
+                or ("swap" in wanted and self.swap(tuned))
+            )
+        )
 
     def stages(self) -> list[Stage]:
         """The stages in order, each with the settings that it reads and the fingerprints of what it builds on."""
@@ -106,7 +144,7 @@ class Plan:
         raise ValueError(f"this study has no stage {name}; it has {', '.join(stage.name for stage in self.stages())}")
 
     def _lineup_of(self, models: tuple[str, ...]) -> str | None:
-        return next((name for name, plan in self.crosscoders.items() if plan.models == models), None)
+        return next((name for name in self.seeds if self.crosscoders[name].models == models), None)
 
     def _checkpoint_names(self, tuned: str) -> tuple[str, ...]:
         if self.study.posttrain:
@@ -130,17 +168,18 @@ class Plan:
                 paths |= dict(zip(self.checkpoints[tuned], given, strict=True))
         return paths
 
-    def _crosscoders(self) -> dict[str, CrosscoderPlan]:
-        settings = self.study.crosscoder
-        if settings.lineups:
-            return {name: self._crosscoder(lineup) for name, lineup in settings.lineups.items()}
-        wanted = {JOINT: self.models}
-        if len(self.tuned) > 1:
-            wanted |= {f"{BASE}-{tuned}": (BASE, tuned) for tuned in self.tuned}
-        wanted |= {f"dynamics-{tuned}": (BASE, *names) for tuned, names in self.checkpoints.items() if names}
-        return {name: self._crosscoder(CrosscoderLineup(models=models)) for name, models in wanted.items()}
+    def _crosscoders(self) -> tuple[dict[str, tuple[str, ...]], dict[str, CrosscoderPlan]]:
+        """The crosscoders of every lineup, one for each seed, and all of them by name."""
+        seeds, crosscoders = dict[str, tuple[str, ...]](), dict[str, CrosscoderPlan]()
+        for name, lineup in lineups_of(self.study, self.tuned, self.checkpoints).items():
+            made = seeds_of(self.study, name, lineup)
+            if taken := [other for other in made if other in crosscoders]:
+                raise ValueError(f"two crosscoders would be called {taken[0]}; give a lineup another name")
+            seeds[name] = tuple(made)
+            crosscoders |= {of_seed: self._crosscoder(lineup, seed) for of_seed, seed in made.items()}
+        return seeds, crosscoders
 
-    def _crosscoder(self, lineup: CrosscoderLineup) -> CrosscoderPlan:
+    def _crosscoder(self, lineup: CrosscoderLineup, seed: int) -> CrosscoderPlan:
         """What a lineup does not choose is as in `crosscoder`; of its partition, what concerns the lineup's models."""
         common = self.study.crosscoder
         inherited = {key: share for key, share in common.partition.items() if set(key.split("+")) < set(lineup.models)}
@@ -148,7 +187,7 @@ class Plan:
             models=lineup.models,
             features=lineup.features or common.features,
             sparsity=lineup.sparsity or common.sparsity,
-            seed=self.study.seed if lineup.seed is None else lineup.seed,
+            seed=seed,
             objective=lineup.objective or common.objective,
             encoder=lineup.encoder or common.encoder,
             align=lineup.align or common.align,
@@ -175,8 +214,8 @@ class Plan:
                     f"crosscoder.partition names {', '.join(unknown)}, which the study does not have; "
                     f"it has {', '.join(self.paths)}"
                 )
-        if self.joint not in self.crosscoders:
-            raise ValueError(f"selection.lineup is {self.joint}; give one of {', '.join(self.crosscoders)}")
+        if self.joint not in self.seeds:
+            raise ValueError(f"selection.lineup is {self.joint}; give one of {', '.join(self.seeds)}")
         selecting = {task.role for task in self.study.evaluation.tasks} - {"unseen"}
         if selecting and self.study.selection.model not in self.crosscoders[self.joint].models:
             raise ValueError(
@@ -198,8 +237,9 @@ def _stages(plan: Plan) -> list[Stage]:
     checkpoints = {name: [outside(path) for path in paths] for name, paths in study.lineup.checkpoints.items()}
     alive = dump(study.attribution, without={"tails", "scaling"})
     trained = ("inputs", "sft", "grpo")
-    tasks: dict[str, Json] = {"tasks": dump(study.evaluation, without={"task_folder", "batch_size"})}
+    tasks: dict[str, Json] = {"tasks": dump(study.evaluation, without={"task_folder", "data_folder", "batch_size"})}
     tasks["task_folder"] = study.evaluation.task_folder and outside(study.evaluation.task_folder)
+    tasks["data"] = {path: outside(path) for path in study.evaluation.data_paths}
 
     if plan.uses_demo:
         add("inputs", "inputs", ())
@@ -232,12 +272,17 @@ def _stages(plan: Plan) -> list[Stage]:
         **outside_models,
     )
     add("attribute", "attribution", ("train",), attribution=dump(study.attribution))
-    if any(plan.dynamics(tuned) for tuned in plan.tuned):
-        add("dynamics", "dynamics", ("train",), attribution=alive, dynamics=dump(study.dynamics))
+    matching = dump(study.stability)
+    if any(len(names) > 1 for names in plan.seeds.values()):
+        rules: dict[str, Json] = {"attribution": alive, "tails": list(study.attribution.tails), "stability": matching}
+        add("stability", "stability", ("train",), **rules)
+    if plan.follows:
+        followed: dict[str, Json] = {"dynamics": dump(study.dynamics), "stability": matching}
+        add("dynamics", "dynamics", ("train",), attribution=alive, **followed)
     if study.evaluation.tasks:
         add("quality", "quality", ("evaluate", "train"))
-        rules: dict[str, Json] = {"selection": dump(study.selection), "attribution": alive}
-        add("select", "selection", ("evaluate", "train"), **rules)
+        rules = {"selection": dump(study.selection), "attribution": alive}
+        add("select", "selection", ("evaluate", "train", "stability"), **rules)
         add("intervene", "interventions", ("select",), intervention=dump(study.intervention, without={"batch_size"}))
     add("report", "figures", tuple(made))
     return list(made.values())

@@ -20,8 +20,8 @@ from featdiff.runs import write_json
 
 
 def quality(plan: Plan, folder: Path) -> None:
-    """Write `<crosscoder>.json` for every crosscoder that aligns tuned models with the base (not the checkpoints)."""
-    names = [name for name, one in plan.crosscoders.items() if set(one.models) <= set(plan.models)]
+    """Write `<lineup>.json` for every lineup that aligns tuned models with the base (not the checkpoints)."""
+    names = [name for name in plan.lineups if set(plan.crosscoders[name].models) <= set(plan.models)]
     place = plan.run.path("crosscoders")
     crosscoders = {name: Crosscoder.load(place / name).to(plan.study.lineup.device) for name in names}
     models = tuple(model for model in plan.models if any(model in one.models for one in crosscoders.values()))

@@ -8,6 +8,12 @@ from featdiff.causal.outcomes import Outcomes
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import outcomes_of
 from featdiff.pipeline.plan import MADE_BY, Plan
+from featdiff.pipeline.report_dynamics import (
+    chosen_stability,
+    dynamics_panels,
+    missing_alignments,
+    stability_panels,
+)
 from featdiff.pipeline.report_tails import tail_panels
 from featdiff.pipeline.summary import summary
 from featdiff.report import write_report
@@ -15,7 +21,6 @@ from featdiff.report.data import (
     AccuracyCell,
     ControlDraws,
     CorpusCard,
-    DynamicsPanel,
     EffectRow,
     ModelCard,
     QualityRow,
@@ -56,7 +61,11 @@ def report_data(plan: Plan) -> ReportData:
         quality=_quality(plan, numbers["quality"]),
         specificity=specificity,
         tails=tail_panels(plan, sparsity),
-        dynamics=[panel for tuned in plan.tuned if (panel := _dynamics(plan, tuned))],
+        dynamics=dynamics_panels(plan),
+        missing_alignments=missing_alignments(plan),
+        stability=stability_panels(plan),
+        chosen_stability=chosen_stability(numbers["selection"]),
+        crosscoder_seeds=len(plan.seeds[plan.joint]),
         selection=_selection(plan),
         effects=_effects(plan),
         provenance=_provenance(plan),
@@ -162,15 +171,6 @@ def _specificity(plan: Plan) -> list[SpecificityPanel]:
 
 def _panel(plan: Plan, attribution: Attribution, lineup: str, model: str) -> SpecificityPanel:
     return SpecificityPanel.of(attribution, model, lineup=lineup, cuts=plan.study.attribution.tails)
-
-
-def _dynamics(plan: Plan, tuned: str) -> DynamicsPanel | None:
-    path = plan.run.path("dynamics", f"{tuned}.json")
-    if not path.is_file():
-        return None
-    record = read_json(path)
-    keys = ("checkpoints", "alignment", "overlap", "chance", "noise_floor", "rank_shift")
-    return DynamicsPanel(paradigm=tuned, **{key: record[key] for key in keys})
 
 
 def _selection(plan: Plan) -> SelectionPanel | None:

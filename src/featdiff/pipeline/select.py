@@ -18,7 +18,8 @@ from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import choice_tasks, outcomes_of, requests_of
 from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
-from featdiff.runs import write_json
+from featdiff.pipeline.stability import stability_of_features
+from featdiff.runs import Record, write_json
 from featdiff.study import BASE
 
 ItemScore = Float[Tensor, "items features"]
@@ -55,6 +56,8 @@ def select(plan: Plan, folder: Path) -> None:
     main = plan.study.selection.score
     record = chosen[main] | {"score": main, "lineup": plan.joint, "model": plan.study.selection.model}
     record |= {"critical": {scores.task: scores.critical for scores in found}, "by": chosen}
+    if stability := stability_of_features(plan, plan.joint, chosen[main]["chosen"], plan.study.selection.model):
+        record["stability"] = stability
     write_json(folder / "selection.json", record)
     tensors = {f"{name}.{kind}": task_score(getattr(s, kind)) for s in found for name in [s.task] for kind in chosen}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "scores.safetensors")
@@ -95,7 +98,7 @@ def _positions(parts: Halves, critical: Tensor) -> Halves:
 
 def _selections(
     plan: Plan, found: list[TaskScores], alive: Bool[Tensor, " features"], of: Callable[[TaskScores], ItemScore]
-) -> dict[str, object]:
+) -> Record:
     tasks, settings = [scores.task for scores in found], plan.study.selection
     threshold, at_least = settings.threshold, settings.at_least
     whole = torch.stack([task_score(of(scores)) for scores in found])

@@ -5,19 +5,38 @@ from pathlib import Path
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import Record, read_json
 
+TRAJECTORY = (
+    "alignment",
+    "checkpoints",
+    "overlap",
+    "noise_floor",
+    "chance",
+    "seeds",
+    "floors",
+    "between_seeds",
+    "relative",
+    "counted",
+)
+
 
 def summary(plan: Plan) -> Record:
-    """Accuracy, quality, tails, dynamics, selection and effects; a part whose stage has not been made is empty."""
+    """Accuracy, quality, tails, dynamics, selection and effects; a part whose stage has not been made is empty.
+
+    Where a lineup has several seeds, `stability` says how its counts vary. Quality is that of the first seeds.
+    """
     selection = _read(plan.run.path("selection", "selection.json"))
     effects = _read(plan.run.path("interventions", "effects.json"))
     return {
         "models": list(plan.models),
         "accuracy": _read(plan.run.path("evaluation", "accuracy.json")),
-        "quality": {name: _quality(plan, name) for name in plan.crosscoders if _measured(plan, name)},
+        "quality": {name: _quality(plan, name) for name in plan.lineups if _measured(plan, name)},
         "tails": {name: tails for name in plan.crosscoders if (tails := _tails(plan, name))},
+        **({"stability": stability} if (stability := _stability(plan)) else {}),
         "dynamics": {name: found for name in plan.tuned if (found := _dynamics(plan, name))},
         "selection": {
-            key: selection[key] for key in ("tasks", "per_task", "chosen", "rule", "score") if key in selection
+            key: selection[key]
+            for key in ("tasks", "per_task", "chosen", "rule", "score", "stability")
+            if key in selection
         },
         "effects": effects.get("effects", []),
     }
@@ -39,7 +58,29 @@ def _tails(plan: Plan, name: str) -> Record:
 
 def _dynamics(plan: Plan, name: str) -> Record:
     found = _read(plan.run.path("dynamics", f"{name}.json"))
-    return {key: found[key] for key in ("alignment", "overlap", "noise_floor", "chance", "checkpoints") if key in found}
+    kept = {key: found[key] for key in (*TRAJECTORY, "missing") if key in found}
+    by_alignment: dict[str, Record] = found.get("by_alignment", {})
+    short = {alignment: {key: one[key] for key in TRAJECTORY} for alignment, one in by_alignment.items()}
+    return kept | ({"by_alignment": short} if short else {})
+
+
+def _stability(plan: Plan) -> Record:
+    """Seeds, tails under each, and how many features are found again, of every lineup with several seeds."""
+    found = {name: record for name in plan.lineups if (record := stability_record(plan, name)) is not None}
+    return {name: record | {"variance_explained": _fits(plan, name)} for name, record in found.items()}
+
+
+def stability_record(plan: Plan, lineup: str) -> Record | None:
+    """What the stage `stability` found of one lineup; None where it has one seed."""
+    return _read(plan.run.path("stability", f"{lineup}.json")) or None if len(plan.seeds[lineup]) > 1 else None
+
+
+def _fits(plan: Plan, lineup: str) -> Record:
+    """Variance explained of every model, under every seed."""
+    fits = [_read(plan.run.path("crosscoders", name, "quality.json")) for name in plan.seeds[lineup]]
+    return {
+        model: [fit["variance_explained"][model] for fit in fits if fit] for model in plan.crosscoders[lineup].models
+    }
 
 
 def _read(path: Path) -> Record:

@@ -1,6 +1,8 @@
 """`train`: the crosscoders of a study, all from one stream of activations, and how well they fit held-out text."""
 
+import json
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -14,8 +16,9 @@ from featdiff.activations.stream import ActivationStream, Calibration, StreamSta
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.design import design_from
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
+from featdiff.crosscoder.origin import note_origin
 from featdiff.crosscoder.parallel import joined
-from featdiff.crosscoder.quality import measure
+from featdiff.crosscoder.quality import measure_all
 from featdiff.crosscoder.sparsity import sparsity_from
 from featdiff.crosscoder.training import train as train_crosscoders
 from featdiff.pipeline.held_out import save_held_out
@@ -56,6 +59,8 @@ def train(plan: Plan, folder: Path) -> None:
             shares=ranks,
         )
         crosscoders = {name: _new(plan, one, lineup.d_model) for name, one in plan.crosscoders.items()}
+        for crosscoder in crosscoders.values():
+            note_origin(crosscoder, _data_order(plan, corpus, models))
         if not (folder / STREAM).is_file():
             train_crosscoders(
                 crosscoders,
@@ -131,6 +136,17 @@ def _corpora(plan: Plan) -> tuple[Corpus, Corpus]:
     return build_corpus(settings, tokenizer, seed=study.seed)
 
 
+def _data_order(plan: Plan, corpus: Corpus, models: tuple[str, ...]) -> str:
+    """A digest of the text in its order, and of all else that decides which token a crosscoder sees when: a sink in any
+    of the models is left out for all."""
+    settings = plan.study.activations.model_dump(mode="json", exclude={"prefetch", "cache", "scale_tokens"})
+    of_training = [plan.study.training.batch_size, plan.study.training.epochs]
+    digest = sha256(json.dumps([plan.study.seed, settings, of_training, list(models)]).encode())
+    for tensor in (corpus.input_ids, corpus.document_start):
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _new(plan: Plan, one: CrosscoderPlan, d_model: int) -> Crosscoder:
     return Crosscoder(
         models=one.models,
@@ -167,12 +183,11 @@ def _record(stream: ActivationStream, lineup: Lineup, epochs: int) -> dict[str, 
 def _measure(plan: Plan, folder: Path, lineup: Lineup, held_out: Corpus, calibration: Calibration) -> None:
     save_held_out(held_out, folder)
     crosscoders = {name: Crosscoder.load(folder / name).to(plan.study.lineup.device) for name in plan.crosscoders}
-    found = {
-        name: measure(crosscoder, collect(lineup, held_out, calibration, plan.study.activations))
-        for name, crosscoder in crosscoders.items()
-    }
+    batches = collect(lineup, held_out, calibration, plan.study.activations)
+    found = dict(zip(crosscoders, measure_all(list(crosscoders.values()), batches), strict=True))
     harvested = harvest(plan, lineup, calibration, packed_parts(plan, held_out))
     for name, quality in found.items():
+        fit = recovered(plan, lineup, crosscoders[name], quality.mean, harvested) if name in plan.lineups else {}
         save_file({"density": quality.density, "mean": quality.mean}, folder / name / "quality.safetensors")
         write_json(
             folder / name / "quality.json",
@@ -181,6 +196,6 @@ def _measure(plan: Plan, folder: Path, lineup: Lineup, held_out: Corpus, calibra
                 "l0": quality.l0,
                 "dead_share": quality.dead_share,
                 "tokens": quality.tokens,
-                **recovered(plan, lineup, crosscoders[name], quality.mean, harvested),
+                **fit,
             },
         )

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from featdiff.attribution import Attribution, Trajectory
+from featdiff.attribution import Attribution
+from featdiff.report.dynamics import ChosenStability, DynamicsPanel, StabilityPanel
 from featdiff.report.tails import TailPanel
 
 Number = int | float
@@ -118,35 +119,6 @@ class SpecificityPanel:
 
 
 @dataclass(frozen=True)
-class DynamicsPanel:
-    """How one paradigm's most specific features change over its checkpoints (Fig. 2, 8-11)."""
-
-    paradigm: str
-    checkpoints: Sequence[str]
-    alignment: str
-    overlap: Sequence[Sequence[Number]]
-    """Shared part of the top k of each two checkpoints."""
-    chance: Number
-    noise_floor: Unknown
-    rank_shift: Sequence[Sequence[Unknown]]
-    """Places climbed from each checkpoint to the next by the top k, best first; None where a feature left the top k."""
-
-    @staticmethod
-    def of(trajectory: Trajectory, paradigm: str) -> "DynamicsPanel":
-        """The drawable part of a trajectory."""
-        shifts = trajectory.rank_shift.tolist()
-        return DynamicsPanel(
-            paradigm=paradigm,
-            checkpoints=trajectory.checkpoints,
-            alignment=trajectory.alignment,
-            overlap=trajectory.overlap.tolist(),
-            chance=trajectory.chance,
-            noise_floor=trajectory.noise_floor,
-            rank_shift=[[None if shift != shift else shift for shift in row] for row in shifts],
-        )
-
-
-@dataclass(frozen=True)
 class SelectionPanel:
     """Which features were selected, by which rule, from how many critical items of each task (Fig. 4)."""
 
@@ -241,5 +213,11 @@ class ReportData:
     """Crosscoders of each kind that were trained from different seeds."""
     tails: Sequence[TailPanel] = ()
     """Tails before and after latent scaling."""
+    missing_alignments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By paradigm and alignment, why its checkpoints could not be compared so."""
+    stability: Sequence[StabilityPanel] = ()
+    """Lineups under several seeds."""
+    chosen_stability: ChosenStability | None = None
+    """The selected features under other seeds."""
     shrinkage: Unknown = None
     """beta / 2 where an L1 penalty was used: contributions below it vanish from a model."""

@@ -207,9 +207,11 @@ def _worst_fit(quality: Sequence[QualityRow]) -> str:
 
 
 def _about_dynamics(data: ReportData) -> Iterable[str]:
-    for panel in data.dynamics:
-        if panel.noise_floor is None:
+    for paradigm in dict.fromkeys(panel.paradigm for panel in data.dynamics):
+        unmeasured = [one for one in data.dynamics if one.paradigm == paradigm and one.noise_floor is None]
+        if unmeasured:
             yield (
-                f"How much the overlap of {panel.paradigm} over checkpoints would be for one checkpoint measured twice "
-                f"is not known; random sets would share {percent(panel.chance)} %."
+                f"How much the overlap of {paradigm} over checkpoints would be for one checkpoint measured twice is "
+                f"not known under {listing([one.alignment for one in unmeasured])}; random sets would share "
+                f"{listing([percent(one.chance) for one in unmeasured])} %."
             )

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from featdiff.report import words
 from featdiff.report.data import UNSEEN, ReportData
+from featdiff.report.dynamics import READINGS, TITLES
 from featdiff.report.figures.style import Drawing, theme_css
 from featdiff.report.findings import caveats, groups, headline
 from featdiff.report.picture import Picture
@@ -51,6 +52,8 @@ def _page(data: ReportData, found: list[Picture], drawings: Mapping[str, Drawing
             svg=lambda picture: Markup(drawings[picture.name].inline()),
             numbers=_embedded,
             theme=Markup(theme_css()),
+            alignment_titles=TITLES,
+            alignment_readings=READINGS,
         )
     )
 
@@ -73,6 +76,8 @@ def _environment() -> Environment:
         "count": words.count,
         "listing": words.listing,
         "plural": words.plural,
+        "ratio": words.ratio,
+        "mean": words.mean,
     }
     return environment
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from featdiff.report.data import DynamicsPanel, EffectRow, ReportData, SelectionPanel, SpecificityPanel, Unknown
+from featdiff.report.data import EffectRow, ReportData, SelectionPanel, SpecificityPanel, Unknown
+from featdiff.report.dynamics_pictures import dynamics_pictures
 from featdiff.report.figures import (
     accuracy_bars,
     effect_plot,
     quality_dots,
-    rank_shifts,
     share_heatmap,
     specificity_histogram,
 )
@@ -39,9 +39,7 @@ def _all(data: ReportData) -> Iterator[Picture]:
         largest = max(max(other.counts) for other in data.specificity if other.score == panel.score)
         yield _specificity(panel, position, models, largest)
     yield from tail_pictures(data.tails, models)
-    for position, panel in enumerate(data.dynamics):
-        yield _overlap(panel, position, models)
-        yield _shifts(panel, position)
+    yield from dynamics_pictures(data.dynamics, models)
     if data.selection and data.selection.tasks:
         yield _tasks(data.selection)
     for position, ((model, edit, _), effects) in enumerate(groups(data.effects).items()):
@@ -88,43 +86,6 @@ def _specificity(panel: SpecificityPanel, position: int, models: Sequence[str], 
             f"of {count(panel.alive)} alive ({count(panel.features)} in all)."
         ),
         numbers=asdict(panel),
-    )
-
-
-def _overlap(panel: DynamicsPanel, position: int, models: Sequence[str]) -> Picture:
-    adjacent = [panel.overlap[i][i + 1] for i in range(len(panel.checkpoints) - 1)]
-    k = len(panel.rank_shift[0])
-    colour = colour_of(panel.paradigm, models) if panel.paradigm in models else BLUE
-    short = [name.rpartition("-")[2] for name in panel.checkpoints]
-    floor = "" if panel.noise_floor is None else f", the same checkpoint measured twice {percent(panel.noise_floor)} %"
-    return Picture(
-        name=file_name("overlap", position, panel.paradigm),
-        section="overlap",
-        figure=share_heatmap(panel.overlap, short, colour, f"{panel.paradigm}: overlap of the top {k}", "checkpoint"),
-        title=f"Overlap of the {k} most specific features between checkpoints of {panel.paradigm}",
-        finding=(
-            f"{panel.paradigm}: adjacent checkpoints share {listing([percent(share) for share in adjacent])} % "
-            f"of the top {k}; random sets would share {percent(panel.chance)} %{floor}. Alignment: {panel.alignment}."
-        ),
-        numbers=asdict(panel),
-    )
-
-
-def _shifts(panel: DynamicsPanel, position: int) -> Picture:
-    k = len(panel.rank_shift[0])
-    left = [sum(shift is None for shift in row) for row in panel.rank_shift]
-    stayed = sorted(abs(shift) for row in panel.rank_shift for shift in row if shift is not None)
-    moved = f"; those that stay move by {stayed[len(stayed) // 2]:g} places in the median" if stayed else ""
-    return Picture(
-        name=file_name("rank-shift", position, panel.paradigm),
-        section="rank_shift",
-        figure=rank_shifts(panel),
-        title=f"Rank shifts of the top {k} between checkpoints of {panel.paradigm}",
-        finding=(
-            f"{panel.paradigm}: {listing([str(number) for number in left])} of {k} leave the top {k} "
-            f"from one checkpoint to the next{moved}."
-        ),
-        numbers={"checkpoints": list(panel.checkpoints), "rank_shift": [list(row) for row in panel.rank_shift]},
     )
 
 

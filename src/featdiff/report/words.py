@@ -36,6 +36,17 @@ def probability(p: Number) -> str:
     return f"{p:.2f}" if p >= 0.1 else f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
+def ratio(value: Unknown) -> str:
+    """0.987 as 0.99."""
+    return UNDEFINED if value is None or value != value else _minus(f"{value:.2f}")
+
+
+def mean(values: Sequence[Unknown]) -> Unknown:
+    """Of those that are defined; None of none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
 def count(number: Number) -> str:
     """12345 as 12,345."""
     return f"{number:,}"

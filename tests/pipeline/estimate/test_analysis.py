@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from tiny_study import changed
 
-from featdiff.pipeline.estimate.analysis import attribute, dynamics, evaluate, intervene, select
+from featdiff.pipeline.estimate.analysis import attribute, dynamics, evaluate, intervene, select, stability
 from featdiff.pipeline.estimate.ground import Cost, Ground
 from featdiff.pipeline.plan import Plan
 
@@ -34,6 +34,19 @@ def test_tensors_of_the_analysis_are_as_large_as_estimated(stage, folder: str, r
     files = list(ran.plan.run.path(folder).glob("*.safetensors"))
     headers = sum(8 + int.from_bytes(file.read_bytes()[:8], "little") for file in files)
     assert files and size_of(ran, folder, "*.safetensors") - headers == stage(ran).stays
+
+
+def test_seeds_and_checkpoints_are_matched_two_by_two(ran: Ground) -> None:
+    def matching(seeds: list[int]) -> tuple[float, ...]:
+        study = changed(ran.plan.study, crosscoder__lineups={}, crosscoder__features=100, crosscoder__seeds=seeds)
+        ground = replace(ran, plan=Plan(study))
+        return tuple(sum(work.flops for work in stage(ground).parts["matching"]) for stage in (stability, dynamics))
+
+    pair, triple = (2 * 100**2 * models * 32 for models in (2, 3))  # one product of two dictionaries
+    # One seed: the two checkpoints of each tuned model with each other, under two alignments.
+    assert matching([0]) == (0, 2 * 2 * pair)
+    # Two: joint; base with sft and rl; their checkpoints jointly, and one by one.
+    assert matching([0, 1]) == (3 * triple + 6 * pair, 2 * (triple + (2 * 6 + 1) * pair))
 
 
 def test_an_evaluated_item_takes_some_hundred_bytes(ran: Ground) -> None:

@@ -8,7 +8,7 @@ from featdiff.pipeline.estimate.ground import Ground
 from featdiff.pipeline.estimate.stages import StageEstimate, estimate
 from featdiff.pipeline.plan import Plan
 
-CHEAP = {"dynamics", "report"}
+CHEAP = {"report"}
 
 
 def test_the_stages_are_those_of_the_study_in_its_order(paper: Ground) -> None:

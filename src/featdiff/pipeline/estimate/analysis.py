@@ -1,9 +1,13 @@
 """What evaluation and analysis cost: models on items, features on prompts, edits on answers."""
 
+from dataclasses import dataclass
+
 from featdiff.pipeline.estimate.costs import FLOAT, CrosscoderSize, coding, forward
 from featdiff.pipeline.estimate.ground import Cost, Ground
+from featdiff.pipeline.estimate.hardware import Work
 from featdiff.study import TaskSettings
 
+LONG = 8
 RECORD_BYTES = 150
 """Of one evaluated item."""
 
@@ -50,11 +54,88 @@ def attribute(ground: Ground) -> Cost:
     )
 
 
+def stability(ground: Ground) -> Cost:
+    """The first seed of every lineup, matched with each other one."""
+    found = [(ground.size(ground.plan.crosscoders[name]), len(seeds)) for name, seeds in ground.plan.seeds.items()]
+    several = [(size, seeds) for size, seeds in found if seeds > 1]
+    return Cost(
+        parts={"matching": tuple(_matching(size, seeds - 1) for size, seeds in several)},
+        memory={"crosscoders": max((seeds * size.file_bytes for size, seeds in several), default=0)},
+        stays=sum(
+            size.features * (FLOAT * seeds * size.models + (FLOAT + LONG) * (seeds - 1) + LONG)
+            for size, seeds in several
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """Checkpoints under one alignment: the size of its crosscoders, how many, and how often two are matched."""
+
+    size: CrosscoderSize
+    crosscoders: int
+
+    @property
+    def matched(self) -> int:
+        return self.crosscoders * (self.crosscoders - 1) // 2
+
+
 def dynamics(ground: Ground) -> Cost:
-    """Specificity of every feature at every checkpoint."""
-    plan = ground.plan
-    followed = [(plan.dynamics(tuned), plan.checkpoints[tuned]) for tuned in plan.tuned]
-    return Cost(stays=sum(FLOAT * plan.crosscoders[name].features * len(made) for name, made in followed if name))
+    """Features matched across checkpoints and seeds; checkpoints read in the tuned model's place; specificity of every
+    feature at every checkpoint, twice for the alignment that comes first."""
+    by_model = {tuned: _followed(ground, tuned) for tuned in ground.plan.follows}
+    followed = [one for found in by_model.values() for one in found]
+    return Cost(
+        parts={
+            "matching": tuple(_matching(one.size, one.matched) for one in followed),
+            "swapping": tuple(work for tuned in by_model for work in _swapping(ground, tuned)),
+        },
+        memory={"crosscoders": max((one.crosscoders * one.size.file_bytes for one in followed), default=0)},
+        stays=sum(
+            FLOAT * len(ground.plan.checkpoints[tuned]) * sum(one.size.features for one in (found[0], *found))
+            for tuned, found in by_model.items()
+        ),
+    )
+
+
+def _followed(ground: Ground, tuned: str) -> list[_Followed]:
+    plan, found = ground.plan, list[_Followed]()
+    for alignment in plan.study.dynamics.alignments:
+        match alignment:
+            case "joint" | "swap":
+                name = plan.dynamics(tuned) if alignment == "joint" else plan.swap(tuned)
+                names = plan.seeds[name] if name else ()
+            case "matched" | "same_seed_index":
+                names = tuple(seed for name in plan.per_checkpoint(tuned) for seed in plan.seeds[name])
+        if names:
+            found.append(_Followed(ground.size(plan.crosscoders[names[0]]), len(names)))
+    return found
+
+
+def _matching(size: CrosscoderSize, times: int) -> Work:
+    """Cosines of all features of two dictionaries, once; the assignment is not counted."""
+    return Work(flops=2.0 * times * size.features**2 * size.width, of="crosscoder")
+
+
+def _swapping(ground: Ground, tuned: str) -> tuple[Work, ...]:
+    """Base, tuned model and checkpoints on held-out tokens, and the codes with each checkpoint in its place."""
+    study, name = ground.plan.study, ground.plan.swap(tuned)
+    if name is None or "swap" not in study.dynamics.alignments:
+        return ()
+    checkpoints, seeds = len(ground.plan.checkpoints[tuned]), len(ground.plan.seeds[name])
+    tokens, context = min(study.dynamics.tokens, study.corpus.held_out_tokens), study.corpus.context
+    calls = tokens / (study.activations.batch_size * context)
+    return (
+        forward(
+            ground.model,
+            (2 + checkpoints) * tokens,
+            context,
+            (2 + checkpoints) * calls,
+            layers=ground.layers,
+            head=False,
+        ),
+        coding(ground.size(ground.plan.crosscoders[name]), tokens * (1 + checkpoints) * seeds),
+    )
 
 
 def select(ground: Ground) -> Cost:

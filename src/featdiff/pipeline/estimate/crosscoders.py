@@ -26,7 +26,7 @@ def train(ground: Ground) -> Cost:
     batch, held_out = study.training.batch_size, study.corpus.held_out_tokens
     steps = study.training.epochs * ceil(study.corpus.tokens / batch)
     training = [work for one in crosscoders.values() for work in _training(ground, one, steps)]
-    measured = [work for name in crosscoders for work in _measured(ground, ground.harvested, (name,), held_out)]
+    measured = _measured(ground, ground.harvested, tuple(crosscoders), held_out)
     carried = batch * FLOAT * len(ground.harvested) * ground.model.shape.d_model
     statistics = sum(FLOAT * (size.features + size.width) for size in sizes)
     return Cost(
@@ -44,7 +44,7 @@ def train(ground: Ground) -> Cost:
 def quality(ground: Ground) -> Cost:
     """Fit of the crosscoders over whole models, on the prompts of the tasks, as far as they fit the buffer."""
     plan = ground.plan
-    names = tuple(name for name, one in plan.crosscoders.items() if set(one.models) <= set(plan.models))
+    names = tuple(name for name in plan.lineups if set(plan.crosscoders[name].models) <= set(plan.models))
     tokens = ground.assumed.item_tokens * sum(ground.items(task) for task in plan.study.evaluation.tasks)
     memory = {
         "models up to the tap": ground.below(plan.models),
@@ -120,8 +120,8 @@ def _training(ground: Ground, one: CrosscoderPlan, steps: int) -> tuple[Work, ..
 
 
 def _measured(ground: Ground, lineup: tuple[str, ...], names: tuple[str, ...], tokens: int) -> list[Work]:
-    """Fit of some crosscoders on so many tokens, which a lineup reads once; on those that fit the buffer, the models
-    run on to their logits: as they are, on the reconstruction, and on the mean.
+    """Fit of some crosscoders on so many tokens, which a lineup reads once; on those that fit the buffer, the models of
+    crosscoders that stand for themselves run on to their logits: as they are, on the reconstruction, and on the mean.
     """
     study, model, context = ground.plan.study, ground.model, ground.plan.study.corpus.context
     models, spliced = ground.distinct(lineup), min(tokens, ground.room(lineup))
@@ -129,8 +129,10 @@ def _measured(ground: Ground, lineup: tuple[str, ...], names: tuple[str, ...], t
     work = [forward(model, models * tokens, context, models * calls, layers=ground.layers, head=False)]
     for name in names:
         one = ground.plan.crosscoders[name]
+        work.append(coding(ground.size(one), tokens + spliced if name in ground.plan.lineups else tokens))
+        if name not in ground.plan.lineups:
+            continue
         passes, above = 3 * len(one.models), model.shape.layers - ground.layers
-        work.append(coding(ground.size(one), tokens + spliced))
         work.append(forward(model, passes * spliced, context, passes * calls, layers=above))
     return work
 

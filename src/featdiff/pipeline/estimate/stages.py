@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from featdiff.pipeline.estimate.analysis import attribute, dynamics, evaluate, intervene, select
+from featdiff.pipeline.estimate.analysis import attribute, dynamics, evaluate, intervene, select, stability
 from featdiff.pipeline.estimate.crosscoders import quality, train
 from featdiff.pipeline.estimate.ground import Cost, Ground
 from featdiff.pipeline.estimate.posttraining import grpo, sft
@@ -87,6 +87,8 @@ def _cost(ground: Ground, stage: str) -> Cost:
             return train(ground)
         case "attribute":
             return attribute(ground)
+        case "stability":
+            return stability(ground)
         case "dynamics":
             return dynamics(ground)
         case "quality":

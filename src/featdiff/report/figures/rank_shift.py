@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from featdiff.report.data import DynamicsPanel, Number, Unknown
+from featdiff.report.data import Number, Unknown
+from featdiff.report.dynamics import DynamicsPanel
 from featdiff.report.figures.style import BLUE, INK, LINE, ORANGE, TITLE, canvas, fitted, styled
 
 FAINTEST = 0.12
@@ -17,7 +18,7 @@ FAINTEST = 0.12
 @styled
 def rank_shifts(panel: DynamicsPanel) -> Figure:
     """A row for each two adjacent checkpoints, a cell for each of the earlier one's top k; blank: left the top k."""
-    k = len(panel.rank_shift[0])
+    k = max(len(row) for row in panel.rank_shift)
     figure, axes = canvas(1.35 + 0.34 * len(panel.rank_shift))
     for row, shifts in enumerate(panel.rank_shift):
         _row(axes, row, shifts, k)
@@ -25,7 +26,7 @@ def rank_shifts(panel: DynamicsPanel) -> Figure:
     axes.set_ylim(len(panel.rank_shift) - 0.5, -0.5)
     axes.set_yticks(range(len(panel.rank_shift)), _transitions(panel.checkpoints))
     axes.set_xlabel(f"rank at the earlier checkpoint, 1 to {k}")
-    axes.set_title(fitted(f"{panel.paradigm}: rank shifts of the top {k}", TITLE))
+    axes.set_title(fitted(f"{panel.paradigm}, {panel.alignment}: rank shifts of the top {k}", TITLE))
     axes.tick_params(axis="y", length=0)
     axes.spines[:].set_visible(False)
     _legend(figure, k)
