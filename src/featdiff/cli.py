@@ -6,6 +6,7 @@ mend is said in one line and ends with exit code 2; set FEATDIFF_TRACEBACK=1 to 
 
 import contextlib
 import io
+import json
 import os
 import re
 import sys
@@ -33,6 +34,7 @@ VERBS = {
     "select": "Find features that differ where the tuned model is right and the base wrong.",
     "intervene": "Zero them in the tuned model, amplify them in the base, beside matched random features.",
     "report": "Write figures, summary.json and report.html.",
+    "verify": "Check this installation on planted worlds whose answers are known: verify [--seed N] [--json].",
     "show": "Say what exists, from what, and what is stale: show STUDY|RUN [--json].",
     "plan": "Say what every stage will cost in time, memory and disk: plan STUDY [--gpus N] [--kind H200] [--json].",
 }
@@ -46,7 +48,8 @@ HINTS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 2 something that the user can mend, 130 interrupted."""
+    """Run one command and exit: 0 done, 1 a check of `verify` failed, 2 something that the user can mend, 130
+    interrupted."""
     sys.exit(_status(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -93,6 +96,8 @@ def _dispatch(arguments: list[str]) -> int:
             print(show(*_show_arguments(rest)))
         case ["plan", *rest]:
             print(_plan(rest))
+        case ["verify", *rest]:
+            return _verify(rest)
         case ["demo", *rest]:
             from featdiff.pipeline.demo import demo_study
 
@@ -196,6 +201,27 @@ def _plan(rest: list[str]) -> str:
     from featdiff.pipeline.estimate.table import plan_text
 
     return plan_text(_overridden(read_study(Path(rest[0])), flags), options)
+
+
+def _verify(rest: list[str]) -> int:
+    """1 if a check fails, else 0."""
+    usage = "usage: featdiff verify [--seed N] [--json]"
+    match [word for word in rest if word != "--json"]:
+        case ["-h" | "--help", *_]:
+            print(f"{usage}\n\n{VERBS['verify']} Minutes on two cores; exit code 1 if a check fails.")
+            return 0
+        case []:
+            seed = 0
+        case ["--seed", number] if number.isdecimal():
+            seed = int(number)
+        case _:
+            raise ValueError(usage)
+    from featdiff.verify import table, verify
+
+    with contextlib.redirect_stdout(sys.stderr):
+        checks = verify(seed)
+    print(json.dumps([check.record() for check in checks], indent=2) if "--json" in rest else table(checks))
+    return 0 if all(check.passed for check in checks) else 1
 
 
 def _help() -> str:

@@ -24,7 +24,7 @@ def test_a_feature_keeps_its_direction_over_the_checkpoints() -> None:
 
 @pytest.mark.parametrize(("appears", "last"), [(-1, 2), (3, 2), (0, 5)])
 def test_lives_that_do_not_fit_are_refused(appears: int, last: int) -> None:
-    with pytest.raises(ValueError, match="there are 0 .the base. to 4"):
+    with pytest.raises(ValueError, match=r"there are 0 .the base. to 4"):
         checkpoint_world(4, 8, [Life(1, appears, last)], seed=0)
 
 
