@@ -20,7 +20,10 @@ SHOW = (
     "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert end.code == 0\n"
     "assert not {'torch', 'transformers', 'datasets', 'lm_eval'} & set(sys.modules)\n"
 )
-STAGES = ["sft", "grpo", "evaluate", "train", "attribute", "dynamics", "quality", "select", "intervene", "report"]
+STAGES = [
+    *("sft", "grpo", "evaluate", "train", "attribute", "dynamics", "quality", "drift", "select", "intervene"),
+    *("examples", "report"),
+]
 
 
 @pytest.fixture(params=PAPER)

@@ -1,4 +1,8 @@
-"""The settings of what stands beside a tail: latent scaling."""
+"""The settings of what stands beside a tail: latent scaling, drift, and evidence for single features."""
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Lt
 
 from featdiff.settings import Count, Positive, Settings
 
@@ -15,3 +19,39 @@ class ScalingSettings(Settings):
     absent what is five times weaker there."""
     max_reconstruction: Positive = 0.5
     """nu_r from which other features rebuild it in another model."""
+
+
+class ExampleSettings(Settings):
+    """Evidence for single features: where they fire most, and which tokens they write."""
+
+    tokens: Count = 200_000
+    """Held-out tokens that are searched; all of them where fewer are held out."""
+    tail: Count = 8
+    """Features of each tail that are shown, the most specific first; the selected features always are."""
+    top: Count = 5
+    """Contexts for each feature, from all models jointly and from each."""
+    before: Annotated[int, Ge(0)] = 16
+    """Tokens of context before the one that excites the feature."""
+    after: Annotated[int, Ge(0)] = 6
+    """Tokens of context after it."""
+    nearest: Count = 8
+    """Tokens that a feature raises most, read off its decoder through the final norm and the unembedding."""
+
+
+class DriftSettings(Settings):
+    """How far each tuned model has moved from the base, and what its tail is at less of the same change."""
+
+    items: Count = 200
+    """Items of each task whose right answers are predicted; tasks of the role `train`, or all where there is none."""
+    neutral: str | None = None
+    """Source of the corpus, by its path, that counts as neutral text; unset: the last one."""
+    neutral_tokens: Count = 20_000
+    """Tokens of neutral text."""
+    alphas: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.25, 0.5, 0.75)
+    """Interpolations base + alpha (tuned - base) beside the one of equal KL."""
+    tokens: Count = 100_000
+    """Held-out tokens on which features are looked for in every model; all of them where fewer are held out."""
+    min_active: Count = 100
+    """A feature that fired on fewer of these is not counted."""
+    batch_size: Count = 4
+    """Sequences whose predictions are compared at a time."""

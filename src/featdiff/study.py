@@ -15,7 +15,7 @@ from featdiff.settings_crosscoder import (
     SparsitySettings,
 )
 from featdiff.settings_dynamics import DynamicsSettings, StabilitySettings
-from featdiff.settings_evidence import ScalingSettings
+from featdiff.settings_evidence import DriftSettings, ExampleSettings, ScalingSettings
 from featdiff.settings_posttrain import GRPOSettings, PosttrainSettings, SFTSettings
 
 __all__ = [
@@ -267,3 +267,7 @@ class Study(Settings):
     """Features that may control generalization."""
     intervention: InterventionSettings = InterventionSettings()
     """The causal test."""
+    drift: DriftSettings = DriftSettings()
+    """How far the models moved."""
+    examples: ExampleSettings = ExampleSettings()
+    """Evidence for single features."""

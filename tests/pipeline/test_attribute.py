@@ -56,7 +56,7 @@ def test_latent_scaling_is_that_of_the_held_out_tokens(tiny: Plan, name: str) ->
     """Second road: the text is built again, and each crosscoder measured by itself."""
     lineup = load_lineup(tiny, tiny.harvested)
     _, held_out = build_corpus(tiny.study.corpus, lineup.tokenizer, seed=0)
-    batches = list(collect(lineup, held_out, calibration_of(tiny, lineup), tiny.study.activations))
+    batches = list(collect(lineup, held_out, calibration_of(tiny, lineup.names), tiny.study.activations))
     crosscoder = Crosscoder.load(tiny.run.path("crosscoders", name))
     wanted, found = latent_scaling(crosscoder, batches, min_active=100, seed=0), scaling_of(tiny, name)
     assert found.models == crosscoder.models and found.tokens == wanted.tokens and found.uncounted == wanted.uncounted

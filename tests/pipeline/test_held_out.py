@@ -26,7 +26,7 @@ def test_activations_are_those_that_quality_was_measured_on_up_to_a_limit(tiny: 
 
 
 def test_sinks_and_scales_are_those_of_training(tiny: Plan) -> None:
-    found = calibration_of(tiny, load_lineup(tiny, ("base", "rl")))
+    found = calibration_of(tiny, ("base", "rl"))
     stream = read_json(tiny.run.path("crosscoders", "stream.json"))
     assert found.scale.tolist() == pytest.approx([stream["scale"][name] for name in ("base", "rl")])
     assert found.largest_norm.tolist() == pytest.approx([stream["largest_norm"][name] for name in ("base", "rl")])

@@ -9,7 +9,8 @@ from featdiff.pipeline.plan import Plan
 from featdiff.study import LineupSettings, Study
 from featdiff.study_file import validated
 
-ORDER = ("evaluate", "train", "attribute", "dynamics", "quality", "select", "intervene", "report")
+ORDER = ("evaluate", "train", "attribute", "dynamics", "quality", "drift", "select", "intervene", "examples", "report")
+FROM_TRAIN = set(ORDER) - {"evaluate", "report"}
 
 
 def posttrain_study(**settings: object) -> Study:
@@ -122,26 +123,32 @@ def test_a_study_of_the_shipped_inputs_writes_them_first_and_makes_its_models() 
 
 def test_stages_without_anything_to_do_are_left_out(tiny: Plan) -> None:
     bare = Plan(changed(tiny.study, evaluation__tasks=[], lineup__checkpoints={}, crosscoder__lineups={}))
-    assert [stage.name for stage in bare.stages()] == ["train", "attribute", "report"]
+    assert [stage.name for stage in bare.stages()] == ["train", "attribute", "examples", "report"]
 
 
 @pytest.mark.parametrize(
     ("setting", "value", "concerned"),
     [
-        ("training__lr", 1e-4, {"train", "attribute", "dynamics", "quality", "select", "intervene"}),
-        ("corpus__tokens", 7_000, {"train", "attribute", "dynamics", "quality", "select", "intervene"}),
-        ("lineup__layer", 3, {"train", "attribute", "dynamics", "quality", "select", "intervene"}),
-        ("lineup__attention", "eager", {"train", "attribute", "dynamics", "quality", "select", "intervene"}),
+        ("training__lr", 1e-4, FROM_TRAIN),
+        ("corpus__tokens", 7_000, FROM_TRAIN),
+        ("lineup__layer", 3, FROM_TRAIN),
+        (
+            "lineup__attention",
+            "eager",
+            FROM_TRAIN,
+        ),
         ("lineup__dtype", "bfloat16", set(ORDER) - {"report"}),
-        ("evaluation__limit", 5, {"evaluate", "quality", "select", "intervene"}),
-        ("intervention__confidence", 0.9, {"evaluate", "quality", "select", "intervene"}),
-        ("attribution__tails", [0.7], {"attribute"}),
-        ("attribution__min_density", 0.01, {"attribute", "dynamics", "select", "intervene"}),
-        ("attribution__scaling", {"tokens": 500}, {"attribute"}),
+        ("evaluation__limit", 5, {"evaluate", "quality", "drift", "select", "intervene", "examples"}),
+        ("intervention__confidence", 0.9, {"evaluate", "quality", "drift", "select", "intervene", "examples"}),
+        ("attribution__tails", [0.7], {"attribute", "drift", "examples"}),
+        ("attribution__min_density", 0.01, {"attribute", "dynamics", "drift", "select", "intervene", "examples"}),
+        ("attribution__scaling", {"tokens": 500}, {"attribute", "drift", "examples"}),
         ("dynamics__top", 5, {"dynamics"}),
         ("dynamics__alignments", ["joint"], {"dynamics"}),
         ("stability__acceptance", 0.8, {"dynamics"}),
-        ("selection__threshold", 0.5, {"select", "intervene"}),
+        ("drift", {"items": 3}, {"drift"}),
+        ("examples", {"top": 3}, {"examples"}),
+        ("selection__threshold", 0.5, {"select", "intervene", "examples"}),
         ("intervention__amplify", 2.0, {"intervene"}),
         ("seed", 1, set(ORDER) - {"report"}),
     ],

@@ -63,14 +63,14 @@ def test_the_page_says_where_it_comes_from(tiny: Plan) -> None:
 @pytest.mark.parametrize(
     ("settings", "stages"),
     [
-        ({"evaluation__tasks": []}, ["train", "attribute", "dynamics", "report"]),
+        ({"evaluation__tasks": []}, ["train", "attribute", "dynamics", "examples", "report"]),
         (
             {"lineup__checkpoints": {}, "crosscoder__lineups": {}},
-            ["evaluate", "train", "attribute", "quality", "select", "intervene", "report"],
+            ["evaluate", "train", "attribute", "quality", "drift", "select", "intervene", "examples", "report"],
         ),
         (
             {"lineup__checkpoints": {}, "crosscoder__lineups": {}, "evaluation__tasks": [], "one": True},
-            ["train", "attribute", "report"],
+            ["train", "attribute", "examples", "report"],
         ),
     ],
     ids=["without tasks", "without checkpoints", "one tuned model and no tasks"],

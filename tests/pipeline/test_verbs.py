@@ -38,7 +38,8 @@ def test_a_second_run_makes_nothing_and_changes_no_byte(own: Plan, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    "stage", ["evaluate", "train", "attribute", "dynamics", "quality", "select", "intervene", "report"]
+    "stage",
+    ["evaluate", "train", "attribute", "dynamics", "quality", "drift", "select", "intervene", "examples", "report"],
 )
 def test_a_stage_that_is_lost_comes_back_alone_and_with_the_same_bytes(
     own: Plan, capsys: pytest.CaptureFixture[str], stage: str
@@ -62,8 +63,8 @@ def test_a_lost_report_comes_back(own: Plan, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("setting", "value", "made"),
     [
-        ("attribution__tails", [0.5], ["attribute", "report"]),
-        ("selection__threshold", 0.6, ["select", "intervene", "report"]),
+        ("attribution__tails", [0.5], ["attribute", "drift", "examples", "report"]),
+        ("selection__threshold", 0.6, ["select", "intervene", "examples", "report"]),
         ("intervention__amplify", 1.0, ["intervene", "report"]),
     ],
 )

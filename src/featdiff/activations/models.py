@@ -221,6 +221,24 @@ def blocks(model: PreTrainedModel) -> nn.ModuleList:
     return lists[outermost[0]]
 
 
+@torch.no_grad()
+def token_logits(model: PreTrainedModel, directions: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows vocabulary"]:
+    """What directions of the residual stream say directly: each through the final norm and the LM head, alone.
+
+    Only differences within a row mean something: the norm has its own scale for every residual stream.
+    """
+    inside = {id(module) for module in blocks(model).modules()}
+    outside = [module for module in model.base_model.modules() if id(module) not in inside]
+    norms = [module for module in outside if isinstance(w := getattr(module, "weight", None), Tensor) and w.ndim == 1]
+    read = directions.to(model.device, model.dtype)
+    if norms:
+        bias = getattr(norms[-1], "bias", None)
+        read = norms[-1](read) - (0 if bias is None else bias)
+    head = model.get_output_embeddings()
+    assert head is not None, "a causal language model has an LM head"
+    return head(read).float()
+
+
 def residual(
     model: PreTrainedModel,
     layers: int,

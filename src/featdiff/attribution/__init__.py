@@ -7,6 +7,7 @@ from featdiff.attribution.alignments import (
     swap_trajectory,
 )
 from featdiff.attribution.dynamics import Trajectory, trajectory
+from featdiff.attribution.examples import Examples, Passages, top_examples
 from featdiff.attribution.matching import Matching, match, match_decoders, matched_jaccard
 from featdiff.attribution.scaling import LatentScaling, ScaledTail, latent_scaling, latent_scalings, scaled_tails
 from featdiff.attribution.scores import Attribution, model_attribution_score, normalized_relative_norm
@@ -15,8 +16,10 @@ from featdiff.attribution.swap import swap_specificity
 
 __all__ = [
     "Attribution",
+    "Examples",
     "LatentScaling",
     "Matching",
+    "Passages",
     "ScaledTail",
     "Scored",
     "Stability",
@@ -35,5 +38,6 @@ __all__ = [
     "stability_of",
     "swap_specificity",
     "swap_trajectory",
+    "top_examples",
     "trajectory",
 ]

@@ -31,13 +31,13 @@ def held_out_corpus(plan: Plan) -> Corpus:
         raise ValueError(f"{path} is damaged ({error}); delete {path.parent} and run again") from error
 
 
-def calibration_of(plan: Plan, lineup: Lineup) -> Calibration:
-    """Sink threshold and scale of the models of a lineup, as they were estimated when the crosscoders were trained."""
+def calibration_of(plan: Plan, models: tuple[str, ...]) -> Calibration:
+    """Sink threshold and scale of some models, as they were estimated when the crosscoders were trained."""
     record = read_json(plan.run.path("crosscoders", "stream.json"))
-    numbers = [torch.tensor([record[key][name] for name in lineup.names]) for key in ("largest_norm", "scale")]
-    return Calibration(lineup.names, *numbers)
+    numbers = [torch.tensor([record[key][name] for name in models]) for key in ("largest_norm", "scale")]
+    return Calibration(models, *numbers)
 
 
 def held_out_activations(plan: Plan, lineup: Lineup, limit: int) -> Iterator[Activations]:
     """The residual streams of a lineup on held-out tokens, at most `limit`, a forward pass at a time."""
-    return collect(lineup, held_out_corpus(plan), calibration_of(plan, lineup), plan.study.activations, limit)
+    return collect(lineup, held_out_corpus(plan), calibration_of(plan, lineup.names), plan.study.activations, limit)

@@ -1,6 +1,6 @@
-"""The models of a study, up to the tap."""
+"""The models of a study: up to the tap, or whole."""
 
-from featdiff.activations.models import Lineup
+from featdiff.activations.models import Lineup, PreTrainedModel, load_model
 from featdiff.pipeline.plan import Plan
 
 
@@ -18,3 +18,9 @@ def load_lineup(plan: Plan, names: tuple[str, ...], held: tuple[str, ...] | None
         attention=settings.attention,
         trust_remote_code=settings.trust_remote_code,
     )
+
+
+def load_whole(plan: Plan, path: str) -> PreTrainedModel:
+    """A whole model, with the study's precision and device."""
+    settings = plan.study.lineup
+    return load_model(path, dtype=settings.dtype, device=settings.device, trust_remote_code=settings.trust_remote_code)

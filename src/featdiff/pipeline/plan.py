@@ -78,8 +78,7 @@ class Plan:
     @property
     def harvested(self) -> tuple[str, ...]:
         """The models that some crosscoder reads, in the order of the study: one pass over the corpus serves all."""
-        wanted = {model for one in self.crosscoders.values() for model in one.models}
-        return tuple(name for name in self.paths if name in wanted)
+        return self.models_of(tuple(self.crosscoders))
 
     @property
     def joint(self) -> str:
@@ -96,6 +95,17 @@ class Plan:
     def pair(self, tuned: str) -> str | None:
         """Name of the crosscoder of the base and one tuned model, if the study has one."""
         return self._lineup_of((BASE, tuned))
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Names of the crosscoders whose features are shown one by one: each tuned model's pair, then the joint one."""
+        pairs = [pair for tuned in self.tuned if (pair := self.pair(tuned)) is not None and pair != self.joint]
+        return (*pairs, self.joint)
+
+    def models_of(self, crosscoders: tuple[str, ...]) -> tuple[str, ...]:
+        """The models that any of these crosscoders reads, in the order of the study."""
+        wanted = {model for name in crosscoders for model in self.crosscoders[name].models}
+        return tuple(name for name in self.paths if name in wanted)
 
     def dynamics(self, tuned: str) -> str | None:
         """Name of the crosscoder of the base and the checkpoints of one tuned model, if the study has one."""
@@ -280,9 +290,11 @@ def _stages(plan: Plan) -> list[Stage]:
         add("dynamics", "dynamics", ("train",), attribution=alive, **followed)
     if study.evaluation.tasks:
         add("quality", "quality", ("evaluate", "train"))
+        add("drift", "drift", ("evaluate", "train"), drift=dump(study.drift), attribution=dump(study.attribution))
         rules = {"selection": dump(study.selection), "attribution": alive}
         add("select", "selection", ("evaluate", "train", "stability"), **rules)
         add("intervene", "interventions", ("select",), intervention=dump(study.intervention, without={"batch_size"}))
+    add("examples", "examples", ("train", "attribute", "select"), examples=dump(study.examples))
     add("report", "figures", tuple(made))
     return list(made.values())
 

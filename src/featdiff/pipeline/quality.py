@@ -26,7 +26,7 @@ def quality(plan: Plan, folder: Path) -> None:
     crosscoders = {name: Crosscoder.load(place / name).to(plan.study.lineup.device) for name in names}
     models = tuple(model for model in plan.models if any(model in one.models for one in crosscoders.values()))
     lineup = load_lineup(plan, models)
-    calibration = calibration_of(plan, lineup)
+    calibration = calibration_of(plan, lineup.names)
     parts = [part for task in choice_tasks(plan) for part in _parts(plan, requests_of(plan, task.name, lineup))]
     harvested = harvest(plan, lineup, calibration, parts)
     for name, crosscoder in crosscoders.items():

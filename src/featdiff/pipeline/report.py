@@ -8,6 +8,8 @@ from featdiff.causal.outcomes import Outcomes
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import outcomes_of
 from featdiff.pipeline.plan import MADE_BY, Plan
+from featdiff.pipeline.report_cards import feature_cards
+from featdiff.pipeline.report_drift import drift_panel
 from featdiff.pipeline.report_dynamics import (
     chosen_stability,
     dynamics_panels,
@@ -61,6 +63,8 @@ def report_data(plan: Plan) -> ReportData:
         quality=_quality(plan, numbers["quality"]),
         specificity=specificity,
         tails=tail_panels(plan, sparsity),
+        cards=feature_cards(plan),
+        drift=drift_panel(plan),
         dynamics=dynamics_panels(plan),
         missing_alignments=missing_alignments(plan),
         stability=stability_panels(plan),

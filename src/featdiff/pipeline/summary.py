@@ -32,6 +32,7 @@ def summary(plan: Plan) -> Record:
         "quality": {name: _quality(plan, name) for name in plan.lineups if _measured(plan, name)},
         "tails": {name: tails for name in plan.crosscoders if (tails := _tails(plan, name))},
         **({"stability": stability} if (stability := _stability(plan)) else {}),
+        "drift": _drift(plan),
         "dynamics": {name: found for name in plan.tuned if (found := _dynamics(plan, name))},
         "selection": {
             key: selection[key]
@@ -81,6 +82,17 @@ def _fits(plan: Plan, lineup: str) -> Record:
     return {
         model: [fit["variance_explained"][model] for fit in fits if fit] for model in plan.crosscoders[lineup].models
     }
+
+
+def _drift(plan: Plan) -> Record:
+    """By tuned model, the rows of its checkpoints and interpolations by name."""
+    rows = _read(plan.run.path("drift", "drift.json")).get("rows", [])
+    found: dict[str, Record] = {}
+    for row in rows:
+        kept = {key: row[key] for key in ("kind", "alpha", "kl_task", "kl_neutral", "tails")}
+        kept |= {"weights": row["weights"]["all"], "activations": max(row["activations"])}
+        found.setdefault(row["tuned"], {})[row["name"]] = kept
+    return found
 
 
 def _read(path: Path) -> Record:

@@ -35,6 +35,8 @@ MAKERS = {
     "dynamics": Maker("dynamics"),
     "select": Maker("select"),
     "intervene": Maker("intervene", resumable=True),
+    "drift": Maker("drift"),
+    "examples": Maker("examples"),
     "report": Maker("report"),
 }
 

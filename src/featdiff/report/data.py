@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 
 from featdiff.attribution import Attribution
+from featdiff.report.cards import FeatureCard
+from featdiff.report.drift import DriftPanel
 from featdiff.report.dynamics import ChosenStability, DynamicsPanel, StabilityPanel
 from featdiff.report.tails import TailPanel
 
@@ -213,6 +215,10 @@ class ReportData:
     """Crosscoders of each kind that were trained from different seeds."""
     tails: Sequence[TailPanel] = ()
     """Tails before and after latent scaling."""
+    cards: Sequence[FeatureCard] = ()
+    """Evidence for single features."""
+    drift: DriftPanel | None = None
+    """How far the models moved, and their tails there."""
     missing_alignments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By paradigm and alignment, why its checkpoints could not be compared so."""
     stability: Sequence[StabilityPanel] = ()

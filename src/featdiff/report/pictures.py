@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from featdiff.report.data import EffectRow, ReportData, SelectionPanel, SpecificityPanel, Unknown
+from featdiff.report.drift_pictures import drift_pictures
 from featdiff.report.dynamics_pictures import dynamics_pictures
 from featdiff.report.figures import (
     accuracy_bars,
@@ -39,6 +40,7 @@ def _all(data: ReportData) -> Iterator[Picture]:
         largest = max(max(other.counts) for other in data.specificity if other.score == panel.score)
         yield _specificity(panel, position, models, largest)
     yield from tail_pictures(data.tails, models)
+    yield from drift_pictures(data.drift, models)
     yield from dynamics_pictures(data.dynamics, models)
     if data.selection and data.selection.tasks:
         yield _tasks(data.selection)

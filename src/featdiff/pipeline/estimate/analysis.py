@@ -7,6 +7,8 @@ from featdiff.pipeline.estimate.ground import Cost, Ground
 from featdiff.pipeline.estimate.hardware import Work
 from featdiff.study import TaskSettings
 
+SEARCHED = 13
+"""Divergences that are measured to find the interpolation of equal KL."""
 LONG = 8
 RECORD_BYTES = 150
 """Of one evaluated item."""
@@ -189,6 +191,56 @@ def intervene(ground: Ground) -> Cost:
             "forward pass": model.forward_bytes(in_pass) + streams,
             "logits": in_pass * model.shape.vocabulary * (model.value + FLOAT),
         },
+    )
+
+
+def examples(ground: Ground) -> Cost:
+    """Held-out text for each crosscoder that is shown, coded jointly and without each model; then whole models."""
+    study, names = ground.plan.study, ground.plan.models_of(ground.plan.shown)
+    sizes = [ground.size(ground.plan.crosscoders[name]) for name in ground.plan.shown]
+    tokens = min(study.examples.tokens, study.corpus.held_out_tokens)
+    context, in_pass = study.corpus.context, min(tokens, study.activations.batch_size * study.corpus.context)
+    models = ground.distinct(names)
+    seen = len(sizes) * models * tokens
+    read = forward(ground.model, seen, context, seen / in_pass, layers=ground.layers, head=False)
+    return Cost(
+        parts={"models": (read, *(coding(size, (size.models + 2) / 2 * tokens) for size in sizes))},
+        memory={
+            "models up to the tap": ground.below(names),
+            "a whole model": ground.whole,
+            "crosscoders": sum(size.file_bytes for size in sizes),
+            "forward pass": ground.model.forward_bytes(in_pass),
+            "features of held-out tokens": max(size.coding_bytes(in_pass) for size in sizes),
+        },
+    )
+
+
+def drift(ground: Ground) -> Cost:
+    """Base and another model on answers and neutral text; three models and a crosscoder on held-out text, for each.
+
+    What is on the disk are the interpolations. One of equal KL is sought for all tuned models but one.
+    """
+    plan, model, study = ground.plan, ground.model, ground.plan.study
+    steps, length, layers = len(study.drift.alphas) + 1, ground.assumed.item_tokens, ground.layers
+    models = sum(max(1, len(plan.checkpoints[tuned])) + steps for tuned in plan.tuned)
+    items = sum(min(study.drift.items, ground.items(task)) for task in study.evaluation.tasks)
+    compared = models * (items * length + 2 * study.drift.neutral_tokens) + SEARCHED * len(plan.tuned) * items * length
+    tokens = min(study.drift.tokens, study.corpus.held_out_tokens)
+    pairs = [ground.size(plan.crosscoders[pair]) for tuned in plan.tuned if (pair := plan.pair(tuned)) is not None]
+    coded = tuple(coding(size, 2 * models / len(plan.tuned) * tokens) for size in pairs)
+    batch, in_pass = study.drift.batch_size * study.corpus.context, study.activations.batch_size * study.corpus.context
+    context, read = study.corpus.context, 3 * models * tokens
+    return Cost(
+        parts={
+            "predictions": (forward(model, 2 * compared, length, 2 * compared / batch),),
+            "features": (forward(model, read, context, read / in_pass, layers=layers, head=False), *coded),
+        },
+        memory={
+            "whole models": 3 * ground.whole,
+            "forward pass": model.forward_bytes(batch),
+            "logits": batch * model.shape.vocabulary * 4 * FLOAT,
+        },
+        stays=len(plan.tuned) * steps * ground.whole,
     )
 
 

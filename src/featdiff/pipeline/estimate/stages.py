@@ -2,7 +2,16 @@
 
 from dataclasses import dataclass
 
-from featdiff.pipeline.estimate.analysis import attribute, dynamics, evaluate, intervene, select, stability
+from featdiff.pipeline.estimate.analysis import (
+    attribute,
+    drift,
+    dynamics,
+    evaluate,
+    examples,
+    intervene,
+    select,
+    stability,
+)
 from featdiff.pipeline.estimate.crosscoders import quality, train
 from featdiff.pipeline.estimate.ground import Cost, Ground
 from featdiff.pipeline.estimate.posttraining import grpo, sft
@@ -97,5 +106,9 @@ def _cost(ground: Ground, stage: str) -> Cost:
             return select(ground)
         case "intervene":
             return intervene(ground)
+        case "drift":
+            return drift(ground)
+        case "examples":
+            return examples(ground)
         case _:  # inputs and report: seconds, and a few megabytes
             return Cost()

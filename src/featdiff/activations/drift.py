@@ -1,0 +1,156 @@
+"""How far a tuned model has moved from its base, and models that have moved less.
+
+KL            mean over predictions of sum_v p_base(v) (log p_base(v) - log p_tuned(v)), in nats
+weights       |W_tuned - W_base|_F / |W_base|_F, by group of tensors and over all
+activations   sum |a_tuned - a_base|^2 / sum |a_base - mean(a_base)|^2 of the residual stream after every block
+interpolation W_alpha = W_base + alpha (W_tuned - W_base): the same change, less of it
+
+More drift may by itself make more features look specific. At equal KL, by interpolation, only the kind of change is
+left to differ.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from featdiff.activations.models import PreTrainedModel, blocks
+
+LARGEST_ALPHA = 1.0
+HALVINGS = 12
+"""Steps of the bisection: alpha is known to 1 / 4096."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A batch of text; at the `compared` positions the predictions of the next token, or the activations, count."""
+
+    input_ids: Int[Tensor, "batch positions"]
+    attention_mask: Int[Tensor, "batch positions"] | None
+    position_ids: Int[Tensor, "batch positions"] | None
+    compared: Bool[Tensor, "batch positions"]
+
+
+@torch.no_grad()
+def mean_divergence(base: PreTrainedModel, tuned: PreTrainedModel, texts: Iterable[Text]) -> float:
+    """KL(base | tuned) per prediction, in nats; log-probabilities are float32, their sums float64.
+
+    ValueError where no position is compared.
+    """
+    total, predictions = 0.0, 0
+    for text in texts:
+        here, there = (_log_probabilities(model, text) for model in (base, tuned))
+        total += float((here.exp() * (here - there.to(here.device))).double().sum())
+        predictions += len(here)
+    if not predictions:
+        raise ValueError("there is no prediction to compare; give texts of at least two tokens")
+    return total / predictions
+
+
+@torch.no_grad()
+def activation_change(base: PreTrainedModel, tuned: PreTrainedModel, texts: Iterable[Text]) -> Float[Tensor, " layers"]:
+    """What share of the base's variance the difference of the two residual streams has, after every block.
+
+    Sums are float64, one vector of d_model a block.
+    """
+    layers = len(blocks(base))
+    change, squares = torch.zeros(layers, dtype=torch.float64), torch.zeros(layers, dtype=torch.float64)
+    sums, tokens = None, 0
+    for text in texts:
+        here, there = _streams(base, text), _streams(tuned, text).to(base.device)
+        change += (there - here).double().square().sum(dim=(1, 2)).cpu()
+        squares += here.double().square().sum(dim=(1, 2)).cpu()
+        total = here.double().sum(dim=1).cpu()
+        sums = total if sums is None else sums + total
+        tokens += here.shape[1]
+    if sums is None or not tokens:
+        raise ValueError("there is no token to compare activations on; give at least one text")
+    return (change / (squares - sums.square().sum(dim=1) / tokens)).float()
+
+
+@torch.no_grad()
+def weight_change(base: PreTrainedModel, tuned: PreTrainedModel) -> dict[str, float]:
+    """Relative change of the weights, by group (embeddings, attention, mlp, norms, other) and under "all"."""
+    tables = {id(parameter) for module in _tables(base) for parameter in module.parameters()}
+    there = dict(tuned.named_parameters())
+    moved: dict[str, float] = {}
+    size: dict[str, float] = {}
+    for name, parameter in base.named_parameters():
+        group = "embeddings" if id(parameter) in tables else _group(name, parameter)
+        difference = (there[name].double() - parameter.to(there[name].device).double()).square().sum()
+        for of in (group, "all"):
+            moved[of] = moved.get(of, 0.0) + float(difference)
+            size[of] = size.get(of, 0.0) + float(parameter.double().square().sum())
+    return {group: (moved[group] / size[group]) ** 0.5 for group in moved if size[group]}
+
+
+@torch.no_grad()
+def interpolate(into: PreTrainedModel, base: PreTrainedModel, tuned: PreTrainedModel, alpha: float) -> None:
+    """Give `into`, a model of the same shape, the weights base + alpha (tuned - base); exact at 0 and at 1."""
+    here, there = dict(base.named_parameters()), dict(tuned.named_parameters())
+    for name, parameter in into.named_parameters():
+        mixed = torch.lerp(here[name].to(parameter.device).float(), there[name].to(parameter.device).float(), alpha)
+        parameter.copy_(mixed)
+
+
+def matching_alpha(divergence: Callable[[float], float], wanted: float) -> float:
+    """The share of a change at which its KL is as wanted, by bisection: the KL must rise with alpha.
+
+    1 where even the whole change has no larger KL.
+    """
+    if divergence(LARGEST_ALPHA) <= wanted:
+        return LARGEST_ALPHA
+    low, high = 0.0, LARGEST_ALPHA
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if divergence(middle) < wanted else (low, middle)
+    return (low + high) / 2
+
+
+def _log_probabilities(model: PreTrainedModel, text: Text) -> Float[Tensor, "predictions vocabulary"]:
+    logits = model(**_inputs(model, text)).logits
+    return torch.log_softmax(logits[text.compared.to(logits.device)].float(), dim=-1)
+
+
+def _streams(model: PreTrainedModel, text: Text) -> Float[Tensor, "layers tokens d_model"]:
+    compared = text.compared.to(model.device)
+    with _recorded(blocks(model)) as outputs:
+        model.base_model(**_inputs(model, text))
+    return torch.stack([output[compared].float() for output in outputs])
+
+
+def _inputs(model: PreTrainedModel, text: Text) -> dict[str, object]:
+    named = {"input_ids": text.input_ids, "attention_mask": text.attention_mask, "position_ids": text.position_ids}
+    given = {name: ids.to(model.device, torch.long) for name, ids in named.items() if ids is not None}
+    return {**given, "use_cache": False}
+
+
+@contextmanager
+def _recorded(stack: nn.ModuleList) -> Iterator[list[Tensor]]:
+    """What every block puts out while the context is open."""
+    outputs: list[Tensor] = []
+
+    def record(module: nn.Module, arguments: tuple[object, ...], output: Tensor) -> None:
+        outputs.append(output)
+
+    handles = [block.register_forward_hook(record) for block in stack]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tables(model: PreTrainedModel) -> list[nn.Module]:
+    return [table for table in (model.get_input_embeddings(), model.get_output_embeddings()) if table is not None]
+
+
+def _group(name: str, parameter: Tensor) -> str:
+    if parameter.ndim < 2 and "norm" in name.lower().replace("ln_", "norm"):
+        return "norms"
+    if "attn" in name or "attention" in name:
+        return "attention"
+    return "mlp" if "mlp" in name or "feed_forward" in name or "fc" in name else "other"

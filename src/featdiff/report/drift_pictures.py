@@ -1,0 +1,29 @@
+"""The figure of drift."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from featdiff.report.drift import DriftPanel
+from featdiff.report.figures.drift import drift_plot
+from featdiff.report.picture import Picture
+from featdiff.report.words import listing, plural
+
+
+def drift_pictures(panel: DriftPanel | None, models: Sequence[str]) -> Iterator[Picture]:
+    """Tails against KL, where each tuned model has a crosscoder of itself and the base."""
+    if panel is None or any(row.tails is None for row in panel.rows) or panel.cut is None:
+        return
+    title = "Tail against drift"
+    yield Picture("drift", "drift", drift_plot(panel, models), title, drift_finding(panel), asdict(panel))
+
+
+def drift_finding(panel: DriftPanel) -> str:
+    """The figure in words."""
+    cut, parts = panel.cut, []
+    for tuned in dict.fromkeys(row.tuned for row in panel.rows):
+        rows = panel.of(tuned, "checkpoint", "model", "interpolation", "matched")
+        counts = [
+            f"{row.name} {row.tails[cut]:,} at {row.kl_task:.3g}" for row in rows if row.tails is not None and cut
+        ]
+        parts.append(f"{plural(len(rows), 'model')} on the way to {tuned}: {listing(counts)}")
+    return f"Features above {cut} by KL to the base on the tasks, in nats per token. {'; '.join(parts)}."
