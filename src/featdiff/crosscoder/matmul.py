@@ -43,7 +43,7 @@ def fast_products_are_exact(size: int = 512) -> bool:
     return error < LARGEST_ERROR
 
 
-def fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 faster than float32."""
+def fast_int8() -> bool:
+    """Whether this CPU multiplies int8 exactly, and faster than float32."""
     able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return bool(able.get("avx512_vnni") or able.get("amx_int8"))

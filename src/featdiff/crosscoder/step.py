@@ -1,6 +1,6 @@
 """One crosscoder in training: gradients of a batch, clipping, Adam, and who has been silent for how long.
 
-How a step is computed follows the share of active pairs (token, feature) of the step before: a bfloat16 screen below
+How a step is computed follows the share of active pairs (token, feature) of the step before: an int8 screen below
 SCREENED, a float32 product with sparse products after it below COMPACT, else dense. The path is part of the state, so
 that a resumed run takes the same one; it changes results by no more than rounding.
 """
@@ -19,7 +19,7 @@ from featdiff.crosscoder.kernels.ranks import Alone, Ranks
 from featdiff.crosscoder.kernels.reference import reference_gradients
 from featdiff.crosscoder.kernels.rows import PATHS, Batch, Found, Path, Rates, Rows, step_weight
 from featdiff.crosscoder.kernels.workers import Workers
-from featdiff.crosscoder.matmul import fast_bfloat16
+from featdiff.crosscoder.matmul import fast_int8
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK, updated_threshold
 
@@ -216,7 +216,7 @@ class Learner:
         """The path of the next step after a share of active pairs."""
         on_gpu = self.silent_tokens.is_cuda
         screened, compact = (ON_GPU, ON_GPU) if on_gpu else (SCREENED, COMPACT)
-        screen = on_gpu or fast_bfloat16()
+        screen = on_gpu or fast_int8()
 
         def below(border: float, inside: bool) -> bool:
             return share < border * (1 + HYSTERESIS if inside else 1 - HYSTERESIS)

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featdiff.crosscoder.kernels.bounds import MARGIN, hidden, missed, rounded_up
+from featdiff.crosscoder.kernels.bounds import MARGIN, hidden, hidden_by_int8, missed, rounded_up
 from featdiff.crosscoder.kernels.rows import Rows
 
 FINITE = st.floats(-(2.0**100), 2.0**100, width=32)
@@ -29,6 +29,18 @@ def test_rounding_hides_less_than_is_said() -> None:
     bound = hidden(x, torch.tensor(MARGIN)).double()[:, None] * rows.pow(4).sum(dim=1).pow(0.25)
     near = exact.abs() < bound  # where it is decided
     error = (rounded.double() - exact).abs()[near] / bound.expand_as(exact)[near]
+    assert 0.1 < float(error.max()) < 1
+
+
+def test_int8_hides_less_than_is_said() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 64, generator=generator) * torch.exp(torch.randn(50, 1, generator=generator))
+    rows = torch.randn(400, 64, generator=generator)
+    steps_x, steps = (part.abs().amax(dim=1, keepdim=True) / 127 for part in (x, rows))
+    rounded = (x / steps_x).round().double() @ (rows / steps).round().double().T
+    lengths, longest = (x / steps_x).norm(dim=1), float((rows / steps).norm(dim=1).max())
+    bound = torch.from_numpy(hidden_by_int8(lengths.numpy(), longest, MARGIN)).double()[:, None]
+    error = (rounded - (x / steps_x).double() @ (rows / steps).double().T).abs() / bound
     assert 0.1 < float(error.max()) < 1
 
 

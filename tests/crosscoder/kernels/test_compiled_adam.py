@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from featdiff.crosscoder.kernels.compiled import RowArrays
-from featdiff.crosscoder.kernels.compiled_adam import norms_of, update
+from featdiff.crosscoder.kernels.compiled_adam import CopyArrays, norms_of, update
 from featdiff.crosscoder.kernels.compiled_encode import mirror
 
 
@@ -10,6 +10,10 @@ def rows(seed: int) -> RowArrays:
     generator = np.random.default_rng(seed)
     enc, dec = (generator.standard_normal((6, 10)).astype(np.float32) for _ in range(2))
     return RowArrays(enc, dec, generator.standard_normal(6).astype(np.float32), np.zeros(6, np.float32))
+
+
+def empty_copies() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.empty(6, np.float32), np.empty(6, np.float32), np.empty((6, 10), np.int8)
 
 
 def test_ten_steps_are_those_of_torch_whether_or_not_a_row_has_a_gradient() -> None:
@@ -20,7 +24,7 @@ def test_ten_steps_are_those_of_torch_whether_or_not_a_row_has_a_gradient() -> N
     parameters = [torch.nn.Parameter(torch.from_numpy(part.copy())) for part in weights[:3]]
     adam = torch.optim.Adam(parameters, lr=1e-2, betas=(0.8, 0.95))
     norms, touched = np.empty((6, 2), np.float32), np.array([True, False, True, True, False, True])
-    scale, bits = np.empty(6, np.float32), np.empty((6, 10), np.uint16)
+    copies, wanted_copies = (CopyArrays(np.ones(10, np.float32), *empty_copies()) for _ in range(2))
     for step in range(1, 11):
         gradients = rows(10 + step)
         for part in gradients[:3]:
@@ -29,7 +33,7 @@ def test_ten_steps_are_those_of_torch_whether_or_not_a_row_has_a_gradient() -> N
             parameter.grad = torch.from_numpy(0.25 * part)
         adam.step()
         numbers = (0.25, 0.8, 0.2, 0.95, 0.05, 1e-2 / (1 - 0.8**step), (1 - 0.95**step) ** -0.5, 1e-8)
-        update(weights, gradients, means, squares, touched, np.array(numbers, np.float32), norms, scale, bits, 0, 6)
+        update(weights, gradients, means, squares, touched, np.array(numbers, np.float32), norms, copies, 0, 6)
         touched = ~touched if step == 5 else touched
     for parameter, part in zip(parameters, weights[:3], strict=True):
         torch.testing.assert_close(torch.from_numpy(part), parameter.detach(), rtol=2e-6, atol=1e-7)
@@ -38,6 +42,5 @@ def test_ten_steps_are_those_of_torch_whether_or_not_a_row_has_a_gradient() -> N
     again = np.empty_like(norms)
     norms_of(weights.dec, again, 0, 6)
     assert np.array_equal(again, norms)
-    wanted_scale, wanted_bits = np.empty_like(scale), np.empty_like(bits)
-    mirror(weights.enc, wanted_scale, wanted_bits, 0, 6)
-    assert np.array_equal(scale, wanted_scale) and np.array_equal(bits, wanted_bits)
+    mirror(weights.enc, *wanted_copies, 0, 6)
+    assert all(np.array_equal(left, right) for left, right in zip(copies, wanted_copies, strict=True))

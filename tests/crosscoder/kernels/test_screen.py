@@ -87,3 +87,30 @@ def test_a_batch_without_pairs_is_no_special_case() -> None:
     screen.refresh(0, FEATURES)
     pairs = screen.pairs(tokens(0, 0.0)[:3], torch.zeros(FEATURES))
     assert pairs is not None and len(pairs.pre) == 0 and pairs.token_starts.tolist() == [0, 0, 0, 0]
+
+
+def test_what_is_found_depends_neither_on_the_margin_nor_on_the_first_batch() -> None:
+    weights, floors = encoder(5, 0.5), torch.zeros(FEATURES)
+    found = []
+    for margin, first in ((9.0, tokens(5, 0.5)), (40.0, tokens(6, 0.5))):
+        screen = Screen(weights, Workers(1))
+        screen.refresh(0, FEATURES)
+        screen.margin.fill_(margin)
+        screen.pairs(first, floors)
+        found.append(screen.pairs(tokens(5, 0.5), floors))
+    one, other = found
+    assert one is not None and other is not None
+    assert (one.feature == other.feature).all() and (one.pre == other.pre).all()
+
+
+def test_tokens_that_int8_cannot_tell_apart_are_encoded_in_full() -> None:
+    weights, x = encoder(7, 0.0), tokens(7, 0.0)
+    screen = Screen(weights, Workers(1))
+    screen.refresh(0, FEATURES)
+    screen.pairs(x, torch.zeros(FEATURES))  # measures each dimension
+    # One number of each token dwarfs the others, not always the same: all others would round to 0.
+    x[torch.arange(300), torch.arange(300) % WIDTH] += 1e4
+    floors = torch.quantile(x @ weights.enc.T + weights.b_enc, 0.97, dim=0)
+    pairs, full = screen.pairs(x, floors), screen.pairs_in_full(x, floors)
+    assert pairs is not None and full is not None
+    assert torch.equal(listed(pairs), listed(full)) and (pairs.pre == full.pre).all()

@@ -2,6 +2,6 @@
 
 reference   dense autograd and torch's Adam: slow, short, the oracle of the others; any device and precision
 dense       the five products of a dense step written out, gradients in place
-cpu         cost follows the active features: a bfloat16 screen finds them, all values are float32 (numba)
-triton      the same on a GPU
+cpu         cost follows the active features: an int8 screen finds them, all values are float32 (numba)
+triton      the same on a GPU, after a bfloat16 screen
 """

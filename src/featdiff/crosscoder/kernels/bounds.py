@@ -1,12 +1,19 @@
-"""How much a bfloat16 product may hide, and what every screen makes of it.
+"""How much a rounded product may hide.
 
-A product of two rounded factors is off by a standard deviation of at most SIGMA times itself, so x . row by at most
-SIGMA |x o row|_2 <= SIGMA |x|_4 |row|_4 (Cauchy-Schwarz). MARGIN such deviations are allowed for. From time to time
-some tokens are encoded in full; a miss doubles the margin for good.
+bfloat16    A product of two rounded factors is off by a standard deviation of at most SIGMA times itself, so x . row by
+            at most SIGMA |x o row|_2 <= SIGMA |x|_4 |row|_4 (Cauchy-Schwarz).
+int8        A number is off by a uniform error of variance scale^2 / 12, so x . row by one of variance
+            (scale_x^2 |row|^2 + scale_row^2 |x|^2) / 12. That holds while a step is small beside the numbers: where all
+            round to 0, the error is the signal.
+
+MARGIN such deviations are allowed for. From time to time some tokens are encoded in full; a miss doubles the margin for
+good.
 """
 
+import numpy as np
 import torch
 from jaxtyping import BFloat16, Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from featdiff.crosscoder.kernels.rows import Rows
@@ -14,7 +21,11 @@ from featdiff.crosscoder.kernels.rows import Rows
 SIGMA = 0.58 * 2**-8
 """Standard deviation of a product of two bfloat16 roundings, as a share of that product: 0.41 of a unit for each."""
 MARGIN = 9.0
-"""Deviations allowed for; the largest that was seen is 8, outlier dimensions and tokens included."""
+"""Deviations allowed for; the largest that was seen is 8 in bfloat16, outlier dimensions and tokens included, and 5.3
+in int8."""
+COARSEST = 0.4
+"""Largest step of int8, as a share of the mean magnitude. Of normal numbers it is 0.04; up to 1 their errors are still
+uniform."""
 AUDITED = 64
 """Tokens that an audit encodes in full."""
 AUDIT_EVERY = 256
@@ -31,6 +42,12 @@ def hidden(x: Float[Tensor, "tokens width"], margin: Float[Tensor, ""]) -> BFloa
     exact = margin * SIGMA * x.square().square_().sum(dim=1).sqrt().sqrt()
     # Two units more: this and the score have been rounded.
     return (exact.bfloat16().view(torch.int16) + 2).view(torch.bfloat16)
+
+
+def hidden_by_int8(lengths: NDArray[np.float32], longest: float, margin: float) -> NDArray[np.float32]:
+    """How far below its floor the int8 score of each token may lie although the pair is active, in units of both
+    steps; `lengths` [tokens] and `longest` (of all encoder rows) are norms in steps of their own."""
+    return np.float32(margin / np.sqrt(12)) * np.sqrt(lengths * lengths + np.float32(longest * longest))
 
 
 def rounded_up(exact: Float[Tensor, " features"]) -> BFloat16[Tensor, " features"]:

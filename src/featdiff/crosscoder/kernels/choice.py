@@ -19,7 +19,7 @@ class Screening(Protocol):
     """A search for active pairs."""
 
     margin: Float[Tensor, ""]
-    """Deviations that its bfloat16 product may be off; an audit may double it."""
+    """Deviations that its rounded product may be off; an audit may double it."""
 
 
 @runtime_checkable

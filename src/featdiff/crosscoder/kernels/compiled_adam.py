@@ -3,12 +3,23 @@
 # numpy's stubs take an element of an array for an array.
 # pyright: reportArgumentType=false, reportReturnType=false
 
+from typing import NamedTuple
+
 import numpy as np
-from numpy import bool_, float32, uint16
+from numpy import bool_, float32, int8
 from numpy.typing import NDArray
 
 from featdiff.crosscoder.kernels.compiled import RowArrays, compiled, square
-from featdiff.crosscoder.kernels.compiled_encode import mirror_row
+from featdiff.crosscoder.kernels.compiled_encode import quantise
+
+
+class CopyArrays(NamedTuple):
+    """The int8 copy of the encoder, as `mirror` writes it."""
+
+    columns: NDArray[float32]
+    scale: NDArray[float32]
+    length: NDArray[float32]
+    copy: NDArray[int8]
 
 
 @compiled
@@ -50,8 +61,7 @@ def update(
     touched: NDArray[bool_],
     rates: NDArray[float32],
     row_norms: NDArray[float32],
-    scale: NDArray[float32],
-    bits: NDArray[uint16],
+    copies: CopyArrays,
     start: int,
     stop: int,
 ) -> None:
@@ -66,11 +76,11 @@ def update(
         k = start + offset
         if touched[k]:
             adam(weights.enc[k], gradients.enc[k], means.enc[k], squares.enc[k], rates)
-            scale[k] = mirror_row(weights.enc[k], scratch, bits[k])
+            copies.scale[k], copies.length[k], _ = quantise(weights.enc[k], copies.columns, scratch, copies.copy[k])
             adam(weights.dec[k], gradients.dec[k], means.dec[k], squares.dec[k], rates)
         else:
             _adam_without_gradient(weights.enc[k], means.enc[k], squares.enc[k], rates)
-            scale[k] = mirror_row(weights.enc[k], scratch, bits[k])
+            copies.scale[k], copies.length[k], _ = quantise(weights.enc[k], copies.columns, scratch, copies.copy[k])
             _adam_without_gradient(weights.dec[k], means.dec[k], squares.dec[k], rates)
         _norms(weights.dec[k], row_norms[k])
     part = slice(start, stop)

@@ -1,22 +1,28 @@
-"""Compiled loops over rows: which pairs (token, feature) are active, and the bfloat16 copy that the screen reads."""
+"""Compiled loops over rows: which pairs (token, feature) are active, and the int8 copies that the screen reads."""
 
 # numpy's stubs take an element of an array for an array.
 # pyright: reportArgumentType=false, reportReturnType=false
 
 import numpy as np
-from numpy import bool_, float32, int32, int64, uint8, uint16, uint32, uint64
+from numpy import bool_, float32, int8, int32, int64, uint8, uint64
 from numpy.typing import NDArray
 
-from featdiff.crosscoder.kernels.compiled import compiled, dot, dot_four
+from featdiff.crosscoder.kernels.compiled import compiled, dot_four
 
 WORD = 8
 """Features whose flags are looked at together: most words are zero, and passed over whole."""
 
 
+LARGEST = 127
+"""Of int8, on both sides of 0."""
+
+
 @compiled
-def _mark_below(row: NDArray[uint16], limit: uint16, flags: NDArray[uint8]) -> None:
+def _mark_scores(
+    row: NDArray[int32], lower: NDArray[float32], factor: float32, margin: float32, flags: NDArray[uint8]
+) -> None:
     for index in range(row.shape[0]):
-        flags[index] = row[index] < limit
+        flags[index] = float32(row[index]) > lower[index] * factor - margin
 
 
 @compiled
@@ -40,17 +46,20 @@ def _list_marked(flags: NDArray[uint8], words: NDArray[uint64], found: NDArray[i
 
 
 @compiled
-def screen(bits: NDArray[uint16], limits: NDArray[uint16], found: NDArray[int32], ends: NDArray[int64]) -> int:
-    """List the features of each token whose bfloat16 `bits` lie below the token's limit; their number, or -1 where
-    `found` has no room for them.
-
-    Read as an unsigned number, a positive bfloat16 lies below 0x8000 and a negative one above it by the bits of its
-    magnitude: `bits < 0x8000 + bits of a margin` means `value > -margin`.
-    """
-    flags = np.zeros((bits.shape[1] + WORD - 1) // WORD * WORD, uint8)
+def screen(
+    scores: NDArray[int32],
+    lower: NDArray[float32],
+    factors: NDArray[float32],
+    margins: NDArray[float32],
+    found: NDArray[int32],
+    ends: NDArray[int64],
+) -> int:
+    """List the features of each token whose score lies above lower[feature] x factors[token] - margins[token]; their
+    number, or -1 where `found` has no room for them."""
+    flags = np.zeros((scores.shape[1] + WORD - 1) // WORD * WORD, uint8)
     words, count = flags.view(uint64), 0
-    for token in range(bits.shape[0]):
-        _mark_below(bits[token], limits[token], flags)
+    for token in range(scores.shape[0]):
+        _mark_scores(scores[token], lower, factors[token], margins[token], flags)
         count = _list_marked(flags, words, found, count)
         if count < 0:
             return -1
@@ -72,19 +81,19 @@ def refine(
     start, count = 0, 0
     for token in range(x.shape[0]):
         row, end = x[token], ends[token]
-        whole = (end - start) // 4
-        for group in range(whole):
-            entry = start + 4 * group
-            one, two, three, four = found[entry], found[entry + 1], found[entry + 2], found[entry + 3]
+        for group in range((end - start + 3) // 4):
+            # Always four, the last pair again where fewer are left: a value must not depend on what else is listed.
+            entry, last = start + 4 * group, end - 1
+            one, two = found[entry], found[min(entry + 1, last)]
+            three, four = found[min(entry + 2, last)], found[min(entry + 3, last)]
             first, second, third, fourth = dot_four(enc[one], enc[two], enc[three], enc[four], row)
             count = _list_if_above(one, first + b_enc[one], floor, found, pre, count)
-            count = _list_if_above(two, second + b_enc[two], floor, found, pre, count)
-            count = _list_if_above(three, third + b_enc[three], floor, found, pre, count)
-            count = _list_if_above(four, fourth + b_enc[four], floor, found, pre, count)
-        for rest in range(end - start - 4 * whole):
-            feature = found[start + 4 * whole + rest]
-            value = dot(row, enc[feature]) + b_enc[feature]
-            count = _list_if_above(feature, value, floor, found, pre, count)
+            if entry + 1 < end:
+                count = _list_if_above(two, second + b_enc[two], floor, found, pre, count)
+            if entry + 2 < end:
+                count = _list_if_above(three, third + b_enc[three], floor, found, pre, count)
+            if entry + 3 < end:
+                count = _list_if_above(four, fourth + b_enc[four], floor, found, pre, count)
         start, ends[token] = end, count
     return count
 
@@ -158,41 +167,95 @@ def mark_active(feature: NDArray[int32], value: NDArray[float32], fired: NDArray
 
 
 @compiled
-def mirror(enc: NDArray[float32], scale: NDArray[float32], bits: NDArray[uint16], start: int, stop: int) -> None:
-    """bfloat16 copies of scaled encoder rows, with scale[k] = 1 / |row|_4, for features in [start, stop)."""
+def mirror(
+    enc: NDArray[float32],
+    columns: NDArray[float32],
+    scale: NDArray[float32],
+    length: NDArray[float32],
+    copy: NDArray[int8],
+    start: int,
+    stop: int,
+) -> None:
+    """`quantise` the encoder rows of the features in [start, stop), times `columns`."""
     scratch = np.empty(enc.shape[1], float32)
     for offset in range(stop - start):
-        feature = start + offset
-        scale[feature] = mirror_row(enc[feature], scratch, bits[feature])
+        k = start + offset
+        scale[k], length[k], _ = quantise(enc[k], columns, scratch, copy[k])
 
 
 @compiled
-def mirror_row(row: NDArray[float32], scratch: NDArray[float32], bits: NDArray[uint16]) -> float32:
-    """`mirror` for one row; `scratch` has room for it."""
-    fourth = _fourth_powers(row)
-    scale = float32(1 / np.sqrt(np.sqrt(fourth)) if fourth > 0 else 0)
-    _scale(row, scale, scratch)
-    _round(scratch.view(uint32), bits)
-    return scale
+def quantise_tokens(
+    x: NDArray[float32],
+    columns: NDArray[float32],
+    scale: NDArray[float32],
+    length: NDArray[float32],
+    copy: NDArray[int8],
+) -> float32:
+    """`quantise` every token of x, times `columns`; the mean coarseness."""
+    scratch, total = np.empty(x.shape[1], float32), float32(0)
+    for token in range(x.shape[0]):
+        scale[token], length[token], coarseness = quantise(x[token], columns, scratch, copy[token])
+        total += coarseness
+    return total / max(1, x.shape[0])
 
 
 @compiled
-def _fourth_powers(row: NDArray[float32]) -> float32:
-    total = float32(0)
+def quantise(
+    row: NDArray[float32], columns: NDArray[float32], scratch: NDArray[float32], copy: NDArray[int8]
+) -> tuple[float32, float32, float32]:
+    """copy = round(row x columns / scale), in [-127, 127].
+
+    Gives scale, |row x columns| / scale, and the coarseness: scale as a share of the mean magnitude. Of a row of zeros
+    these are 1, 0 and 0.
+    """
+    sizes, squares = _multiply(row, columns, scratch)
+    largest = _largest_bits(scratch.view(int32))
+    if largest == 0:
+        copy[:] = 0
+        return float32(1), float32(0), float32(0)
+    scale = _number(largest) / float32(LARGEST)
+    _shift(scratch, float32(1) / scale)
+    _last_bytes(scratch.view(int32), copy)
+    return scale, np.sqrt(squares) / scale, scale * row.shape[0] / sizes
+
+
+@compiled
+def _multiply(row: NDArray[float32], columns: NDArray[float32], out: NDArray[float32]) -> tuple[float32, float32]:
+    """row x columns, and of it the sum of magnitudes and the sum of squares."""
+    sizes, squares = float32(0), float32(0)
     for index in range(row.shape[0]):
-        square = row[index] * row[index]
-        total += square * square
-    return total
+        value = row[index] * columns[index]
+        out[index] = value
+        sizes += abs(value)
+        squares += value * value
+    return sizes, squares
 
 
 @compiled
-def _scale(row: NDArray[float32], factor: float32, out: NDArray[float32]) -> None:
-    for index in range(row.shape[0]):
-        out[index] = factor * row[index]
-
-
-@compiled
-def _round(raw: NDArray[uint32], bits: NDArray[uint16]) -> None:
-    """To the nearest bfloat16, ties to even."""
+def _largest_bits(raw: NDArray[int32]) -> int32:
+    """The bits of the largest magnitude: unlike that of floats, the compiler vectorises the maximum of integers."""
+    largest = int32(0)
     for index in range(raw.shape[0]):
-        bits[index] = (raw[index] + uint32(0x7FFF) + ((raw[index] >> uint32(16)) & uint32(1))) >> uint32(16)
+        size = raw[index] & int32(0x7FFFFFFF)
+        largest = size if size > largest else largest
+    return largest
+
+
+@compiled
+def _number(bits: int32) -> float32:
+    one = np.empty(1, int32)
+    one[0] = bits
+    return one.view(float32)[0]
+
+
+@compiled
+def _shift(row: NDArray[float32], factor: float32) -> None:
+    """Bring row x factor where neighbouring float32 are 1 apart: the last byte is then the nearest whole number."""
+    for index in range(row.shape[0]):
+        row[index] = row[index] * factor + float32(1.5 * 2**23)
+
+
+@compiled
+def _last_bytes(raw: NDArray[int32], copy: NDArray[int8]) -> None:
+    for index in range(raw.shape[0]):
+        copy[index] = int8(raw[index])

@@ -70,10 +70,10 @@ class Cpu:
         """One step of Adam on all rows, in place; `means` and `squares` are its moments."""
         numbers = np.array(rates.numbers(), np.float32)
         w, g, m, v = (_arrays(rows) for rows in (self.weights, self.gradients, means, squares))
-        norms, scale, bits = self._row_norms.numpy(), self.screen.scale, self.screen.bits
+        norms, copies = self._row_norms.numpy(), self.screen.copies
 
         def chunk(start: int, stop: int) -> None:
-            update(w, g, m, v, self._touched, numbers, norms, scale, bits, start, stop)
+            update(w, g, m, v, self._touched, numbers, norms, copies, start, stop)
 
         self._workers.map(chunk, len(norms), self._chunk)
         for name in ("b_dec", "log_threshold"):

@@ -14,7 +14,7 @@ from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 
 Path = Literal["reference", "dense", "compact", "screened"]
 """How a step is computed: dense autograd; five products; active pairs from a float32 product; active pairs from a
-bfloat16 screen."""
+screen in low precision."""
 PATHS: tuple[Path, ...] = get_args(Path)
 
 

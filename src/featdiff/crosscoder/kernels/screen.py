@@ -1,8 +1,10 @@
 """Which features of which tokens are active, without a float32 product over all of them.
 
-1. Screen.  A bfloat16 product of x with a copy of W_enc, its rows scaled to |row|_4 = 1, finds every pair that may lie
-            above its floor: what rounding may hide depends on the token alone then (`bounds`).
-2. Refine.  float32 dot products of the pairs found; later work sees only these.
+1. Screen.  An int8 product of x with a copy of W_enc finds every pair that may lie above its floor (`bounds` says how
+            much rounding may hide). Every dimension is first divided by its root mean square, and W_enc multiplied
+            by it, so that no few dimensions take the whole range; a tile whose tokens int8 cannot tell apart all the
+            same gets a float32 product.
+2. Refine.  float32 dot products of the pairs found; later work sees only these, and nothing of how they were found.
 3. Audit.   From time to time some tokens are encoded in full; a miss doubles the margin for good.
 """
 
@@ -15,13 +17,16 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featdiff.crosscoder.kernels.bounds import AUDITED, MARGIN, MOST_ACTIVE, hidden, missed, rounded_up
-from featdiff.crosscoder.kernels.compiled_encode import WORD, compact, mirror, refine, screen
+from featdiff.crosscoder.kernels.bounds import AUDITED, COARSEST, MARGIN, MOST_ACTIVE, hidden_by_int8, missed
+from featdiff.crosscoder.kernels.compiled_adam import CopyArrays
+from featdiff.crosscoder.kernels.compiled_encode import WORD, compact, mirror, quantise_tokens, refine, screen
 from featdiff.crosscoder.kernels.rows import Rows
 from featdiff.crosscoder.kernels.workers import Workers
 
 TILE = 256
 """Tokens of one product with the encoder: few enough for the cache, enough to read W_enc seldom."""
+SMALLEST = 1e-6
+"""Size of a dimension beside the largest, below which it counts as so large."""
 
 
 @dataclass(frozen=True)
@@ -48,55 +53,71 @@ class _Desk:
 
 
 class Screen:
-    """The bfloat16 copy of an encoder, and the search that rests on it."""
+    """The int8 copy of an encoder, and the search that rests on it."""
 
     def __init__(self, weights: Rows, workers: Workers) -> None:
         features, width = weights.enc.shape
         self.margin = torch.tensor(MARGIN)
         self._weights, self._workers = weights, workers
-        self.bits = np.empty((features, width), np.uint16)
-        self.scale = np.empty(features, np.float32)
-        self._desks: dict[torch.dtype, SimpleQueue[_Desk]] = {
-            torch.bfloat16: SimpleQueue(),
-            torch.float32: SimpleQueue(),
-        }
+        self.copies = CopyArrays(
+            columns=np.ones(width, np.float32),
+            scale=np.empty(features, np.float32),
+            length=np.empty(features, np.float32),
+            copy=np.empty((features, width), np.int8),
+        )
+        self._measured = False
+        self._desks: dict[torch.dtype, SimpleQueue[_Desk]] = {torch.int32: SimpleQueue(), torch.float32: SimpleQueue()}
 
     def refresh(self, start: int, stop: int) -> None:
         """Copy the rows of the features in [start, stop), which have changed."""
-        mirror(self._weights.enc.numpy(), self.scale, self.bits, start, stop)
+        mirror(self._weights.enc.numpy(), *self.copies, start, stop)
 
     def pairs(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"]) -> Pairs | None:
         """Pairs whose pre-activation lies above the floor of their feature; None where there are too many."""
-        copy = torch.from_numpy(self.bits).view(torch.bfloat16).T
-        bias = rounded_up(torch.from_numpy(self.scale) * (self._weights.b_enc - floors))
-        b_enc, least = self._weights.b_enc.numpy(), floors.numpy()
-        enc = self._weights.enc.numpy()
+        if not self._measured:
+            self._measure(x)
+        columns, scale, length, _ = self.copies
+        inverse, longest = 1 / columns, float(length.max())
+        lower = (floors.numpy() - self._weights.b_enc.numpy()) / scale
+        copy = torch.from_numpy(self.copies.copy).T
+        b_enc, least, enc = self._weights.b_enc.numpy(), floors.numpy(), self._weights.enc.numpy()
+        margin = float(self.margin)
 
         def tile(start: int, stop: int) -> Pairs | None:
-            desk, ends = self._desk(torch.bfloat16), np.empty(stop - start, np.int64)
-            part = x[start:stop]
-            products = torch.addmm(bias, part.bfloat16(), copy, out=desk.products[: stop - start])
-            bits = products.view(torch.uint16).numpy()
-            count = screen(bits, self._limits(part), desk.feature, ends)
+            part, number = x[start:stop].numpy(), stop - start
+            rounded, steps, lengths = np.empty(part.shape, np.int8), *np.empty((2, number), np.float32)
+            if quantise_tokens(part, inverse, steps, lengths, rounded) > COARSEST:
+                return self._tile_in_full(x[start:stop], least)
+            desk, ends = self._desk(torch.int32), np.empty(number, np.int64)
+            scores = torch._int_mm(torch.from_numpy(rounded), copy, out=desk.products[:number]).numpy()
+            margins = hidden_by_int8(lengths, longest, margin)
+            count = screen(scores, lower, 1 / steps, margins, desk.feature, ends)
             if count >= 0:
-                count = refine(part.numpy(), enc, b_enc, least, desk.feature, ends, desk.pre)
-            return self._cleared(torch.bfloat16, desk, ends, count)
+                count = refine(part, enc, b_enc, least, desk.feature, ends, desk.pre)
+            return self._cleared(torch.int32, desk, ends, count)
 
         return _joined(self._workers.map(tile, len(x), TILE))
 
     def pairs_in_full(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"]) -> Pairs | None:
         """The same by a float32 product over all features: cheaper where many are active, and on CPUs without fast
-        bfloat16."""
+        int8 products."""
         least = floors.numpy()
+        return _joined(self._workers.map(lambda start, stop: self._tile_in_full(x[start:stop], least), len(x), TILE))
 
-        def tile(start: int, stop: int) -> Pairs | None:
-            desk, ends = self._desk(torch.float32), np.empty(stop - start, np.int64)
-            out = desk.products[: stop - start]
-            products = torch.addmm(self._weights.b_enc, x[start:stop], self._weights.enc.T, out=out).numpy()
-            count = compact(products, least, desk.feature, ends, desk.pre)
-            return self._cleared(torch.float32, desk, ends, count)
+    def _tile_in_full(self, x: Float[Tensor, "tokens width"], least: NDArray[np.float32]) -> Pairs | None:
+        desk, ends = self._desk(torch.float32), np.empty(len(x), np.int64)
+        products = torch.addmm(self._weights.b_enc, x, self._weights.enc.T, out=desk.products[: len(x)]).numpy()
+        count = compact(products, least, desk.feature, ends, desk.pre)
+        return self._cleared(torch.float32, desk, ends, count)
 
-        return _joined(self._workers.map(tile, len(x), TILE))
+    def _measure(self, x: Float[Tensor, "tokens width"]) -> None:
+        """Take the size of each dimension from the first tokens seen, and copy all rows anew. What is found does not
+        depend on it, so it is no part of a checkpoint."""
+        sizes = x.square().mean(dim=0).sqrt_()
+        sizes.clamp_min_(float(sizes.max()) * SMALLEST + torch.finfo(sizes.dtype).tiny)
+        self.copies.columns[:] = sizes.numpy()
+        self._measured = True
+        self._workers.map(self.refresh, len(self.copies.scale), TILE)
 
     def audit(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"], found: Pairs) -> int:
         """Pairs of the first tokens that `found` misses; if there are any, the margin doubles."""
@@ -109,16 +130,11 @@ class Screen:
             self.margin.mul_(2)
         return count
 
-    def _limits(self, x: Float[Tensor, "tokens width"]) -> NDArray[np.uint16]:
-        """For each token the number below which the bits of every pair lie that may be active."""
-        bits = hidden(x, self.margin).view(torch.int16).int()
-        return (bits + 0x8000).clamp_max(0xFFFF).numpy().astype(np.uint16)
-
     def _desk(self, dtype: torch.dtype) -> _Desk:
         try:
             return self._desks[dtype].get_nowait()
         except Empty:
-            features = len(self.scale)
+            features = len(self.copies.scale)
             room = int(MOST_ACTIVE * TILE * features) + WORD
             products = torch.empty(TILE, features, dtype=dtype)
             return _Desk(products, np.empty(room, np.int32), np.empty(room, np.float32))

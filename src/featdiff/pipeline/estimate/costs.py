@@ -20,7 +20,7 @@ ADAM_DENSE, ADAM_SPARSE = 28, 24
 GATHERS = 4
 SCREENED_BELOW, SPARSE_BELOW = 0.02, 0.10
 """Shares of active features above which the encoder's product is in float32, and above which the step is dense."""
-SCREENED_TOKENS = 350
+SCREENED_TOKENS = 600
 """Rows of pre-activations, and of lists of candidates, that a screen keeps."""
 DENSE_PART = 0.5
 """An L1 run starts dense: until the learning rates of its steps sum to this (0.25 to 0.7 was seen)."""
@@ -64,7 +64,7 @@ class CrosscoderSize:
 
     @property
     def training_bytes(self) -> int:
-        """Memory of its training: weights, gradients, two moments, and the encoder once more in bfloat16."""
+        """Memory of its training: weights, gradients, two moments, and a copy of the encoder (int8 or bfloat16)."""
         return 4 * FLOAT * self.parameters + 2 * self.features * self.width
 
     @property
@@ -91,7 +91,8 @@ def dense_steps(size: CrosscoderSize, tokens: int, steps: float, copies: int = 1
 
 
 def sparse_steps(size: CrosscoderSize, tokens: int, steps: float, l0: float, copies: int = 1) -> tuple[Work, ...]:
-    """So many sparse steps, with `l0` active features per token. While few are, the encoder screens in bfloat16."""
+    """So many sparse steps, with `l0` active features per token. While few are, the encoder screens in low
+    precision (int8 on a CPU, which is faster than the bfloat16 that counts here)."""
     encoder, active = 2.0 * tokens * size.features * size.width, tokens * l0 * size.width
     precision: Precision = "bf16" if l0 < SCREENED_BELOW * size.features else "fp32"
     return (
