@@ -47,7 +47,7 @@ def hidden(x: Float[Tensor, "tokens width"], margin: Float[Tensor, ""]) -> BFloa
 def hidden_by_int8(lengths: NDArray[np.float32], longest: float, margin: float) -> NDArray[np.float32]:
     """How far below its floor the int8 score of each token may lie although the pair is active, in units of both
     steps; `lengths` [tokens] and `longest` (of all encoder rows) are norms in steps of their own."""
-    return np.float32(margin / np.sqrt(12)) * np.sqrt(lengths * lengths + np.float32(longest * longest))
+    return (margin * np.sqrt((lengths.astype(np.float64) ** 2 + longest**2) / 12)).astype(np.float32)
 
 
 def rounded_up(exact: Float[Tensor, " features"]) -> BFloat16[Tensor, " features"]:

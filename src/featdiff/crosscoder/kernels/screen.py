@@ -77,8 +77,8 @@ class Screen:
         if not self._measured:
             self._measure(x)
         columns, scale, length, _ = self.copies
-        inverse, longest = 1 / columns, float(length.max())
-        lower = (floors.numpy() - self._weights.b_enc.numpy()) / scale
+        inverse, longest = np.reciprocal(columns), float(length.max())
+        lower = ((floors - self._weights.b_enc) / torch.from_numpy(scale)).numpy()
         copy = torch.from_numpy(self.copies.copy).T
         b_enc, least, enc = self._weights.b_enc.numpy(), floors.numpy(), self._weights.enc.numpy()
         margin = float(self.margin)
@@ -89,9 +89,10 @@ class Screen:
             if quantise_tokens(part, inverse, steps, lengths, rounded) > COARSEST:
                 return self._tile_in_full(x[start:stop], least)
             desk, ends = self._desk(torch.int32), np.empty(number, np.int64)
+            # Nothing public multiplies int8 into int32.
             scores = torch._int_mm(torch.from_numpy(rounded), copy, out=desk.products[:number]).numpy()
             margins = hidden_by_int8(lengths, longest, margin)
-            count = screen(scores, lower, 1 / steps, margins, desk.feature, ends)
+            count = screen(scores, lower, np.reciprocal(steps), margins, desk.feature, ends)
             if count >= 0:
                 count = refine(part, enc, b_enc, least, desk.feature, ends, desk.pre)
             return self._cleared(torch.int32, desk, ends, count)
