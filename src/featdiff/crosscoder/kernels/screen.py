@@ -90,7 +90,9 @@ class Screen:
                 return self._tile_in_full(x[start:stop], least)
             desk, ends = self._desk(torch.int32), np.empty(number, np.int64)
             # Nothing public multiplies int8 into int32.
-            scores = torch._int_mm(torch.from_numpy(rounded), copy, out=desk.products[:number]).numpy()
+            scores = torch._int_mm(  # pyright: ignore[reportPrivateImportUsage]
+                torch.from_numpy(rounded), copy, out=desk.products[:number]
+            ).numpy()
             margins = hidden_by_int8(lengths, longest, margin)
             count = screen(scores, lower, np.reciprocal(steps), margins, desk.feature, ends)
             if count >= 0:
