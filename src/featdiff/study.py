@@ -15,6 +15,7 @@ from featdiff.settings_crosscoder import (
     SparsitySettings,
 )
 from featdiff.settings_dynamics import DynamicsSettings, StabilitySettings
+from featdiff.settings_evaluation import EvaluationSettings, TaskSettings
 from featdiff.settings_evidence import DriftSettings, ExampleSettings, ScalingSettings
 from featdiff.settings_posttrain import GRPOSettings, PosttrainSettings, SFTSettings
 
@@ -22,6 +23,7 @@ __all__ = [
     "BatchTopKSettings",
     "CrosscoderLineup",
     "CrosscoderSettings",
+    "EvaluationSettings",
     "GRPOSettings",
     "JumpReLUSettings",
     "PosttrainSettings",
@@ -29,6 +31,7 @@ __all__ = [
     "SFTSettings",
     "Settings",
     "SparsitySettings",
+    "TaskSettings",
 ]
 
 BASE = "base"
@@ -71,32 +74,6 @@ class LineupSettings(Settings):
         if self.turns and self.spread:
             raise ValueError("lineup.turns and lineup.spread are two ways to save memory; choose one")
         return self
-
-
-class TaskSettings(Settings):
-    """One evaluation task."""
-
-    name: str
-    """lm-eval's name of the task, or of a task file in `evaluation.task_folder`."""
-    role: Literal["train", "near", "far", "unseen"] = "far"
-    """Relation to the post-training prompts; `unseen` tasks take no part in the selection of features (B.4)."""
-
-
-class EvaluationSettings(Settings):
-    """Accuracy through lm-eval, with per-sample records (Sec. 4, A.4)."""
-
-    tasks: tuple[TaskSettings, ...] = ()
-    """Tasks in the order of the tables."""
-    task_folder: str | None = None
-    """Folder of lm-eval task files (YAML) of your own; their data may be local."""
-    limit: Count | None = None
-    """Evaluate only the first items of every task."""
-    fewshot: Annotated[int, Ge(0)] = 0
-    """Worked examples before each question."""
-    batch_size: Count = 32
-    """Sequences per forward pass."""
-    metric: Literal["acc", "acc_norm"] = "acc"
-    """What the predicted choice has the highest of: log-likelihood, or log-likelihood per character (as lm-eval)."""
 
 
 class SourceSettings(Settings):

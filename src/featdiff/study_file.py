@@ -127,6 +127,8 @@ def _with_absolute_paths(study: Study, folder: Path) -> Study:
             "posttrain": posttrain,
             "corpus": study.corpus.model_copy(update={"sources": sources}),
             "activations": study.activations.model_copy(update={"cache": cache}),
-            "evaluation": study.evaluation.model_copy(update={"task_folder": absolute(study.evaluation.task_folder)}),
+            "evaluation": study.evaluation.model_copy(
+                update={key: absolute(getattr(study.evaluation, key)) for key in ("task_folder", "data_folder")}
+            ),
         }
     )

@@ -11,7 +11,8 @@ from transformers import DynamicCache, PreTrainedModel
 from featdiff.activations.models import Lineup, blocks
 from featdiff.causal.batches import Positions, edited_tokens
 from featdiff.causal.edited_model import EditedModel
-from featdiff.causal.intervention import Edit, UpperModel, score
+from featdiff.causal.edits import Edit, Patch, Reading
+from featdiff.causal.intervention import ErrorTerm, UpperModel, score
 from featdiff.crosscoder.model import Crosscoder
 
 EDIT = Edit(torch.tensor([3, 0, 11]), 4.0)
@@ -145,15 +146,36 @@ def test_a_cached_prefix_that_is_repeated_gives_the_same_logits(architecture: st
 
 @pytest.mark.parametrize("positions", ["all", "prompt", "last_prompt", "generated"])
 def test_scores_equal_those_of_the_half_above_the_tap(positions: Positions) -> None:
+    same_as_above_the_tap(replace(EDIT, positions=positions))
+
+
+@pytest.mark.parametrize("reading", ["joint", "branch", "replicate"])
+@pytest.mark.parametrize("error", ["keep", "drop"])
+@pytest.mark.parametrize("value", [0.0, Patch("rl")])
+def test_readings_patches_and_a_dropped_error_are_those_of_the_half_above_the_tap(
+    reading: Reading, error: ErrorTerm, value: float | Patch
+) -> None:
+    same_as_above_the_tap(replace(EDIT, value=value), reading, error)
+
+
+def same_as_above_the_tap(edit: Edit, reading: Reading = "joint", error: ErrorTerm = "keep") -> None:
     """A second road: intervention.score edits residual streams that it has captured."""
-    requests, edit = random_requests(samples=4), replace(EDIT, positions=positions)
-    model = edited([edit])
+    requests = random_requests(samples=3)
+    model = replace(edited([edit]), reading=reading, error=error)
     upper = UpperModel(model.model, model.lineup.layers)
-    wanted = score(requests, model.lineup, upper, model.crosscoder, "sft", [edit])[1]
+    wanted = score(requests, model.lineup, upper, model.crosscoder, "sft", [edit], reading=reading, error=error)[1]
     for request, (context, answer) in enumerate(zip(requests.context_ids, requests.continuation_ids, strict=True)):
         found = logits(model, torch.tensor([context + answer[:-1]]), len(context))[0, len(context) - 1 :]
         value = found.log_softmax(dim=-1).gather(1, torch.tensor(answer)[:, None]).sum()
         torch.testing.assert_close(value, wanted[request], rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_that_is_read_by_its_own_branch_needs_no_other() -> None:
+    """So it can generate while the lineup's models take turns."""
+    model = replace(edited(), reading="branch")
+    turns = replace(model, lineup=replace(model.lineup, turns=True))
+    ids, mask = padded(sentences(), "left")
+    assert torch.equal(generate(turns, ids, mask), generate(model, ids, mask, use_cache=False))
 
 
 def test_several_edits_add_up_to_one_of_all_features() -> None:

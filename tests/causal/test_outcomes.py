@@ -90,3 +90,32 @@ def test_a_model_without_outcomes_is_refused_by_name() -> None:
         OUTCOMES.critical(tuned="grpo")
     with pytest.raises(ValueError, match="at least one model"):
         Outcomes.of({})
+
+
+@pytest.mark.parametrize(
+    ("base", "rl", "sentence"),
+    [
+        (
+            "0" * 6 + "1" * 5,
+            "1" * 6 + "0" * 5,
+            "rl gained 6 of 11 items and lost 5 (p = 1): its critical items may be churn.",
+        ),
+        (
+            "0" * 9 + "1",
+            "1" * 10,
+            "rl gained 9 of 10 items and lost 0 (p = 0.0039): its critical items are more than churn.",
+        ),
+        ("1" * 10, "0" * 9 + "1", "rl gained 0 of 10 items and lost 9 (p = 0.0039): it lost more than it gained."),
+        ("01", "01", "rl and base are right on the same items, so there is no set to explain."),
+    ],
+)
+def test_whether_the_critical_set_is_churn_is_said_in_one_sentence(base: str, rl: str, sentence: str) -> None:
+    """By hand: 9 flips of 9 one way have the exact p 2/512."""
+    correct = torch.tensor([[bit == "1" for bit in bits] for bits in (base, rl)])
+    ids = tuple(str(number) for number in range(len(base)))
+    outcomes = Outcomes("toy", ("base", "rl"), ids, correct, correct.long())
+    assert outcomes.churn() == sentence
+    assert [outcomes.sets().count("critical"), outcomes.sets().count("mirror")] == [
+        outcomes.mcnemar().gained,
+        outcomes.mcnemar().lost,
+    ]

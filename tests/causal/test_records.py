@@ -62,6 +62,31 @@ def test_accuracy_predictions_and_baseline_by_hand() -> None:
     assert RESULT.constant_baseline == 0.75  # always the second choice
 
 
+def test_a_histogram_counts_predicted_positions() -> None:
+    assert RESULT.histogram == (2, 1, 1)
+    assert replace(RESULT, metric="acc_norm").histogram == (1, 3, 0)
+
+
+def test_where_the_right_choice_always_stands_last_the_baseline_is_chance() -> None:
+    """By hand: four choices of their own once, three choices otherwise. Letters are answers, so they count."""
+    samples = [replace(sample(n, target=2), choices=(f"a{n}", f"b{n}", f"c{n}")) for n in range(3)]
+    samples.append(replace(sample(3, target=2), choices=("w", "x", "y", "z")))
+    assert replace(RESULT, samples=tuple(samples)).constant_baseline == pytest.approx((3 / 3 + 1 / 4) / 4)
+    letters = tuple(replace(sample(n, target=2), choices=("A", "B", "C")) for n in range(4))
+    assert replace(RESULT, samples=letters).constant_baseline == 1
+
+
+def test_repetitions_count_by_their_share() -> None:
+    """By hand: one of three, and two of three."""
+    answers = (
+        replace(written(0, "5", "5"), answers=("5", "6", "7"), rights=(True, False, False), correct=False),
+        replace(written(1, "5", "5"), answers=("5", "6", "5"), rights=(True, False, True), correct=True),
+    )
+    result = TaskResult("sums", "generate_until", "exact_match", answers)
+    assert (result.accuracy, result.correct.tolist()) == (0.5, [False, True])
+    assert result.histogram == ()
+
+
 def test_the_baseline_of_generated_answers_is_the_commonest_text() -> None:
     answers = (written(0, "5", "5"), written(1, "7", "5"), written(2, "5", "6"), written(3, "5", "5"))
     result = TaskResult("sums", "generate_until", "exact_match", answers)

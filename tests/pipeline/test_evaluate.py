@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from transformers import PreTrainedModel
 
 from featdiff.activations.models import Lineup, Tokenizer, load_model, load_tokenizer
+from featdiff.causal.comparison import compare_outcomes
 from featdiff.causal.evaluation import evaluate as evaluate_model
 from featdiff.causal.records import TaskResult
 from featdiff.pipeline.evaluate import choice_tasks, evaluate, outcomes_of, requests_of
@@ -103,3 +104,22 @@ def test_what_an_attempt_has_finished_is_not_evaluated_again(own: Plan, monkeypa
     (folder / "rl" / "animals.parquet").unlink()
     evaluate(own, folder)
     assert asked == [["animals"]]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_sets_histograms_and_churn_stand_beside_the_accuracy(tiny: Plan, task: str) -> None:
+    accuracy, outcomes = read_json(tiny.run.path("evaluation", "accuracy.json")), outcomes_of(tiny, task)
+    for name, cell in accuracy[task].items():
+        result = TaskResult.load(tiny.run.path("evaluation", name, f"{task}.parquet"))
+        assert (cell["acc"], cell["acc_norm"]) == (result.accuracy_by("acc"), result.accuracy_by("acc_norm"))
+        assert sum(cell["histogram"]) == cell["n"] and cell["note"] == ""
+        if name != "base":
+            assert sum(cell["sets"].values()) == cell["n"]
+            assert cell["sets"]["critical"] == len(outcomes.critical("base", name)) == cell["flips"]["gained"]
+            assert cell["churn"] == outcomes.churn("base", name)
+
+
+def test_a_run_compared_with_itself_agrees_on_every_item(tiny: Plan) -> None:
+    found = compare_outcomes(tiny.run.folder, tiny.run.folder)
+    assert {(one.task, one.model) for one in found} == {(task, name) for task in TASKS for name in tiny.models}
+    assert all(one.agreement == 1 and one.items == 48 for one in found)

@@ -6,7 +6,7 @@ the tap. With a KV cache, their keys and values lie in the model's own cache, be
 cache (copied, repeated, reordered, cropped) is done to theirs.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,7 +27,7 @@ class Tapped:
     """What a forward pass of the whole model holds at the tap."""
 
     activations: Float[Tensor, "batch new models d_model"]
-    """Residual streams of all models of the lineup, float32; the model's own in its place."""
+    """Residual streams of the models, float32, the model's own in its place; 0 for models that do not run."""
     place: Int[Tensor, "1 new"]
     """Column of each token among all that the model has read, cached ones and padding counted."""
     real: Bool[Tensor, "batch new"]
@@ -39,16 +39,19 @@ Change = Callable[[Tensor, Tapped], Tensor]
 
 
 @contextmanager
-def running_beside(model: PreTrainedModel, lineup: Lineup, name: str, change: Change) -> Iterator[None]:
+def running_beside(
+    model: PreTrainedModel, lineup: Lineup, name: str, change: Change, beside: Collection[str]
+) -> Iterator[None]:
     """While open, every forward pass of `model`, the lineup's `name`, goes through `change` at the tap.
 
+    The models named in `beside` run on the same tokens; those that `change` does not look at can be left out.
     Below the tap nothing changes, so neither do the residual streams that `change` is given. Raises ValueError when the
     lineup has no such model; when a forward pass gets a KV cache of fixed size, or one that was filled outside; and for
     a cache while the lineup's models take turns on their device.
     """
-    if name not in lineup.names:
-        raise ValueError(f"the lineup holds {', '.join(lineup.names)}, not {name}; load that model too")
-    others = [index for index, other in enumerate(lineup.names) if other != name]
+    if missing := {name, *beside} - {*lineup.names}:
+        raise ValueError(f"the lineup holds {', '.join(lineup.names)}, not {', '.join(missing)}; load those models too")
+    others = [index for index, other in enumerate(lineup.names) if other != name and other in beside]
     waiting: list[Tapped] = []
 
     def below(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple, dict]:
@@ -78,7 +81,7 @@ def _tapped(
 ) -> Tapped:
     """The other models' residual streams on the tokens given, and room for the model's own."""
     input_ids = given["input_ids"]
-    room = torch.empty(*input_ids.shape, len(lineup.names), lineup.d_model, device=lineup.device)
+    room = torch.zeros(*input_ids.shape, len(lineup.names), lineup.d_model, device=lineup.device)
     past = 0 if cache is None else cache.get_seq_length()
     if others and cache is None:
         rest = replace(

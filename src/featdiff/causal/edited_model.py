@@ -4,13 +4,13 @@
     with model.running(prompt=input_ids.shape[1]) as edited:
         edited.generate(input_ids, attention_mask=attention_mask)
 
-Codes come from joint encoding: the other models of the lineup run beside it on the same tokens, also on those that it
-generates. What the crosscoder does not reconstruct is kept. Padding is never edited.
+For joint encoding the other models of the lineup run beside it on the same tokens, also on those that it generates; the
+codes of its own branch need it alone. Padding is never edited.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,7 +19,8 @@ from torch import Tensor
 from featdiff.activations.beside import Tapped, running_beside
 from featdiff.activations.models import Lineup, PreTrainedModel
 from featdiff.causal.batches import edited_tokens
-from featdiff.causal.intervention import Edit, apply, joint_features
+from featdiff.causal.edits import CHUNK, Edit, Patch, Reading, apply, codes, reconstruction
+from featdiff.causal.intervention import ErrorTerm
 from featdiff.crosscoder.model import Crosscoder
 
 
@@ -38,6 +39,10 @@ class EditedModel:
     crosscoder: Crosscoder
     name: str
     edits: tuple[Edit, ...] = ()
+    reading: Reading = "joint"
+    """From what the codes are read."""
+    error: ErrorTerm = "keep"
+    """Whether what the crosscoder does not reconstruct stays, or edited tokens first become their reconstruction."""
 
     def __post_init__(self) -> None:
         self.crosscoder.index(self.name)
@@ -45,6 +50,9 @@ class EditedModel:
             raise ValueError(
                 f"the crosscoder reads {missing}, the lineup holds {list(self.lineup.names)}; load those models too"
             )
+        for edit in self.edits:
+            if isinstance(edit.value, Patch):
+                self.crosscoder.index(edit.value.source)
         named = torch.cat([torch.empty(0, dtype=torch.long), *(edit.features.cpu() for edit in self.edits)])
         outside = (named < 0) | (named >= self.crosscoder.features)
         if outside.any():
@@ -68,19 +76,23 @@ class EditedModel:
         if not self.edits:
             yield self.model
             return
-        with running_beside(
-            self.model, self._lineup(), self.name, lambda a, tapped: self._moved(a, tapped, prompt, real)
-        ):
+
+        def change(residual: Tensor, tapped: Tapped) -> Tensor:
+            return self._moved(residual, tapped, prompt, real)
+
+        with running_beside(self.model, self._lineup(), self.name, change, self._beside()):
             yield self.model
 
     def _lineup(self) -> Lineup:
         """The lineup's models that the crosscoder reads, in its order."""
-        places = [self.lineup.names.index(name) for name in self.crosscoder.models]
-        models = tuple(self.lineup.models[place] for place in places)
-        whole = self.lineup
-        return Lineup(
-            self.crosscoder.models, models, whole.tokenizer, whole.layers, whole.d_model, whole.device, whole.turns
-        )
+        models = tuple(self.lineup.models[self.lineup.names.index(name)] for name in self.crosscoder.models)
+        return replace(self.lineup, names=self.crosscoder.models, models=models)
+
+    def _beside(self) -> tuple[str, ...]:
+        """The models whose activations the codes are read from, apart from the edited one."""
+        if self.reading == "joint":
+            return self.crosscoder.models
+        return tuple(edit.value.source for edit in self.edits if isinstance(edit.value, Patch))
 
     @torch.no_grad()
     def _moved(
@@ -92,14 +104,49 @@ class EditedModel:
     ) -> Float[Tensor, "batch new d_model"]:
         """The residual stream under all edits; tokens that none of them changes keep their bits."""
         device = self.crosscoder.W_dec.device
-        activations, place = tapped.activations.to(device), tapped.place.to(device)
-        known = tapped.real.to(device)
+        place, known = tapped.place.to(device), tapped.real.to(device)
         if real is not None:
             known = known & real.to(device).gather(1, place.expand(len(real), -1))
         first = torch.as_tensor(prompt, device=device).reshape(-1, 1)
+        masks = [edited_tokens(edit.positions, place, first, known) for edit in self.edits]
+        touched = torch.stack(masks).any(dim=0)
         changed = residual.to(device, torch.float32)
-        for edit in self.edits:
-            codes = joint_features(activations, known.long(), self.crosscoder, edit.features.to(device))
-            mask = edited_tokens(edit.positions, place, first, known)
-            changed = apply(edit, changed, codes, self.crosscoder, self.name, mask)
+        if not touched.any():
+            return changed
+        activations = tapped.activations.to(device)[touched]
+        wanted = torch.cat([edit.features for edit in self.edits]).to(device)
+        if self.error == "drop":
+            changed = torch.where(touched[..., None], _placed(self._rebuilt(activations), touched), changed)
+        read = {source: _placed(self._codes(activations, wanted, source), touched) for source in self._sources()}
+        start = 0
+        for edit, mask in zip(self.edits, masks, strict=True):
+            columns = slice(start, start := start + len(edit.features))
+            patched = read[edit.value.source][..., columns] if isinstance(edit.value, Patch) else None
+            changed = apply(edit, changed, read[None][..., columns], self.crosscoder, self.name, mask, patched)
         return changed
+
+    def _sources(self) -> set[str | None]:
+        """Whose codes are read: None for the edited model's own."""
+        return {None, *(edit.value.source for edit in self.edits if isinstance(edit.value, Patch))}
+
+    def _codes(
+        self, activations: Float[Tensor, "tokens models d_model"], wanted: Int[Tensor, " wanted"], source: str | None
+    ) -> Float[Tensor, "tokens wanted"]:
+        """Codes of the wanted features. All features are held for one chunk of tokens at a time."""
+        chunks = activations.split(CHUNK)
+        return torch.cat([codes(self.crosscoder, part, self.name, self.reading, source)[:, wanted] for part in chunks])
+
+    def _rebuilt(self, activations: Float[Tensor, "tokens models d_model"]) -> Float[Tensor, "tokens d_model"]:
+        """The crosscoder's reconstruction of the edited model's residual stream."""
+        parts = [
+            reconstruction(self.crosscoder, codes(self.crosscoder, part, self.name, self.reading), self.name)
+            for part in activations.split(CHUNK)
+        ]
+        return torch.cat(parts)
+
+
+def _placed(values: Float[Tensor, "tokens some"], where: Bool[Tensor, "batch new"]) -> Float[Tensor, "batch new some"]:
+    """The tokens' values where they stand, 0 elsewhere."""
+    placed = values.new_zeros(*where.shape, values.shape[-1])
+    placed[where] = values
+    return placed

@@ -6,6 +6,7 @@ both right, both wrong                  the rest
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from featdiff.causal.records import TaskResult
 from featdiff.causal.statistics import exact_mcnemar
+
+SetName = Literal["critical", "mirror", "both right", "both wrong"]
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,37 @@ class Outcomes:
         """Samples that both get wrong, ascending."""
         return _where(~self[base] & ~self[tuned])
 
+    def sets(self, base: str = "base", tuned: str = "rl") -> list[SetName]:
+        """The set that each sample is in."""
+        names: dict[tuple[bool, bool], SetName] = {
+            (False, True): "critical",
+            (True, False): "mirror",
+            (True, True): "both right",
+            (False, False): "both wrong",
+        }
+        return [names[pair] for pair in zip(self[base].tolist(), self[tuned].tolist(), strict=True)]
+
     def mcnemar(self, base: str = "base", tuned: str = "rl") -> McNemar:
         """Whether `tuned` gained more items than it lost."""
         gained, lost = len(self.critical(base, tuned)), len(self.mirror(base, tuned))
         return McNemar(gained, lost, exact_mcnemar(gained, lost))
+
+    def churn(self, base: str = "base", tuned: str = "rl", *, alpha: float = 0.05) -> str:
+        """Is the critical set churn, that is no more than flips both ways? One plain sentence.
+
+        More than churn: the exact McNemar test rejects equal gains and losses at `alpha`, and gains are more.
+        """
+        test = self.mcnemar(base, tuned)
+        if test.gained + test.lost == 0:
+            return f"{tuned} and {base} are right on the same items, so there is no set to explain."
+        counted = (
+            f"{tuned} gained {test.gained} of {len(self.sample_ids)} items and lost {test.lost} (p = {test.p:.2g})"
+        )
+        if test.p >= alpha:
+            return f"{counted}: its critical items may be churn."
+        if test.gained > test.lost:
+            return f"{counted}: its critical items are more than churn."
+        return f"{counted}: it lost more than it gained."
 
 
 def _where(chosen: Bool[Tensor, " samples"]) -> Int[Tensor, " chosen"]:

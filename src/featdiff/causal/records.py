@@ -43,7 +43,16 @@ class Sample:
     prediction_text: str
     """The predicted choice, or the generated answer."""
     correct: bool
-    """By the metric of the result that the sample belongs to."""
+    """By the metric of the result that the sample belongs to; of several generated answers, more than half of them."""
+    answers: tuple[str, ...] = ()
+    """Every generated answer, one per repetition; empty where choices are scored."""
+    rights: tuple[bool, ...] = ()
+    """Which of these are right."""
+
+    @property
+    def share(self) -> float:
+        """Share of the repetitions that are right."""
+        return sum(self.rights) / len(self.rights) if self.rights else float(self.correct)
 
 
 _SCHEMA = pa.schema(
@@ -59,6 +68,8 @@ _SCHEMA = pa.schema(
         ("prediction_acc_norm", pa.int32()),
         ("prediction_text", pa.string()),
         ("correct", pa.bool_()),
+        ("answers", pa.list_(pa.string())),
+        ("rights", pa.list_(pa.bool_())),
     ]
 )
 
@@ -72,6 +83,8 @@ class TaskResult:
     metric: Metric
     """What `correct` and `prediction` go by."""
     samples: tuple[Sample, ...]
+    note: str = ""
+    """What a reader must know about the questions; empty where they are the benchmark's."""
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -96,14 +109,36 @@ class TaskResult:
 
     @property
     def accuracy(self) -> float:
-        """Share of correct samples, by `metric`."""
-        return sum(sample.correct for sample in self.samples) / len(self.samples)
+        """Share of correct samples, by `metric`; with repetitions, of correct answers."""
+        return sum(sample.share for sample in self.samples) / len(self.samples)
+
+    @property
+    def shares(self) -> Float[Tensor, " samples"]:
+        """Per sample, the share of its repetitions that are right: 0 or 1 where there is one."""
+        return torch.tensor([sample.share for sample in self.samples])
+
+    @property
+    def histogram(self) -> tuple[int, ...]:
+        """How often each position was predicted, by `metric`; empty where answers are generated."""
+        counts = Counter(self.prediction.tolist())
+        return tuple(counts[place] for place in range(max(len(sample.choices) for sample in self.samples)))
 
     @property
     def constant_baseline(self) -> float:
-        """Accuracy of the best constant answer: always the position (or text) that is most often right."""
+        """Accuracy of the best constant answer: always the position (or text) that is most often right.
+
+        Where every right choice has one position (lm-eval's SciQ puts it last), positions say nothing about a model
+        that never sees them; then it is chance.
+        """
+        if len({sample.target for sample in self.samples}) == 1 and self._choices_differ:
+            return sum(1 / len(sample.choices) for sample in self.samples) / len(self.samples)
         answers = Counter((sample.target, sample.target_text if not sample.choices else "") for sample in self.samples)
         return max(answers.values()) / len(self.samples)
+
+    @property
+    def _choices_differ(self) -> bool:
+        """Whether items have choices of their own, not the same letters."""
+        return len(self.samples) > 1 and len({sample.choices for sample in self.samples}) > 1
 
     def accuracy_by(self, metric: Metric) -> float:
         """Share of correct samples had `metric` been chosen.
@@ -127,7 +162,7 @@ class TaskResult:
     def save(self, path: Path) -> None:
         """Write one parquet file, a row per sample; the file is complete or absent."""
         table = pa.Table.from_pylist([asdict(sample) for sample in self.samples], schema=_SCHEMA)
-        about = {"task": self.task, "kind": self.kind, "metric": self.metric}
+        about = {"task": self.task, "kind": self.kind, "metric": self.metric, "note": self.note}
         partial = path.with_name(path.name + ".partial")
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.replace_schema_metadata(about), partial)
@@ -144,10 +179,10 @@ class TaskResult:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{path} cannot be read ({reason}); delete it and evaluate the model again") from error
         about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        if not table.schema.equals(_SCHEMA) or not {"task", "kind", "metric"} <= about.keys():
+        if not table.schema.equals(_SCHEMA) or not {"task", "kind", "metric", "note"} <= about.keys():
             raise ValueError(f"{path} holds no records of an evaluation; delete it and evaluate the model again")
         samples = tuple(_sample(row) for row in table.to_pylist())
-        return TaskResult(about["task"], _kind(about["kind"]), _metric(about["metric"]), samples)
+        return TaskResult(about["task"], _kind(about["kind"]), _metric(about["metric"]), samples, about["note"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +225,8 @@ class Requests:
 
 
 def _sample(row: dict) -> Sample:
-    row["choices"], row["log_likelihoods"] = tuple(row["choices"]), tuple(row["log_likelihoods"])
+    for name in ("choices", "log_likelihoods", "answers", "rights"):
+        row[name] = tuple(row[name])
     return Sample(**row)
 
 

@@ -38,7 +38,7 @@ class Interval:
     confidence: float
 
 
-def wilson_interval(successes: int, n: int, *, confidence: float) -> Interval:
+def wilson_interval(successes: float, n: int, *, confidence: float) -> Interval:
     """Wilson's score interval of a share; [0, 1] when n is 0.
 
     Raises ValueError unless 0 <= successes <= n.

@@ -1,26 +1,34 @@
-"""`evaluate`: every model on every task, item by item."""
+"""`evaluate`: every model on every task, item by item; who was right on what, and whether that is churn."""
 
+from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 from featdiff.activations.models import Lineup, load_model, load_tokenizer
+from featdiff.causal.comparison import save_outcomes
 from featdiff.causal.evaluation import build_requests
 from featdiff.causal.evaluation import evaluate as evaluate_model
-from featdiff.causal.outcomes import Outcomes
+from featdiff.causal.outcomes import Outcomes, SetName
 from featdiff.causal.records import Requests, TaskResult
-from featdiff.causal.statistics import difference_interval, wilson_interval
+from featdiff.causal.repetitions import gain_interval, share_interval
+from featdiff.causal.statistics import difference_interval
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import Json, write_json
 from featdiff.study import BASE, EvaluationSettings, TaskSettings
 
 
 def evaluate(plan: Plan, folder: Path) -> None:
-    """Write `<model>/<task>.parquet` for each model and task, and `accuracy.json`."""
+    """Write `<model>/<task>.parquet` for each model and task, `outcomes/<task>.parquet`, and `accuracy.json`."""
     settings = located_settings(plan)
     for name in plan.models:
         missing = [task for task in settings.tasks if not _place(folder, name, task.name).is_file()]
         if missing:
             _evaluate_model(plan, folder, name, settings, missing)
-    accuracy = {task.name: _accuracies(plan, folder, task) for task in settings.tasks}
+    accuracy: dict[str, Json] = {}
+    for task in settings.tasks:
+        results = {name: TaskResult.load(_place(folder, name, task.name)) for name in plan.models}
+        save_outcomes(folder / "outcomes" / f"{task.name}.parquet", results, BASE)
+        accuracy[task.name] = _accuracies(plan, results, task)
     write_json(folder / "accuracy.json", accuracy)
 
 
@@ -47,7 +55,8 @@ def choice_tasks(plan: Plan) -> list[TaskSettings]:
 def located_settings(plan: Plan) -> EvaluationSettings:
     """The study's evaluation settings with the place of its task files."""
     settings = plan.study.evaluation
-    return settings.model_copy(update={"task_folder": settings.task_folder and plan.located(settings.task_folder)})
+    places = {"task_folder": settings.task_folder, "data_folder": settings.data_folder}
+    return settings.model_copy(update={name: place and plan.located(place) for name, place in places.items()})
 
 
 def _evaluate_model(
@@ -66,27 +75,41 @@ def _evaluate_model(
         result.save(_place(folder, name, task.name))
 
 
-def _accuracies(plan: Plan, folder: Path, task: TaskSettings) -> dict[str, Json]:
-    outcomes = outcomes_of(plan, task.name, folder)
-    baseline = TaskResult.load(_place(folder, BASE, task.name)).constant_baseline
+def _accuracies(plan: Plan, results: dict[str, TaskResult], task: TaskSettings) -> dict[str, Json]:
+    outcomes, base = Outcomes.of(results), results[BASE]
+    about: dict[str, Json] = {"constant_baseline": base.constant_baseline, "role": task.role, "note": base.note}
+    confidence = plan.study.intervention.confidence
     return {
-        name: _accuracy(plan, outcomes, name) | {"constant_baseline": baseline, "role": task.role}
-        for name in plan.models
+        name: _accuracy(result, confidence) | _beside_base(results, outcomes, name, confidence) | about
+        for name, result in results.items()
     }
 
 
-def _accuracy(plan: Plan, outcomes: Outcomes, name: str) -> dict[str, Json]:
-    """Accuracy with Wilson's interval; of a tuned model also the gain over the base on the same items."""
-    confidence = plan.study.intervention.confidence
-    correct = outcomes[name]
-    share = wilson_interval(int(correct.sum()), len(correct), confidence=confidence)
-    record: dict[str, Json] = {"value": share.value, "n": len(correct), "interval": [share.low, share.high]}
-    if name != BASE:
-        gain = difference_interval(outcomes[BASE], correct, confidence=confidence)
-        churn = outcomes.mcnemar(BASE, name)
-        record["gain"] = {"value": gain.value, "interval": [gain.low, gain.high]}
-        record["flips"] = {"gained": churn.gained, "lost": churn.lost, "p": churn.p}
-    return record
+def _accuracy(result: TaskResult, confidence: float) -> dict[str, Json]:
+    """Accuracy with Wilson's interval, by both metrics where choices are scored, and how often each was predicted."""
+    share = share_interval(result.shares, confidence=confidence)
+    record: dict[str, Json] = {"value": share.value, "n": len(result.samples), "interval": [share.low, share.high]}
+    if result.kind == "multiple_choice":
+        by = {metric: result.accuracy_by(metric) for metric in ("acc", "acc_norm")}
+        return record | by | {"histogram": list(result.histogram)}
+    return record | {"repeats": len(result.samples[0].rights)}
+
+
+def _beside_base(results: dict[str, TaskResult], outcomes: Outcomes, name: str, confidence: float) -> dict[str, Json]:
+    """Of a tuned model: the gain over the base on the same items, the items that flipped, and whether that is churn."""
+    if name == BASE:
+        return {}
+    if all(len(results[model].samples[0].rights) <= 1 for model in (BASE, name)):
+        gain = difference_interval(outcomes[BASE], outcomes[name], confidence=confidence)
+    else:
+        gain = gain_interval(results[BASE].shares, results[name].shares, confidence=confidence)
+    flips, sets = outcomes.mcnemar(BASE, name), Counter(outcomes.sets(BASE, name))
+    return {
+        "gain": {"value": gain.value, "interval": [gain.low, gain.high]},
+        "flips": {"gained": flips.gained, "lost": flips.lost, "p": flips.p},
+        "sets": {one: sets[one] for one in get_args(SetName)},
+        "churn": outcomes.churn(BASE, name, alpha=1 - confidence),
+    }
 
 
 def _place(folder: Path, model: str, task: str) -> Path:

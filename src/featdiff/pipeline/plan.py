@@ -247,8 +247,9 @@ def _stages(plan: Plan) -> list[Stage]:
     checkpoints = {name: [outside(path) for path in paths] for name, paths in study.lineup.checkpoints.items()}
     alive = dump(study.attribution, without={"tails", "scaling"})
     trained = ("inputs", "sft", "grpo")
-    tasks: dict[str, Json] = {"tasks": dump(study.evaluation, without={"task_folder", "batch_size"})}
+    tasks: dict[str, Json] = {"tasks": dump(study.evaluation, without={"task_folder", "data_folder", "batch_size"})}
     tasks["task_folder"] = study.evaluation.task_folder and outside(study.evaluation.task_folder)
+    tasks["data"] = {path: outside(path) for path in study.evaluation.data_paths}
 
     if plan.uses_demo:
         add("inputs", "inputs", ())

@@ -20,6 +20,8 @@ def check_inputs(plan: Plan) -> None:
             _demand(f"corpus.sources.{number}.path", source.path, hub=True)
     if study.evaluation.task_folder:
         _demand("evaluation.task_folder", study.evaluation.task_folder, hub=False)
+    if study.evaluation.data_folder:
+        _demand("evaluation.data_folder", study.evaluation.data_folder, hub=False)
     if study.posttrain:
         _demand("posttrain.prompts", study.posttrain.prompts, hub=False)
         if study.posttrain.teacher:

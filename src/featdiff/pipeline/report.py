@@ -123,6 +123,8 @@ def _cells(cells: dict[str, Record]) -> dict[str, AccuracyCell]:
             constant_baseline=cell["constant_baseline"],
             role=cell["role"],
             gain_interval=cell["gain"]["interval"] if "gain" in cell else None,
+            note=cell["note"],
+            churn=cell.get("churn", ""),
         )
         for model, cell in cells.items()
     }

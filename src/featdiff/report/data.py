@@ -61,6 +61,10 @@ class AccuracyCell:
     constant_baseline: Number
     role: str
     gain_interval: Interval | None = None
+    note: str = ""
+    """What a reader must know about the task's questions."""
+    churn: str = ""
+    """Of a tuned model: whether the items that it gained are more than churn, in one sentence."""
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from lm_eval.evaluator import evaluate as run_lm_eval
 from featdiff.activations.models import PreTrainedModel
 from featdiff.activations.tokenizer import Tokenizer
 from featdiff.causal.edited_model import EditedModel
+from featdiff.causal.evaluation.answers import is_equal
 from featdiff.causal.evaluation.language_model import EditedLanguageModel, stock_language_model, tokenised
 from featdiff.causal.evaluation.quiet import line, quiet
-from featdiff.causal.evaluation.tasks import load_task
+from featdiff.causal.evaluation.tasks import load_task, note_on
 from featdiff.causal.records import NO_CHOICE, Requests, Sample, TaskResult
 from featdiff.progress import Progress
-from featdiff.study import EvaluationSettings
+from featdiff.study import EvaluationSettings, TaskSettings
 
 
 def evaluate(
@@ -36,12 +37,12 @@ def evaluate(
     for a task that is unknown, lacks its data, or is neither multiple choice nor generation with exact match.
     """
     with quiet(), torch.random.fork_rng(), Progress("evaluating", len(settings.tasks), "task") as progress:
-        tasks = {task.name: load_task(task.name, settings, seed) for task in settings.tasks}
+        tasks = {task: load_task(task, settings, seed) for task in settings.tasks}
         scorer = _language_model(model, tokenizer, settings.batch_size)
         results = []
-        for name, task in tasks.items():
+        for one, task in tasks.items():
             torch.manual_seed(seed)
-            results.append(_evaluate(scorer, name, task, settings))
+            results.append(_evaluate(scorer, one, task, settings))
             progress.advance()
         return results
 
@@ -62,7 +63,7 @@ def build_requests(
     does not fit.
     """
     with quiet():
-        loaded = load_task(task, settings, seed)
+        loaded = load_task(TaskSettings(name=task), settings, seed)
         if loaded.OUTPUT_TYPE != "multiple_choice":
             raise ValueError(f"{task} asks for generated answers; interventions need a multiple-choice task")
         loaded.build_all_requests(limit=settings.limit)
@@ -95,7 +96,8 @@ def _language_model(model: PreTrainedModel | EditedModel, tokenizer: Tokenizer, 
     return stock_language_model(model, tokenizer, batch_size)
 
 
-def _evaluate(scorer: LM, name: str, task: ConfigurableTask, settings: EvaluationSettings) -> TaskResult:
+def _evaluate(scorer: LM, one: TaskSettings, task: ConfigurableTask, settings: EvaluationSettings) -> TaskResult:
+    name = one.name
     try:  # simple_evaluate would do the same, after reseeding all of Python and listing the machine's packages
         report = run_lm_eval(scorer, {"tasks": {name: task}}, limit=settings.limit, bootstrap_iters=0)
     except AssertionError as error:
@@ -105,10 +107,10 @@ def _evaluate(scorer: LM, name: str, task: ConfigurableTask, settings: Evaluatio
     if task.OUTPUT_TYPE == "generate_until":
         # all items by the task's first filter come first
         logged = [dict(sample) for sample in report.get("samples", {})[name]]
-        samples = [_generated(name, item, sample) for item, sample in zip(_items(task), logged, strict=False)]
-        return TaskResult(name, "generate_until", "exact_match", tuple(samples))
+        samples = [_generated(one, task, item, sample) for item, sample in zip(_items(task), logged, strict=False)]
+        return TaskResult(name, "generate_until", "exact_match", tuple(samples), note_on(task))
     samples = [_chosen(name, item, settings.metric) for item in _items(task)]
-    result = TaskResult(name, "multiple_choice", settings.metric, tuple(samples))
+    result = TaskResult(name, "multiple_choice", settings.metric, tuple(samples), note_on(task))
     reported = report.get("results", {})[name].get(f"{settings.metric},none", result.accuracy)
     assert abs(reported - result.accuracy) < 1e-9, f"lm-eval finds an accuracy of {reported}, not {result.accuracy}"
     return result
@@ -165,22 +167,32 @@ def _chosen(name: str, item: _Item, metric: Literal["acc", "acc_norm"]) -> Sampl
     )
 
 
-def _generated(name: str, item: _Item, logged: dict) -> Sample:
-    if "exact_match" not in logged:
-        raise ValueError(f"{name} generates answers and scores them by {logged['metrics']}; give it exact_match")
-    answer = logged["filtered_resps"][0]
+def _generated(one: TaskSettings, task: ConfigurableTask, item: _Item, logged: dict) -> Sample:
+    answers, right = tuple(item.instances[0].resps), str(logged["target"])
+    first = logged["filtered_resps"][0]
+    if one.uses_math_verify:
+        rights = tuple(is_equal(answer, right) for answer in answers)
+    elif "exact_match" not in logged:
+        raise ValueError(f"{one.name} generates answers and scores them by {logged['metrics']}; give it exact_match")
+    elif len(answers) == 1:
+        rights = (bool(logged["exact_match"] == 1),)
+    else:
+        doc = item.instances[0].doc
+        rights = tuple(bool(task.process_results(doc, [answer])["exact_match"] == 1) for answer in answers)
     return Sample(
         sample_id=item.sample_id,
         prompt_hash=item.prompt_hash,
         prompt=item.prompt,
         choices=(),
         target=NO_CHOICE,
-        target_text=str(logged["target"]),
+        target_text=right,
         log_likelihoods=(),
         prediction_acc=NO_CHOICE,
         prediction_acc_norm=NO_CHOICE,
-        prediction_text=answer if isinstance(answer, str) else str(answer[0]),
-        correct=bool(logged["exact_match"] == 1),
+        prediction_text=first if isinstance(first, str) else str(first[0]),
+        correct=2 * sum(rights) > len(rights),
+        answers=answers,
+        rights=rights,
     )
 
 
