@@ -44,6 +44,11 @@ class TaskSettings(Settings):
     math-verify for MATH500 and AIME."""
 
     @property
+    def generates(self) -> bool:
+        """Whether its answers are known to be generated; of other tasks only their files tell."""
+        return self.name in MATHEMATICS or (self.repeats, self.temperature, self.max_new_tokens) != (None, None, None)
+
+    @property
     def uses_math_verify(self) -> bool:
         return self.check == "math_verify" or (self.check == "auto" and self.name in MATHEMATICS)
 

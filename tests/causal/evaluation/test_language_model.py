@@ -1,4 +1,6 @@
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,16 +11,23 @@ from transformers import PreTrainedTokenizerFast
 
 pytest.importorskip("lm_eval")
 
+import datasets.config
 from lm_eval.api.instance import Instance
 
 from featdiff.causal.edited_model import EditedModel
-from featdiff.causal.evaluation import EditedLanguageModel
+from featdiff.causal.evaluation import EditedLanguageModel, evaluate
 from featdiff.causal.evaluation.language_model import stock_language_model
 from featdiff.causal.intervention import Edit
+from featdiff.study import EvaluationSettings, TaskSettings
 
 WORDS = ["<s>", *(chr(ord("a") + number) for number in range(26))]
 QUESTIONS = ["a b c d e", "f g", "h i j k l m n", "o p q", "r s t u"]
 EDIT = Edit(torch.tensor([3, 0, 11]), 4.0)
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -81,3 +90,26 @@ def test_an_edit_of_the_prompt_leaves_the_choice_alone_and_one_of_the_answer_the
     for one_token, a, b, c, d in zip(first, plain, answer, prompt, whole, strict=True):
         assert (a == b) == one_token
         assert (c == pytest.approx(d, abs=1e-5)) == one_token
+
+
+def test_an_edited_model_takes_the_place_of_a_model_in_an_evaluation(tmp_path: Path) -> None:
+    """Choices and generated answers; the edited scores are those of the language model itself."""
+    choice = {"choices": ["x", "y", "x y", "x y z"], "answer_idx": 2}
+    rows = {
+        "openbookqa": [{"question": question, **choice} for question in QUESTIONS],
+        "math500": [{"question": question, "answer": "7"} for question in QUESTIONS],
+    }
+    for name, lines in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    asked = (TaskSettings(name="openbookqa"), TaskSettings(name="hendrycks_math500", max_new_tokens=5))
+    settings = EvaluationSettings(tasks=asked, data_folder=str(tmp_path), batch_size=4)
+    lineup, model = tiny_lineup(), tiny_model(seed=1)
+    edited = EditedModel(model, lineup, random_crosscoder(), "sft", (EDIT,))
+    scored, written = evaluate(edited, tokenizer(), settings, seed=0)
+    found = [value for sample in scored.samples for value in sample.log_likelihoods]
+    assert found == [value for value, _ in language_model().loglikelihood(choices())]
+    plain_scored, plain_written = evaluate(model, tokenizer(), settings, seed=0)
+    assert found != [value for sample in plain_scored.samples for value in sample.log_likelihoods]
+    assert [one.answers for one in written.samples] != [one.answers for one in plain_written.samples]
+    nothing = EditedModel(model, lineup, random_crosscoder(), "sft", (Edit(torch.empty(0, dtype=torch.long), 0.0),))
+    assert evaluate(nothing, tokenizer(), settings, seed=0) == [plain_scored, plain_written]

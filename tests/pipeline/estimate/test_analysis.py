@@ -8,6 +8,7 @@ from tiny_study import changed
 from featdiff.pipeline.estimate.analysis import attribute, dynamics, evaluate, intervene, select, stability
 from featdiff.pipeline.estimate.ground import Cost, Ground
 from featdiff.pipeline.plan import Plan
+from featdiff.study import TaskSettings
 
 ITEMS, TASKS, MODELS, LENGTH, CHOICES = 48, 3, 3, 100, 4
 
@@ -54,6 +55,21 @@ def test_an_evaluated_item_takes_some_hundred_bytes(ran: Ground) -> None:
     assert evaluate(many).stays == 100_000 * TASKS * MODELS * 150
     # The demo's 12,000 records take 154 bytes each. Files of few items are mostly header.
     assert size_of(ran, "evaluation", "*.parquet") > evaluate(ran).stays
+
+
+def test_generated_answers_are_paid_by_token_and_repetition(ran: Ground) -> None:
+    def price(**options: float) -> float:
+        study = ran.plan.study
+        math = TaskSettings.model_validate({"name": "aime24", **options})
+        evaluation = study.evaluation.model_copy(update={"tasks": (*study.evaluation.tasks, math)})
+        return flops(evaluate(replace(ran, plan=Plan(study.model_copy(update={"evaluation": evaluation})))))
+
+    once = price(max_new_tokens=4) - flops(evaluate(ran))
+    assert price(max_new_tokens=4, repeats=10, temperature=0.7) - flops(evaluate(ran)) == pytest.approx(10 * once)
+    # Thirty items by every model: the prompt once, and four tokens after it.
+    shape = ran.model.shape
+    per_answer = LENGTH * shape.forward(LENGTH / 2) + 4 * shape.forward(LENGTH + 2)
+    assert once == pytest.approx(30 * MODELS * per_answer)
 
 
 def test_an_intervention_runs_above_the_tap_once_for_every_edit(ran: Ground) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from featdiff.pipeline.estimate.costs import FLOAT, CrosscoderSize, coding, forward
+from featdiff.pipeline.estimate.costs import FLOAT, CrosscoderSize, coding, forward, sampling
 from featdiff.pipeline.estimate.ground import Cost, Ground
 from featdiff.pipeline.estimate.hardware import Work
 from featdiff.study import TaskSettings
@@ -12,16 +12,25 @@ SEARCHED = 13
 LONG = 8
 RECORD_BYTES = 150
 """Of one evaluated item."""
+UNLIMITED = 32_768
+"""Tokens of a generated answer where the study sets no limit: that of lm-eval's AIME."""
 
 
 def evaluate(ground: Ground) -> Cost:
-    """Every model on every choice of every item."""
+    """Every model on every choice of every item; where answers are generated, on every repetition."""
     plan, model, length = ground.plan, ground.model, ground.assumed.item_tokens
-    batch = plan.study.evaluation.batch_size
-    items = len(plan.models) * sum(ground.items(task) for task in plan.study.evaluation.tasks)
-    rows = items * ground.assumed.choices
+    batch, models = plan.study.evaluation.batch_size, len(plan.models)
+    written = [task for task in plan.study.evaluation.tasks if task.generates]
+    items = models * sum(ground.items(task) for task in plan.study.evaluation.tasks)
+    rows = ground.assumed.choices * (items - models * sum(ground.items(task) for task in written))
+    answers = tuple(
+        sampling(model, count, min(batch, count), length, longest, weight=model.value, recorded=False)
+        for task in written
+        for count in [models * ground.items(task) * (task.repeats or 1)]
+        for longest in [min(task.max_new_tokens or UNLIMITED, ground.assumed.completion_tokens)]
+    )
     return Cost(
-        parts={"models": (forward(model, rows * length, length, rows / batch),)},
+        parts={"models": (forward(model, rows * length, length, rows / batch), *answers)},
         memory={
             "model": ground.whole,
             "forward pass": model.forward_bytes(batch * length),

@@ -52,9 +52,13 @@ DEMO = Assumptions(
     l0=80.0,
 )
 TASK_ITEMS = {
+    "aime24": 30,
+    "aime25": 30,
     "arc_challenge": 1172,
     "commonsense_qa": 1221,
+    "commonsense_qa_text": 1221,
     "headqa_en": 2742,
+    "hendrycks_math500": 500,
     "logiqa": 651,
     "openbookqa": 500,
     "piqa": 1838,
