@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from featdiff.causal.overlap import overlaps
+from featdiff.causal.rules import above_share
 from featdiff.crosscoder.model import Crosscoder
 
 INTERSECTION = "intersection"
@@ -118,13 +120,21 @@ def select(
     if not score.isfinite().all():
         raise ValueError("scores must be finite; a task without critical items scores 0 (task_score)")
     usable = torch.ones_like(score[0], dtype=torch.bool) if alive is None else alive
-    largest = torch.where(usable, score, 0.0).amax(dim=1, keepdim=True)
-    selected = usable & (score > threshold * largest) & (score > 0)
+    return agreed(torch.stack([above_share(row, usable, threshold) for row in score]), score, tasks, at_least)
+
+
+def agreed(
+    selected: Bool[Tensor, "tasks features"],
+    score: Float[Tensor, "tasks features"],
+    tasks: Sequence[str],
+    at_least: int = 1,
+) -> Selection:
+    """Features that all tasks retain, or else k of them, from what each retains by any rule."""
     votes = selected.sum(dim=0)
     kept = [k for k in range(1, len(tasks) + 1) if int((votes >= k).sum()) >= at_least]
     most = max(kept, default=min(1, int(votes.max())))
     chosen = (votes >= max(most, 1)).nonzero().flatten()
-    jaccard, coefficient = _overlaps(selected)
+    jaccard, coefficient = overlaps(selected)
     return Selection(tuple(tasks), score, selected, chosen, jaccard, coefficient, _rule(most, len(tasks)))
 
 
@@ -143,14 +153,13 @@ def halves(critical: Int[Tensor, " items"], share: float, seed: int) -> Halves:
     return Halves(choosing=order[held_out:].sort().values, held_out=order[:held_out].sort().values)
 
 
-def _overlaps(
-    selected: Bool[Tensor, "tasks features"],
-) -> tuple[Float[Tensor, "tasks tasks"], Float[Tensor, "tasks tasks"]]:
-    members = selected.double()
-    shared, size = members @ members.T, members.sum(dim=1)
-    union = size[:, None] + size[None, :] - shared
-    smaller = torch.minimum(size[:, None], size[None, :])
-    return (shared / union.clamp_min(1)).float(), (shared / smaller.clamp_min(1)).float()
+def ranked(
+    selected: Bool[Tensor, "tasks features"], score: Float[Tensor, "tasks features"], count: int
+) -> Int[Tensor, " count"]:
+    """The `count` features that most tasks retain; of those with equal votes, the larger share of the tasks' maxima."""
+    relative = (score / score.amax(dim=1, keepdim=True).clamp_min(1e-12)).clamp_min(0).mean(dim=0)
+    votes = selected.sum(dim=0)
+    return (votes + relative / (1 + relative.max())).argsort(descending=True, stable=True)[:count]
 
 
 def _rule(most: int, tasks: int) -> str:
