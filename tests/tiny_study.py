@@ -88,8 +88,16 @@ log_every = 5
 [dynamics]
 top = 10
 
+[selection]
+null_draws = 20
+redraws = 6
+
 [intervention]
 controls = 6
+doses = [0.0, 1.0]
+dose_controls = 2
+neutral_tokens = 256
+side_controls = 1
 bootstrap = 200
 """
 

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt, MinLen
+from annotated_types import Ge, Lt, MinLen
 from pydantic import Field, model_validator
 
 from featdiff.settings import Count, Name, Positive, Settings, Share
+from featdiff.settings_causal import InterventionSettings, SelectionSettings
 from featdiff.settings_crosscoder import (
     BatchTopKSettings,
     CrosscoderLineup,
@@ -29,6 +30,7 @@ __all__ = [
     "PosttrainSettings",
     "ReLUSettings",
     "SFTSettings",
+    "SelectionSettings",
     "Settings",
     "SparsitySettings",
     "TaskSettings",
@@ -171,42 +173,6 @@ class AttributionSettings(Settings):
     """Scores beyond which a feature counts as specific to a model (Sec. 5.1: 0.8)."""
     scaling: ScalingSettings = ScalingSettings()
     """Which of these are absent from the other models, and which only shrunk there."""
-
-
-class SelectionSettings(Settings):
-    """Generalization-controlling features (Sec. 3.2, Eq. 11)."""
-
-    model: str = "rl"
-    """The tuned model whose generalization is explained."""
-    lineup: str | None = None
-    """Crosscoder that supplies the features; unset: the one over all models (Sec. 6)."""
-    score: Literal["branch", "swap"] = "swap"
-    """`branch` is the paper's; `swap` puts the base's activation in the tuned model's place. Both are stored."""
-    threshold: Share = 0.2
-    """Share of the task's largest score above which a feature is retained (Sec. 7: 20 %)."""
-    at_least: Count = 1
-    """Features wanted: where all tasks share fewer, those of as many tasks as share so many are chosen."""
-    held_out: Annotated[float, Gt(0), Lt(1)] = 0.5
-    """Share of the critical items of each task on which features chosen from the others are tested."""
-
-
-class InterventionSettings(Settings):
-    """Zero in RL, amplify in base, with controls (Sec. 7.1, B.4)."""
-
-    amplify: float = 3.0
-    """Value to which features are set in the base (Sec. 7.1), in the gauge of unit summed decoder norm."""
-    positions: Literal["all", "prompt", "last_prompt"] = "all"
-    """Which tokens are edited; padding never is."""
-    controls: Count = 100
-    """Random feature sets, matched by activity, that every effect is compared with."""
-    items: Count | None = None
-    """Intervene on at most so many items per task, drawn at random; unset: all."""
-    bootstrap: Count = 10_000
-    """Resamples behind every interval."""
-    confidence: Annotated[float, Gt(0.5), Lt(1)] = 0.95
-    """Coverage of every interval."""
-    batch_size: Count = 64
-    """Sequences per forward pass."""
 
 
 class Study(Settings):

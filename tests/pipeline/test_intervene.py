@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from tiny_study import changed
 
 from featdiff.causal.outcomes import Outcomes
+from featdiff.pipeline.bench import KINDS
 from featdiff.pipeline.evaluate import outcomes_of
 from featdiff.pipeline.intervene import intervene
 from featdiff.pipeline.plan import Plan
@@ -38,7 +39,8 @@ def sets(plan: Plan, outcomes: Outcomes) -> dict[str, list[int]]:
 
 
 def test_the_tuned_model_loses_features_and_the_base_gains_them_on_every_task(effects: list[dict[str, Any]]) -> None:
-    wanted = [("rl", "zero", task) for task in TASKS] + [("base", "set to 3.0", task) for task in TASKS]
+    edits = [("rl", "zero"), ("base", "set to 3.0"), ("base", "set to rl's mean active value")]
+    wanted = [(model, edit, task) for model, edit in edits for task in TASKS]
     assert [(effect["model"], effect["edit"], effect["task"]) for effect in effects] == wanted
 
 
@@ -64,7 +66,10 @@ def test_changes_lie_in_their_intervals_and_controls_are_as_many_as_drawn(tiny: 
             down = record["expected"] == "decrease"
             lead = [round((change - value) * one["n"]) for value in values]  # in items, free of rounding
             extreme = sum(items >= 0 if down else items <= 0 for items in lead)
-            assert one["p"] == pytest.approx((1 + extreme) / 7)
+            assert one["p"] == pytest.approx((1 + extreme) / 7)  # six draws of other kinds are too few to decide
+            assert set(one["controls"]) == {kind for kind in KINDS if kind != "activity-matched"}
+            assert all(len(kind["values"]) == 6 for kind in one["controls"].values())
+            assert one["flips"]["gained"] - one["flips"]["lost"] == round(change * one["n"])
     assert {record["features"] for record in records} == {
         len(read_json(tiny.run.path("selection", "selection.json"))["chosen"])
     }
@@ -72,9 +77,62 @@ def test_changes_lie_in_their_intervals_and_controls_are_as_many_as_drawn(tiny: 
 
 def test_each_model_and_task_has_a_file_of_its_own(tiny: Plan) -> None:
     effects = read_json(tiny.run.path("interventions", "effects.json"))
-    for index, (model, task) in enumerate((model, task) for model in ("rl", "base") for task in TASKS):
-        one = read_json(tiny.run.path("interventions", model, f"{task}.json"))
-        assert one == {"effect": effects["effects"][index], "record": effects["records"][index]}
+    folders = [("rl",), ("base",), ("base", "set-to-rl-s-mean-active-value")]
+    for index, (folder, task) in enumerate((folder, task) for folder in folders for task in TASKS):
+        one = read_json(tiny.run.path("interventions", *folder, f"{task}.json"))
+        for key in ("effect", "record"):
+            found = effects[f"{key}s"][index]
+            assert found == one[key] | {"p_holm": found["p_holm"]}
+
+
+def test_p_is_adjusted_for_the_tasks_of_one_edit(tiny: Plan) -> None:
+    effects = read_json(tiny.run.path("interventions", "effects.json"))["effects"]
+    for start in range(0, len(effects), len(TASKS)):
+        p = sorted((one["p"], one["p_holm"]) for one in effects[start : start + len(TASKS)])
+        stepped = [min(1.0, (len(p) - rank) * raw) for rank, (raw, _) in enumerate(p)]
+        assert [adjusted for _, adjusted in p] == pytest.approx([max(stepped[: i + 1]) for i in range(len(p))])
+
+
+def test_a_claim_takes_the_held_out_items_of_all_tasks_together(tiny: Plan) -> None:
+    found = read_json(tiny.run.path("interventions", "effects.json"))
+    for index, claim in enumerate(found["claims"]):
+        parts = [one["sets"]["held_out"] for one in found["records"][index * 3 : index * 3 + 3]]
+        assert (claim["model"], claim["edit"]) == (
+            found["effects"][3 * index]["model"],
+            found["effects"][3 * index]["edit"],
+        )
+        assert claim["n"] == sum(part["n"] for part in parts) and claim["tasks"] == 3
+        assert claim["change"] == pytest.approx(sum(part["change"] for part in parts) / 3)
+        mean = sum(part["control"]["mean"] for part in parts) / 3
+        assert claim["controls"]["activity-matched"]["mean"] == pytest.approx(mean)
+
+
+def test_predictions_before_an_edit_are_those_on_record(tiny: Plan) -> None:
+    for effect in read_json(tiny.run.path("interventions", "effects.json"))["effects"]:
+        outcomes = outcomes_of(tiny, effect["task"])
+        row = outcomes.prediction[outcomes.models.index(effect["model"])]
+        assert effect["predictions"]["before"] == torch.bincount(row, minlength=4).tolist()
+        assert sum(effect["predictions"]["after"]) == len(row)
+        assert all(0 <= share <= 1 for share in effect["answer_format"].values())
+
+
+def test_a_dose_of_zero_is_the_edit_that_zeroes(tiny: Plan) -> None:
+    found = read_json(tiny.run.path("interventions", "effects.json"))
+    zeroed = {one["task"]: one["sets"] for one in found["effects"] if one["edit"] == "zero"}
+    curves = {one["task"]: one for one in found["doses"] if one["model"] == "rl"}
+    for task in TASKS:
+        assert curves[task]["doses"] == [0.0, 1.0] and curves[task]["draws"] == 2
+        for name in ("all", "critical"):
+            assert curves[task]["sets"][name]["selected"][0] == pytest.approx(zeroed[task][name]["after"])
+            assert curves[task]["sets"][name]["before"] == pytest.approx(zeroed[task][name]["before"])
+
+
+def test_every_edit_has_its_side_effects_on_neutral_text(tiny: Plan) -> None:
+    found = read_json(tiny.run.path("interventions", "effects.json"))["side_effects"]
+    assert [one["edit"] for one in found] == ["zero", "set to 3.0", "set to rl's mean active value"]
+    for one in found:
+        assert one["kl"] > 0 and one["tokens"] > 100 and len(one["control"]["kl"]) == 1
+        assert one["cross_entropy"]["before"] != one["cross_entropy"]["after"]
 
 
 def test_what_an_attempt_has_finished_is_taken_over(own: Plan) -> None:
@@ -82,6 +140,8 @@ def test_what_an_attempt_has_finished_is_taken_over(own: Plan) -> None:
     folder = own.run.path("interventions")
     (folder / "effects.json").unlink()
     (folder / "base" / "animals.json").unlink()
+    (folder / "rl" / "doses" / "colours.json").unlink()
+    (folder / "rl" / "side_effects.json").unlink()
     intervene(own, folder)
     assert (folder / "effects.json").read_bytes() == wanted
 

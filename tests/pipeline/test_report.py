@@ -26,7 +26,8 @@ def test_every_figure_has_its_numbers_beside_it(tiny: Plan) -> None:
     assert sum(name.startswith("mas-") for name in pictures) == 2 and "nrn-1-base-rl-rl" in pictures
     assert sum(name.startswith("overlap-") for name in pictures) == 3  # joint twice, swap for rl
     assert sum(name.startswith("rank-shift-") for name in pictures) == 3
-    assert sum(name.startswith("effects-") for name in pictures) == 2
+    assert sum(name.startswith("effects-") for name in pictures) == 3
+    assert sum(name.startswith("doses-") for name in pictures) == 4
 
 
 def test_the_data_of_the_page_are_those_of_the_summary(tiny: Plan) -> None:

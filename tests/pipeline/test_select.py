@@ -10,7 +10,9 @@ from torch.testing import assert_close
 from featdiff.activations.models import load_tokenizer
 from featdiff.causal.records import TaskResult
 from featdiff.crosscoder import Crosscoder
+from featdiff.pipeline.agreement import CONTRASTS
 from featdiff.pipeline.attribute import attribution_of
+from featdiff.pipeline.evaluate import outcomes_of
 from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import held_out_parts, select
@@ -115,3 +117,42 @@ def test_a_study_whose_tasks_are_all_unseen_has_nothing_to_select_on(own: Plan) 
     tasks = [{"name": name, "role": "unseen"} for name in ("colours", "animals", "numbers")]
     with pytest.raises(ValueError, match=r"give evaluation\.tasks one whose role is not unseen"):
         select(Plan(changed(own.study, evaluation__tasks=tasks)), own.run.path("selection"))
+
+
+def test_each_rule_retains_what_it_says(tiny: Plan) -> None:
+    found = read_json(tiny.run.path("selection", "selection.json"))
+    scores, alive = load_file(tiny.run.path("selection", "scores.safetensors")), attribution_of(tiny, "joint").alive
+    assert found["by_rule"]["rel_max"]["chosen"] == found["chosen"]
+    for task in TASKS:
+        positive = int(((scores[f"{task}.swap"] > 0) & alive).sum())
+        assert found["by_rule"]["top_n"]["per_task"][task] == min(50, positive)
+        assert found["by_rule"]["t_bh"]["per_task"][task] <= positive
+
+
+def test_without_a_task_the_other_one_decides_alone(tiny: Plan) -> None:
+    found = read_json(tiny.run.path("selection", "selection.json"))
+    for task, other in (TASKS, TASKS[::-1]):
+        assert len(found["without_task"][task]["chosen"]) == found["per_task"][other]
+        assert set(found["chosen"]) <= set(found["without_task"][task]["chosen"])
+
+
+def test_overlaps_stand_beside_their_null(tiny: Plan) -> None:
+    found = read_json(tiny.run.path("selection", "selection.json"))
+    null = found["null"]
+    assert null["draws"] == 20
+    assert null["jaccard"][0][1]["found"] == pytest.approx(found["overlap"][0][1])
+    assert [one["found"] for one in null["in_at_least"]] == found["in_at_least"]
+    votes = null["in_at_least"][0]["null"] + null["in_at_least"][1]["null"]
+    assert votes == pytest.approx(sum(found["per_task"].values()))
+
+
+def test_the_same_pipeline_runs_where_the_models_do_not_differ(tiny: Plan) -> None:
+    found = read_json(tiny.run.path("selection", "selection.json"))["elsewhere"]
+    draws, alive = load_file(tiny.run.path("selection", "controls.safetensors")), attribution_of(tiny, "joint").alive
+    for name in ("both right", "both wrong", "mirror"):
+        counts = [len(CONTRASTS[name](outcomes_of(tiny, task), "rl")) for task in TASKS]
+        assert found[name]["items"] == sum(counts) and 0 < found[name]["shared"]["p"] <= 1
+    assert set(draws) == {"both right", "both wrong"}
+    for rows in draws.values():
+        assert rows.shape == (6, len(alive)) and alive[rows[:, :5]].all()
+        assert all(len(set(row)) == len(row) for row in rows.tolist())

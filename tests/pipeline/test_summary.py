@@ -23,7 +23,8 @@ def test_the_file_is_the_summary_of_the_folders(tiny: Plan, numbers: dict[str, A
 
 
 def test_the_keys_are_those_that_scripts_rely_on(tiny: Plan, numbers: dict[str, Any]) -> None:
-    assert numbers.keys() == {"models", "accuracy", "quality", "tails", "drift", "dynamics", "selection", "effects"}
+    agreed = {"models", "accuracy", "quality", "tails", "drift", "dynamics", "selection", "effects"}
+    assert numbers.keys() == agreed | {"claims", "side_effects"}
     assert numbers["models"] == ["base", "sft", "rl"]
     assert numbers["accuracy"].keys() == {"colours", "animals", "numbers"}
     for models in numbers["accuracy"].values():
@@ -38,12 +39,13 @@ def test_the_keys_are_those_that_scripts_rely_on(tiny: Plan, numbers: dict[str, 
     assert numbers["dynamics"].keys() == {"sft", "rl"}
     assert all(one.keys() >= {"alignment", "overlap", "noise_floor"} for one in numbers["dynamics"].values())
     assert numbers["selection"].keys() >= {"tasks", "per_task", "chosen", "rule"}
-    assert len(numbers["effects"]) == 2 * 3
+    assert len(numbers["effects"]) == 3 * 3 and len(numbers["claims"]) == 3
 
 
 def test_an_effect_has_every_set_its_interval_its_controls_and_a_verdict(numbers: dict[str, Any]) -> None:
     for effect in numbers["effects"]:
-        assert effect.keys() == {"task", "model", "edit", "features", "sets", "control", "p", "verdict"}
+        agreed = {"task", "model", "edit", "features", "sets", "control", "p", "verdict"}
+        assert effect.keys() == agreed | {"controls", "p_holm", "predictions", "answer_format"}
         assert effect["sets"].keys() == {"critical", "mirror", "all", "held_out"}
         assert all(one.keys() == {"before", "after", "n", "interval"} for one in effect["sets"].values())
         assert effect["control"].keys() == {"draws", "mean", "interval"} and effect["control"]["draws"] == 6

@@ -1,6 +1,6 @@
 """How active features are where edits apply: what controls are matched by, and what doses are measured in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -32,7 +32,6 @@ class Activity:
     """Quantiles of the active codes, by share."""
 
 
-@torch.no_grad()
 def activity(
     requests: Requests,
     lineup: Lineup,
@@ -50,26 +49,43 @@ def activity(
     With a `source`, of the values that a patch from it would set. Quantiles hold every active code in memory once.
     """
     order = order_of(lineup, crosscoder)
+    batches = request_batches(requests, batch_size, crosscoder.W_dec.device)
+    edited = (
+        lineup.residuals(batch.input_ids, batch.attention_mask)[:, :, order][batch.edited(positions)]
+        for batch in batches
+    )
+    return activity_on(edited, crosscoder, model, reading=reading, source=source, quantiles=quantiles)
+
+
+@torch.no_grad()
+def activity_on(
+    tokens: Iterable[Float[Tensor, "_ models d_model"]],
+    crosscoder: Crosscoder,
+    model: str,
+    *,
+    reading: Reading = "joint",
+    source: str | None = None,
+    quantiles: Sequence[float] = (),
+) -> Activity:
+    """The same on given activations, in the order of the crosscoder's models."""
     norms = crosscoder.W_dec[:, crosscoder.index(model)].norm(dim=-1).double().cpu()
-    fired, total, largest, tokens = torch.zeros_like(norms), torch.zeros_like(norms), torch.zeros(len(norms)), 0
+    fired, total, largest, count = torch.zeros_like(norms), torch.zeros_like(norms), torch.zeros(len(norms)), 0
     active: list[tuple[Tensor, Tensor]] = []
-    for batch in request_batches(requests, batch_size, crosscoder.W_dec.device):
-        activations = lineup.residuals(batch.input_ids, batch.attention_mask)[:, :, order]
-        for chunk in activations[batch.edited(positions)].split(CHUNK):
-            features = codes(crosscoder, chunk, model, reading, source)
-            fired += (features > 0).sum(dim=0).cpu()
-            total += features.double().sum(dim=0).cpu()
-            largest = torch.maximum(largest, features.amax(dim=0).float().cpu())
-            tokens += len(chunk)
-            if quantiles:
-                where = features.nonzero(as_tuple=True)
-                active.append((where[1].cpu(), features[where].float().cpu()))
-    count = max(tokens, 1)
+    for chunk in (chunk for part in tokens for chunk in part.split(CHUNK)):
+        features = codes(crosscoder, chunk, model, reading, source)
+        fired += (features > 0).sum(dim=0).cpu()
+        total += features.double().sum(dim=0).cpu()
+        largest = torch.maximum(largest, features.amax(dim=0).float().cpu()) if len(chunk) else largest
+        count += len(chunk)
+        if quantiles:
+            where = features.nonzero(as_tuple=True)
+            active.append((where[1].cpu(), features[where].float().cpu()))
+    seen = max(count, 1)
     return Activity(
-        density=(fired / count).float(),
-        contribution=(norms * total / count).float(),
-        tokens=tokens,
-        mean=(total / count).float(),
+        density=(fired / seen).float(),
+        contribution=(norms * total / seen).float(),
+        tokens=count,
+        mean=(total / seen).float(),
         mean_active=(total / fired.clamp_min(1)).float(),
         maximum=largest,
         quantiles=_quantiles(active, quantiles, len(norms)),

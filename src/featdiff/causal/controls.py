@@ -68,6 +68,16 @@ def random_directions(d_model: int, draws: int, seed: int) -> Float[Tensor, "dra
     return drawn / drawn.norm(dim=1, keepdim=True)
 
 
+def mean_differences(
+    tuned: Float[Tensor, "items d_model"], base: Float[Tensor, "items d_model"], draws: int, seed: int
+) -> Float[Tensor, "draws d_model"]:
+    """mu_tuned - mu_base at the layer: first over all items, in further draws over items drawn with replacement."""
+    difference, items = tuned - base, len(tuned)
+    generator = torch.Generator().manual_seed(seed)
+    rows = [torch.arange(items), *(torch.randint(items, (items,), generator=generator) for _ in range(draws - 1))]
+    return torch.stack([difference[row].mean(dim=0) for row in rows[:draws]]).reshape(draws, -1)
+
+
 def _pool(chosen: Int[Tensor, " n"], alive: Bool[Tensor, " features"]) -> Int[Tensor, " pool"]:
     free = alive.clone()
     free[chosen] = False

@@ -49,7 +49,7 @@ class Edit:
     """
 
     features: Int[Tensor, " n"]
-    value: float | Float[Tensor, " n"] | Patch
+    value: float | Float[Tensor, " _"] | Patch
     positions: Positions = "all"
     label: str = ""
     """What tables call the edit; empty: by its value."""

@@ -1,45 +1,42 @@
-"""`intervene`: zero the chosen features in the tuned model and amplify them in the base, beside random ones."""
+"""`intervene`: zero the chosen features in the tuned model and amplify them in the base, beside controls."""
 
-from dataclasses import dataclass
+import re
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from featdiff.activations.models import Lineup, load_model
-from featdiff.attribution import Attribution
-from featdiff.causal.controls import activity_matched
-from featdiff.causal.effects import Answers, Effect, ItemSets, measure
-from featdiff.causal.intervention import Edit, UpperModel, activity, correctness, score
+from featdiff.causal.claims import Part, claim
+from featdiff.causal.edits import Edit
+from featdiff.causal.effects import MATCHED, Answers, ControlKind, Effect, ItemSets, deciding_kinds, measure
+from featdiff.causal.levels import Level
 from featdiff.causal.records import Requests
-from featdiff.crosscoder import Crosscoder
-from featdiff.pipeline.attribute import attribution_of
+from featdiff.causal.side_effects import first_tokens
+from featdiff.causal.statistics import Draws, Flips, holm
+from featdiff.pipeline.bench import (
+    Bench,
+    Measured,
+    Test,
+    answers_of,
+    edit_of,
+    measured,
+    nothing_moved,
+    other_of,
+    sampled,
+)
+from featdiff.pipeline.doses import dose_levels, doses
 from featdiff.pipeline.evaluate import choice_tasks, outcomes_of, requests_of
 from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.select import crosscoder_and_lineup, held_out_parts
-from featdiff.runs import read_json, write_json
+from featdiff.pipeline.select import held_out_parts
+from featdiff.pipeline.side_effects import side_effects
+from featdiff.runs import Record, read_json, write_json
 from featdiff.study import BASE, TaskSettings
 
 
-@dataclass(frozen=True)
-class Bench:
-    """All that an intervention on one model needs."""
-
-    plan: Plan
-    crosscoder: Crosscoder
-    lineup: Lineup
-    upper: UpperModel
-    attribution: Attribution
-    model: str
-    value: float
-
-    def edit(self, features: Int[Tensor, " n"]) -> Edit:
-        return Edit(features, self.value, self.plan.study.intervention.positions)
-
-
 def intervene(plan: Plan, folder: Path) -> None:
-    """Write `<model>/<task>.json` for each model and task, and all of them in `effects.json`.
+    """Write a file for each edit and task and each model's doses and side effects, and all in `effects.json`.
 
     When no feature was chosen there is nothing to edit: the list of effects is empty and says why.
     """
@@ -49,57 +46,91 @@ def intervene(plan: Plan, folder: Path) -> None:
     if not len(chosen):
         write_json(folder / "effects.json", {"effects": [], "records": [], "note": selection["rule"]})
         return
-    for model, value in ((plan.study.selection.model, 0.0), (BASE, plan.study.intervention.amplify)):
-        bench = None
-        for task in choice_tasks(plan):
-            place = folder / model / f"{task.name}.json"
-            if not place.is_file():
-                bench = bench or _bench(plan, model, value)
-                effect = _effect(bench, task, chosen, half)
-                write_json(place, {"effect": effect.to_json(), "record": effect.to_record()})
-    made = [
-        read_json(folder / model / f"{task.name}.json")
-        for model in (plan.study.selection.model, BASE)
-        for task in choice_tasks(plan)
+    tests, tasks = tests_of(plan), choice_tasks(plan)
+    for model in dict.fromkeys(test.model for test in tests):
+        _work(plan, folder, model, [test for test in tests if test.model == model], tasks, chosen, half)
+    found = {test: [read_json(_place(folder, plan, test, task)) for task in tasks] for test in tests}
+    made: Record = {"effects": [], "records": [], "claims": []}
+    for test, files in found.items():
+        adjusted = holm(np.array([one["effect"]["p"] for one in files], dtype=float)).tolist()
+        made["effects"] += [one["effect"] | {"p_holm": p} for one, p in zip(files, adjusted, strict=True)]
+        made["records"] += [one["record"] | {"p_holm": p} for one, p in zip(files, adjusted, strict=True)]
+        made["claims"].append(_claim(plan, test, files))
+    made["doses"] = [one for test in _first(tests) for one in _doses(plan, folder, test.model)]
+    made["side_effects"] = [
+        one for test in _first(tests) for one in read_json(folder / test.model / "side_effects.json")["edits"]
     ]
-    write_json(
-        folder / "effects.json", {"effects": [m["effect"] for m in made], "records": [m["record"] for m in made]}
-    )
+    write_json(folder / "effects.json", made)
 
 
-def _bench(plan: Plan, model: str, value: float) -> Bench:
-    crosscoder, lineup = crosscoder_and_lineup(plan)
-    settings = plan.study.lineup
-    whole = load_model(
-        plan.paths[model],
-        dtype=settings.dtype,
-        device=settings.device,
-        trust_remote_code=settings.trust_remote_code,
-    )
-    upper = UpperModel(whole, lineup.layers)
-    return Bench(plan, crosscoder, lineup, upper, attribution_of(plan, plan.joint), model, value)
+def tests_of(plan: Plan) -> list[Test]:
+    """The paper's two edits, and those that the study names beside them, by model."""
+    settings, tuned = plan.study.intervention, plan.study.selection.model
+    tests = [
+        Test(tuned, Level("zero", 0.0, BASE), "decrease"),
+        Test(BASE, Level("set", settings.amplify, tuned), "increase"),
+    ]
+    for more in settings.also:
+        model = BASE if more.model == "base" else tuned
+        goal = "increase" if model == BASE else "decrease"
+        tests.append(Test(model, Level(more.kind, more.by, other_of(plan, model)), goal))
+    return list(dict.fromkeys(tests))
 
 
-def _effect(bench: Bench, task: TaskSettings, chosen: Int[Tensor, " n"], half: Int[Tensor, " half"]) -> Effect:
+def _work(
+    plan: Plan,
+    folder: Path,
+    model: str,
+    tests: list[Test],
+    tasks: list[TaskSettings],
+    chosen: Int[Tensor, " n"],
+    half: Int[Tensor, " half"],
+) -> None:
+    """Whatever is missing of one model's files."""
+    bench = None
+    for task in tasks:
+        missing = [test for test in tests if not _place(folder, plan, test, task).is_file()]
+        swept = _dose_place(folder, model, task)
+        if not missing and (swept.is_file() or not plan.study.intervention.doses):
+            continue
+        bench = bench or Bench.of(plan, model)
+        items, requests = _items(bench, task)
+        levels = [test.level for test in tests] + dose_levels(plan, model)
+        found = measured(bench, requests, levels)
+        for test in missing:
+            effect, more = _effect(bench, test, task, items, requests, found, chosen, half)
+            write_json(
+                _place(folder, plan, test, task),
+                {"effect": effect.to_json() | more, "record": effect.to_record() | more},
+            )
+        if plan.study.intervention.doses and not swept.is_file():
+            sets = _sets(plan, task, items)
+            write_json(swept, doses(bench, task.name, tests[0].goal, requests, chosen, found, sets.critical))
+    if not (folder / model / "side_effects.json").is_file():
+        bench = bench or Bench.of(plan, model)
+        write_json(folder / model / "side_effects.json", {"edits": side_effects(bench, tests, chosen)})
+
+
+def _effect(
+    bench: Bench,
+    test: Test,
+    task: TaskSettings,
+    items: Int[Tensor, " items"],
+    requests: Requests,
+    found: Measured,
+    chosen: Int[Tensor, " n"],
+    half: Int[Tensor, " half"],
+) -> tuple[Effect, Record]:
     """One edit on one task. Features for held-out items were chosen without them; of unseen tasks all are held out."""
     plan, settings = bench.plan, bench.plan.study.intervention
-    requests = requests_of(plan, task.name, bench.lineup)
-    items = _sampled(len(requests.sample_ids), settings.items, plan.study.seed)
-    outcomes = outcomes_of(plan, task.name)
-    tuned = plan.study.selection.model
-    held_out = outcomes.critical(BASE, tuned) if task.role == "unseen" else held_out_parts(plan, task.name).held_out
-    sets = ItemSets(
-        critical=_within(items, outcomes.critical(BASE, tuned)),
-        mirror=_within(items, outcomes.mirror(BASE, tuned)),
-        held_out=_within(items, held_out),
-    )
-    requests = requests.select(items)
-    before, answers = _answers(bench, requests, chosen)
-    held = answers if task.role == "unseen" else _on_part(bench, requests, half, sets.held_out, before)
-    return measure(
+    sets = _sets(plan, task, items)
+    before, answers, choices = answers_of(bench, test, requests, chosen, found)
+    unseen = task.role == "unseen"
+    held = answers if unseen else _on_part(bench, test, requests, half, sets.held_out, before, answers)
+    effect = measure(
         task.name,
         bench.model,
-        bench.edit(chosen),
+        edit_of(bench, test, chosen, found),
         before,
         answers,
         held,
@@ -108,57 +139,98 @@ def _effect(bench: Bench, task: TaskSettings, chosen: Int[Tensor, " n"], half: I
         confidence=settings.confidence,
         seed=plan.study.seed,
     )
+    return effect, _form(bench, edit_of(bench, test, chosen, found), requests, choices)
 
 
-def _answers(bench: Bench, requests: Requests, features: Int[Tensor, " n"]) -> tuple[Bool[Tensor, " items"], Answers]:
-    """Which items are right before, under the edit, and under the same edit of each matched random set."""
-    plan, settings = bench.plan, bench.plan.study.intervention
-    active = activity(
-        requests,
-        bench.lineup,
-        bench.crosscoder,
-        bench.model,
-        settings.positions,
-        batch_size=settings.batch_size,
+def _form(bench: Bench, edit: Edit, requests: Requests, choices: Int[Tensor, "2 items"]) -> Record:
+    """How often each choice is predicted, and how often an answer begins as a choice does, before and under an edit."""
+    settings, width = bench.plan.study.intervention, int(requests.choice_counts.max())
+    histogram = [torch.bincount(row, minlength=width).tolist() for row in choices]
+    size, reading = settings.batch_size, settings.reading
+    begins = first_tokens(
+        requests, bench.lineup, bench.upper, bench.crosscoder, bench.model, [edit], batch_size=size, reading=reading
     )
-    random = activity_matched(
-        features, active.density, active.contribution, bench.attribution.alive, settings.controls, plan.study.seed
+    shares = begins.double().mean(dim=1).tolist()
+    return {
+        "predictions": {"before": histogram[0], "after": histogram[1]},
+        "answer_format": {"before": shares[0], "after": shares[1]},
+    }
+
+
+def _items(bench: Bench, task: TaskSettings) -> tuple[Int[Tensor, " items"], Requests]:
+    plan = bench.plan
+    requests = requests_of(plan, task.name, bench.lineup)
+    items = sampled(len(requests.sample_ids), plan.study.intervention.items, plan.study.seed)
+    return items, requests.select(items)
+
+
+def _sets(plan: Plan, task: TaskSettings, items: Int[Tensor, " items"]) -> ItemSets:
+    outcomes, tuned = outcomes_of(plan, task.name), plan.study.selection.model
+    held_out = outcomes.critical(BASE, tuned) if task.role == "unseen" else held_out_parts(plan, task.name).held_out
+    return ItemSets(
+        critical=_within(items, outcomes.critical(BASE, tuned)),
+        mirror=_within(items, outcomes.mirror(BASE, tuned)),
+        held_out=_within(items, held_out),
     )
-    edits = [bench.edit(features), *map(bench.edit, random.features)]
-    scores = score(
-        requests,
-        bench.lineup,
-        bench.upper,
-        bench.crosscoder,
-        bench.model,
-        edits,
-        batch_size=settings.batch_size,
-    )
-    right = correctness(scores, requests, plan.study.evaluation.metric)
-    return right[0], Answers(after=right[1], controls=right[2:])
 
 
 def _on_part(
     bench: Bench,
+    test: Test,
     requests: Requests,
-    features: Int[Tensor, " n"],
+    features: Int[Tensor, " half"],
     part: Int[Tensor, " part"],
     before: Bool[Tensor, " items"],
+    like: Answers,
 ) -> Answers:
-    """Answers on some of the items; on the others everything stays as before."""
-    controls = bench.plan.study.intervention.controls
-    answers = Answers(after=before.clone(), controls=before.repeat(controls, 1))
+    """Answers on some of the items, by as many controls as in `like`; on the others everything stays as before."""
+    answers = nothing_moved(before, like)
     if len(part) and len(features):
-        _, found = _answers(bench, requests.select(part), features)
+        some = requests.select(part)
+        _, found, _ = answers_of(bench, test, some, features, measured(bench, some, [test.level]))
         answers.after[part] = found.after
         answers.controls[:, part] = found.controls
+        for kind, draws in answers.others.items():
+            draws[:, part] = found.others[kind]
     return answers
 
 
-def _sampled(count: int, most: int | None, seed: int) -> Int[Tensor, " items"]:
-    if most is None or most >= count:
-        return torch.arange(count)
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+def _claim(plan: Plan, test: Test, files: list[Record]) -> Record:
+    """One edit over all tasks, by the held-out critical items and the controls that decide."""
+    settings, parts = plan.study.intervention, list[Part]()
+    for one in (file["record"]["sets"]["held_out"] for file in files):
+        flips = Flips(one["n"], one["flips"]["lost"], one["flips"]["gained"])
+        others = {kind: np.array(record["values"]) for kind, record in one["controls"].items()}
+        kinds = deciding_kinds(others, settings.confidence)
+        controls: dict[ControlKind, Draws] = {MATCHED: np.array(one["control"]["values"])}
+        controls |= {kind: others[kind] for kind in kinds}
+        parts.append(Part(flips, controls))
+    confidence, resamples = settings.confidence, settings.bootstrap
+    found = claim(parts, test.goal, resamples=resamples, confidence=confidence, seed=plan.study.seed)
+    about: Record = {"model": test.model, "edit": test.level.name, "expected": test.goal}
+    return about | {"tasks": sum(part.flips.n > 0 for part in parts)} | found.to_json()
+
+
+def _doses(plan: Plan, folder: Path, model: str) -> list[Record]:
+    if not plan.study.intervention.doses:
+        return []
+    return [read_json(_dose_place(folder, model, task)) for task in choice_tasks(plan)]
+
+
+def _first(tests: list[Test]) -> list[Test]:
+    """The first test of every model."""
+    return [test for index, test in enumerate(tests) if test.model not in {other.model for other in tests[:index]}]
+
+
+def _place(folder: Path, plan: Plan, test: Test, task: TaskSettings) -> Path:
+    """The paper's edits lie in the model's folder, others in folders of their own in it."""
+    paper = test.level.kind in ("zero", "set") and test in tests_of(plan)[:2]
+    name = "" if paper else re.sub(r"[^a-z0-9.]+", "-", test.level.name.lower()).strip("-")
+    return folder / test.model / name / f"{task.name}.json"
+
+
+def _dose_place(folder: Path, model: str, task: TaskSettings) -> Path:
+    return folder / model / "doses" / f"{task.name}.json"
 
 
 def _within(items: Int[Tensor, " items"], wanted: Int[Tensor, " wanted"]) -> Int[Tensor, " positions"]:

@@ -9,6 +9,7 @@ from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import outcomes_of
 from featdiff.pipeline.plan import MADE_BY, Plan
 from featdiff.pipeline.report_cards import feature_cards
+from featdiff.pipeline.report_causal import causal_panel
 from featdiff.pipeline.report_drift import drift_panel
 from featdiff.pipeline.report_dynamics import (
     chosen_stability,
@@ -72,6 +73,7 @@ def report_data(plan: Plan) -> ReportData:
         crosscoder_seeds=len(plan.seeds[plan.joint]),
         selection=_selection(plan),
         effects=_effects(plan),
+        causal=causal_panel(plan),
         provenance=_provenance(plan),
         confidence=plan.study.intervention.confidence,
         shrinkage=max((settings.weight for settings in relu), default=None) and max(s.weight for s in relu) / 2,

@@ -5,24 +5,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
 from featdiff.activations.models import Lineup
 from featdiff.causal.batches import final_prompt_activations
-from featdiff.causal.selection import Halves, branch_score, halves, swap_score, task_score
-from featdiff.causal.selection import select as select_features
+from featdiff.causal.outcomes import Outcomes
+from featdiff.causal.rules import above_share, by_paired_t, top
+from featdiff.causal.selection import Halves, Selection, agreed, branch_score, halves, swap_score, task_score
 from featdiff.crosscoder import Crosscoder
+from featdiff.pipeline.agreement import CONTRASTS, Others, agreement_record, contrast
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import choice_tasks, outcomes_of, requests_of
 from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.stability import stability_of_features
 from featdiff.runs import Record, write_json
+from featdiff.settings_causal import SelectionSettings
 from featdiff.study import BASE
 
 ItemScore = Float[Tensor, "items features"]
+RULES = ("rel_max", "top_n", "t_bh")
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,17 @@ class TaskScores:
     parts: Halves
     branch: ItemScore
     swap: ItemScore
+    rate: Float[Tensor, " features"]
+    """Share of the task's prompts at whose end each feature fires."""
+    others: dict[str, Others]
+    """The same score where the two models do not differ, or differ the other way."""
 
 
 def select(plan: Plan, folder: Path) -> None:
-    """Write `selection.json` (what was chosen, by both scores) and `scores.safetensors`.
+    """Write `selection.json` (what was chosen, by both scores), `scores.safetensors` and `controls.safetensors`.
 
-    Features are chosen twice: on all critical items, as the paper does, and on those that are not held out.
+    Features are chosen twice: on all critical items, as the paper does, and on those that are not held out. Then again
+    where the models do not differ; the draws of these choices serve as controls.
     """
     crosscoder, lineup = crosscoder_and_lineup(plan)
     alive = attribution_of(plan, plan.joint).alive
@@ -56,11 +65,16 @@ def select(plan: Plan, folder: Path) -> None:
     main = plan.study.selection.score
     record = chosen[main] | {"score": main, "lineup": plan.joint, "model": plan.study.selection.model}
     record |= {"critical": {scores.task: scores.critical for scores in found}, "by": chosen}
+    rate = torch.stack([scores.rate for scores in found]).mean(dim=0)
+    others = {scores.task: scores.others for scores in found}
+    agreement, draws = agreement_record(plan, _retained(plan, found, alive, main), others, rate, alive)
+    record |= agreement
     if stability := stability_of_features(plan, plan.joint, chosen[main]["chosen"], plan.study.selection.model):
         record["stability"] = stability
     write_json(folder / "selection.json", record)
     tensors = {f"{name}.{kind}": task_score(getattr(s, kind)) for s in found for name in [s.task] for kind in chosen}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "scores.safetensors")
+    save_file(draws, folder / "controls.safetensors")
 
 
 def crosscoder_and_lineup(plan: Plan) -> tuple[Crosscoder, Lineup]:
@@ -75,20 +89,68 @@ def held_out_parts(plan: Plan, task: str) -> Halves:
     return halves(critical, plan.study.selection.held_out, plan.study.seed)
 
 
+def retained(
+    differences: ItemScore, alive: Bool[Tensor, " features"], settings: SelectionSettings, rule: str
+) -> Bool[Tensor, " features"]:
+    """Features that one task retains by a rule, from the differences between the models on its items."""
+    match rule:
+        case "top_n":
+            return top(task_score(differences), alive, settings.top)
+        case "t_bh":
+            return by_paired_t(differences, alive, settings.fdr)
+        case _:
+            return above_share(task_score(differences), alive, settings.threshold)
+
+
 def _task_scores(plan: Plan, crosscoder: Crosscoder, lineup: Lineup, task: str) -> TaskScores:
-    tuned = plan.study.selection.model
-    critical = outcomes_of(plan, task).critical(BASE, tuned)
-    requests = requests_of(plan, task, lineup).select(critical)
+    outcomes, tuned = outcomes_of(plan, task), plan.study.selection.model
+    critical = outcomes.critical(BASE, tuned)
+    requests = requests_of(plan, task, lineup)
     residuals = final_prompt_activations(requests, lineup, batch_size=plan.study.intervention.batch_size)
-    residuals = residuals.to(crosscoder.W_dec.device)
-    of, base = crosscoder.index(tuned), crosscoder.index(BASE)
+
+    def differences(items: Int[Tensor, " items"], score: str) -> ItemScore:
+        return _differences(crosscoder, residuals[items].to(crosscoder.W_dec.device), tuned, score)
+
     return TaskScores(
         task=task,
         critical=len(critical),
         parts=_positions(held_out_parts(plan, task), critical),
-        branch=branch_score(crosscoder, residuals[:, of], residuals[:, base], tuned, BASE).cpu(),
-        swap=swap_score(crosscoder, residuals, tuned, BASE).cpu(),
+        branch=differences(critical, "branch"),
+        swap=differences(critical, "swap"),
+        rate=_rate(crosscoder, residuals),
+        others={name: _other(plan, outcomes, name, differences) for name in CONTRASTS},
     )
+
+
+@torch.no_grad()
+def _differences(
+    crosscoder: Crosscoder, residuals: Float[Tensor, "items models d_model"], tuned: str, score: str
+) -> ItemScore:
+    if score == "swap":
+        return swap_score(crosscoder, residuals, tuned, BASE).cpu()
+    of, base = crosscoder.index(tuned), crosscoder.index(BASE)
+    return branch_score(crosscoder, residuals[:, of], residuals[:, base], tuned, BASE).cpu()
+
+
+def _other(
+    plan: Plan,
+    outcomes: Outcomes,
+    name: str,
+    differences: Callable[[Int[Tensor, " items"], str], ItemScore],
+) -> Others:
+    """The score on items of another kind: of all of them, and of as many, drawn again and again, as are critical."""
+    tuned, settings = plan.study.selection.model, plan.study.selection
+    critical = len(outcomes.critical(BASE, tuned))
+    score = differences(CONTRASTS[name](outcomes, tuned), settings.score)
+    return contrast(score, critical, settings.redraws, plan.study.seed)
+
+
+@torch.no_grad()
+def _rate(crosscoder: Crosscoder, residuals: Float[Tensor, "items models d_model"]) -> Float[Tensor, " features"]:
+    fired = torch.zeros(crosscoder.features)
+    for chunk in residuals.to(crosscoder.W_dec.device).split(1024):
+        fired += (crosscoder.encode(chunk) > 0).sum(dim=0).cpu()
+    return fired / max(len(residuals), 1)
 
 
 def _positions(parts: Halves, critical: Tensor) -> Halves:
@@ -96,13 +158,39 @@ def _positions(parts: Halves, critical: Tensor) -> Halves:
     return Halves(torch.searchsorted(critical, parts.choosing), torch.searchsorted(critical, parts.held_out))
 
 
+def _retained(plan: Plan, found: list[TaskScores], alive: Bool[Tensor, " features"], score: str) -> Selection:
+    """What the tasks retain by the study's rule and score."""
+    settings = plan.study.selection
+    items: list[ItemScore] = [getattr(scores, score) for scores in found]
+    return _agreed(items, found, alive, settings, settings.rule)
+
+
+def _agreed(
+    items: list[Float[Tensor, "_ features"]],
+    found: list[TaskScores],
+    alive: Bool[Tensor, " features"],
+    settings: SelectionSettings,
+    rule: str,
+) -> Selection:
+    kept = torch.stack([retained(one, alive, settings, rule) for one in items])
+    mean = torch.stack([task_score(one) for one in items])
+    return agreed(kept, mean, [scores.task for scores in found], settings.at_least)
+
+
 def _selections(
     plan: Plan, found: list[TaskScores], alive: Bool[Tensor, " features"], of: Callable[[TaskScores], ItemScore]
 ) -> Record:
-    tasks, settings = [scores.task for scores in found], plan.study.selection
-    threshold, at_least = settings.threshold, settings.at_least
-    whole = torch.stack([task_score(of(scores)) for scores in found])
-    half = torch.stack([task_score(of(scores)[scores.parts.choosing]) for scores in found])
-    selection = select_features(whole, tasks, threshold, alive, at_least)
-    without_held_out = select_features(half, tasks, threshold, alive, at_least)
-    return {**selection.to_json(), "without_held_out": without_held_out.to_json()}
+    settings = plan.study.selection
+    whole = [of(scores) for scores in found]
+    half = [of(scores)[scores.parts.choosing] for scores in found]
+    by_rule = {rule: _agreed(whole, found, alive, settings, rule) for rule in RULES}
+    without_held_out = _agreed(half, found, alive, settings, settings.rule)
+    return {
+        **by_rule[settings.rule].to_json(),
+        "without_held_out": without_held_out.to_json(),
+        "by_rule": {rule: _short(selection) for rule, selection in by_rule.items()},
+    }
+
+
+def _short(selection: Selection) -> Record:
+    return {"per_task": selection.per_task, "chosen": selection.chosen.tolist(), "rule": selection.rule}

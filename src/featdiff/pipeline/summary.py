@@ -17,6 +17,17 @@ TRAJECTORY = (
     "relative",
     "counted",
 )
+CHOICE = (
+    "tasks",
+    "per_task",
+    "chosen",
+    "rule",
+    "score",
+    "stability",
+    "by_rule",
+    "without_task",
+    "elsewhere",
+)
 
 
 def summary(plan: Plan) -> Record:
@@ -34,12 +45,10 @@ def summary(plan: Plan) -> Record:
         **({"stability": stability} if (stability := _stability(plan)) else {}),
         "drift": _drift(plan),
         "dynamics": {name: found for name in plan.tuned if (found := _dynamics(plan, name))},
-        "selection": {
-            key: selection[key]
-            for key in ("tasks", "per_task", "chosen", "rule", "score", "stability")
-            if key in selection
-        },
+        "selection": {key: selection[key] for key in CHOICE if key in selection},
         "effects": effects.get("effects", []),
+        **({"claims": effects["claims"]} if "claims" in effects else {}),
+        **({"side_effects": effects["side_effects"]} if "side_effects" in effects else {}),
     }
 
 

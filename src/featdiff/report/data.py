@@ -12,6 +12,7 @@ import torch
 
 from featdiff.attribution import Attribution
 from featdiff.report.cards import FeatureCard
+from featdiff.report.causal import CausalPanel
 from featdiff.report.drift import DriftPanel
 from featdiff.report.dynamics import ChosenStability, DynamicsPanel, StabilityPanel
 from featdiff.report.tails import TailPanel
@@ -229,5 +230,7 @@ class ReportData:
     """Lineups under several seeds."""
     chosen_stability: ChosenStability | None = None
     """The selected features under other seeds."""
+    causal: CausalPanel = field(default_factory=CausalPanel)
+    """Claims, controls, doses, side effects, and where the selected features come from."""
     shrinkage: Unknown = None
     """beta / 2 where an L1 penalty was used: contributions below it vanish from a model."""

@@ -148,8 +148,8 @@ def _about_tests(data: ReportData) -> Iterable[str]:
     draws, tests, alpha = min(effect.control.draws for effect in tested), len(tested), 1 - data.confidence
     yield (
         f"With {plural(draws, 'control draw')} no p can be below {probability(1 / (1 + draws))}, and "
-        f"{plural(tests, 'test')} at {100 * alpha:g} % each would give about {tests * alpha:.1f} passes by chance "
-        "alone; no p is corrected for that."
+        f"{plural(tests, 'test')} at {100 * alpha:g} % each would give about {tests * alpha:.1f} passes, in either "
+        "direction, by chance alone. Holm's correction, and one test over all tasks, stand beside them."
     )
     if len({effect.expected for effect in data.effects}) > 1:
         yield (

@@ -44,6 +44,8 @@ def _page(data: ReportData, found: list[Picture], drawings: Mapping[str, Drawing
         .get_template("page.html")
         .render(
             data=data,
+            causal=data.causal,
+            origin=data.causal.origin,
             sections=sections,
             headline=headline(data),
             caveats=caveats(data),
@@ -78,6 +80,7 @@ def _environment() -> Environment:
         "count": words.count,
         "listing": words.listing,
         "plural": words.plural,
+        "nats": words.nats,
         "ratio": words.ratio,
         "mean": words.mean,
     }

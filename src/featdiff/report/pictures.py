@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
+from featdiff.report.causal_pictures import causal_pictures
 from featdiff.report.data import EffectRow, ReportData, SelectionPanel, SpecificityPanel, Unknown
 from featdiff.report.drift_pictures import drift_pictures
 from featdiff.report.dynamics_pictures import dynamics_pictures
@@ -46,6 +47,7 @@ def _all(data: ReportData) -> Iterator[Picture]:
         yield _tasks(data.selection)
     for position, ((model, edit, _), effects) in enumerate(groups(data.effects).items()):
         yield _effects(position, model, edit, effects)
+    yield from causal_pictures(data.causal)
 
 
 def _accuracy(data: ReportData, models: Sequence[str]) -> Picture:

@@ -36,6 +36,11 @@ def probability(p: Number) -> str:
     return f"{p:.2f}" if p >= 0.1 else f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
+def nats(value: Unknown) -> str:
+    """0.04213 as 0.042."""
+    return UNDEFINED if value is None or value != value else _minus(f"{value:.3f}")
+
+
 def ratio(value: Unknown) -> str:
     """0.987 as 0.99."""
     return UNDEFINED if value is None or value != value else _minus(f"{value:.2f}")

@@ -77,11 +77,12 @@ def test_an_intervention_runs_above_the_tap_once_for_every_edit(ran: Ground) -> 
         study = changed(ran.plan.study, intervention__controls=controls)
         return intervene(replace(ran, plan=Plan(study))).parts["edits, controls"][0].flops
 
-    # Two models; of two tasks an eighth of the items again (a quarter critical, half of those held out).
-    items = 2 * ITEMS * (TASKS + 2 / 8)
+    # Three edits; of two tasks an eighth of the items again (a quarter critical, half of those held out).
+    items = 3 * ITEMS * (TASKS + 2 / 8)
     above = ran.model.shape.forward(LENGTH, layers=2, head=False)
-    assert edits(101) - edits(100) == pytest.approx(items * LENGTH * above)
-    assert edits(100) == pytest.approx((100 + 1 + CHOICES) * items * LENGTH * above)
+    assert edits(101) - edits(100) == pytest.approx(6 * items * LENGTH * above)  # six kinds of control
+    doses = 2 * ITEMS * TASKS * 2 * (1 + 2)  # two models, two doses of the chosen and of two other sets
+    assert edits(100) == pytest.approx(((6 * 100 + 1 + CHOICES) * items + doses) * LENGTH * above)
 
 
 def test_fewer_items_make_an_intervention_cheaper(ran: Ground) -> None:
@@ -91,6 +92,6 @@ def test_fewer_items_make_an_intervention_cheaper(ran: Ground) -> None:
 
 def test_unseen_tasks_take_no_part_in_the_selection(ran: Ground) -> None:
     joint = ran.plan.crosscoders[ran.plan.joint]
-    prompts = 0.25 * ITEMS * 2
+    prompts = ITEMS * 2
     read = MODELS * prompts * LENGTH * ran.model.shape.forward(LENGTH, layers=2, head=False)
-    assert flops(select(ran)) == pytest.approx(read + 4 * 2 * prompts * joint.features * MODELS * 32)
+    assert flops(select(ran)) == pytest.approx(read + 4 * 3 * prompts * joint.features * MODELS * 32)

@@ -1,10 +1,12 @@
 """What evaluation and analysis cost: models on items, features on prompts, edits on answers."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 from featdiff.pipeline.estimate.costs import FLOAT, CrosscoderSize, coding, forward, sampling
 from featdiff.pipeline.estimate.ground import Cost, Ground
 from featdiff.pipeline.estimate.hardware import Work
+from featdiff.settings_causal import NAMED, REDRAWN, ControlName
 from featdiff.study import TaskSettings
 
 SEARCHED = 13
@@ -150,18 +152,19 @@ def _swapping(ground: Ground, tuned: str) -> tuple[Work, ...]:
 
 
 def select(ground: Ground) -> Cost:
-    """Features at the last token of the critical prompts, by two scores."""
+    """Features at the last token of the prompts, and the scores of all items."""
     plan, length, joint = ground.plan, ground.assumed.item_tokens, ground.plan.crosscoders[ground.plan.joint]
     tasks = [task for task in plan.study.evaluation.tasks if task.role != "unseen"]
-    prompts = ground.assumed.critical * sum(ground.items(task) for task in tasks)
-    largest = ground.assumed.critical * max((ground.items(task) for task in tasks), default=0)
+    prompts = sum(ground.items(task) for task in tasks)
+    largest = max((ground.items(task) for task in tasks), default=0)
+    redrawn = len(REDRAWN) * plan.study.selection.redraws * min(joint.features, NAMED)
     batch, models = plan.study.intervention.batch_size, ground.distinct(joint.models)
     tokens, calls = models * prompts * length, models * prompts / batch
     return Cost(
         parts={
             "models": (
                 forward(ground.model, tokens, length, calls, layers=ground.layers, head=False),
-                coding(ground.size(joint), 2 * prompts),
+                coding(ground.size(joint), 3 * prompts),
             )
         },
         memory={
@@ -170,18 +173,21 @@ def select(ground: Ground) -> Cost:
             "forward pass": ground.model.forward_bytes(batch * length),
             "features": 4 * FLOAT * largest * joint.features,
         },
-        stays=2 * FLOAT * len(tasks) * joint.features,
+        stays=2 * FLOAT * len(tasks) * joint.features + LONG * redrawn,
     )
 
 
 def intervene(ground: Ground) -> Cost:
-    """Two models on every task: below the tap twice, above it once per edit, controls included."""
+    """Every edit on every task: below the tap three times, above it once per control and dose."""
     plan, model, length = ground.plan, ground.model, ground.assumed.item_tokens
     settings, joint, choices = plan.study.intervention, plan.crosscoders[plan.joint], ground.assumed.choices
-    items = 2 * sum(_edited(ground, task) for task in plan.study.evaluation.tasks)
-    rows, sequences = items * choices, items * (choices + 1 + settings.controls)
+    tests, controls = 2 + len(settings.also), sum(settings.drawn(kind) for kind in get_args(ControlName))
+    items = tests * sum(_edited(ground, task) for task in plan.study.evaluation.tasks)
+    swept = 2 * sum(min(ground.items(t), settings.items or ground.items(t)) for t in plan.study.evaluation.tasks)
+    swept *= len(settings.doses) * (1 + settings.dose_controls)
+    rows, sequences = items * choices, items * (choices + 1 + controls) + swept
     models, in_pass = ground.distinct(joint.models), settings.batch_size * length
-    passes, above = 2 * models * rows, model.shape.layers - ground.layers
+    passes, above = 3 * models * rows, model.shape.layers - ground.layers
     streams = 2 * FLOAT * in_pass * len(joint.models) * model.shape.d_model
     return Cost(
         parts={
