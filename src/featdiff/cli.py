@@ -16,6 +16,7 @@ from pathlib import Path
 import tyro
 
 from featdiff import torchrun
+from featdiff.openmp import spin_briefly
 from featdiff.study import Study
 from featdiff.study_file import read_study, validated
 
@@ -52,6 +53,7 @@ HINTS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 a check of `verify` failed, 2 something that the user can mend, 130
     interrupted."""
+    spin_briefly()
     sys.exit(_status(list(sys.argv[1:] if arguments is None else arguments)))
 
 
