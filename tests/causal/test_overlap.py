@@ -22,14 +22,14 @@ def test_overlaps_by_hand() -> None:
 
 def test_random_sets_have_the_sizes_asked_for_and_hold_live_features_only() -> None:
     alive = torch.arange(FEATURES) % 3 != 0
-    drawn = rate_matched(torch.tensor([5, 0, 12]), torch.rand(FEATURES), alive, Generator().manual_seed(0))
-    assert drawn.sum(dim=1).tolist() == [5, 0, 12] and not drawn[:, ~alive].any()
+    drawn = rate_matched(torch.tensor([5, 0, 12]), torch.rand(FEATURES), alive, 4, Generator().manual_seed(0))
+    assert drawn.sum(dim=2).tolist() == [[5, 0, 12]] * 4 and not drawn[:, :, ~alive].any()
 
 
 def test_one_feature_is_drawn_in_proportion_to_its_rate() -> None:
     rate, alive = torch.tensor([0.6, 0.3, 0.1]), torch.ones(3, dtype=torch.bool)
-    drawn = rate_matched(torch.ones(6000, dtype=torch.long), rate, alive, Generator().manual_seed(0))
-    assert drawn.double().mean(dim=0).tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.02)
+    drawn = rate_matched(torch.ones(1, dtype=torch.long), rate, alive, 6000, Generator().manual_seed(0))
+    assert drawn[:, 0].double().mean(dim=0).tolist() == pytest.approx([0.6, 0.3, 0.1], abs=0.02)
 
 
 def test_under_equal_rates_the_null_has_the_mean_of_the_hypergeometric_law() -> None:

@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+AT_ONCE = 2**22
+"""Features, over tasks and draws, that are drawn at once."""
+
 
 @dataclass(frozen=True, eq=False)
 class Null:
@@ -46,29 +49,30 @@ class OverlapNull:
 
 
 def overlaps(
-    selected: Bool[Tensor, "tasks features"],
-) -> tuple[Float[Tensor, "tasks tasks"], Float[Tensor, "tasks tasks"]]:
+    selected: Bool[Tensor, "*draws tasks features"],
+) -> tuple[Float[Tensor, "*draws tasks tasks"], Float[Tensor, "*draws tasks tasks"]]:
     """Jaccard overlap, and shared features over the smaller set; 0 where there is nothing to share."""
-    members = selected.double()
-    shared, size = members @ members.T, members.sum(dim=1)
-    union = size[:, None] + size[None, :] - shared
-    smaller = torch.minimum(size[:, None], size[None, :])
-    return (shared / union.clamp_min(1)).float(), (shared / smaller.clamp_min(1)).float()
+    members = selected.float()
+    shared, size = members @ members.transpose(-1, -2), members.sum(dim=-1)
+    union = size[..., :, None] + size[..., None, :] - shared
+    smaller = torch.minimum(size[..., :, None], size[..., None, :])
+    return shared / union.clamp_min(1), shared / smaller.clamp_min(1)
 
 
 def rate_matched(
     sizes: Int[Tensor, " tasks"],
     rate: Float[Tensor, " features"],
     alive: Bool[Tensor, " features"],
+    draws: int,
     generator: torch.Generator,
-) -> Bool[Tensor, "tasks features"]:
-    """For each task a random set of so many alive features, drawn one after another in proportion to their rate."""
+) -> Bool[Tensor, "draws tasks features"]:
+    """For each task random sets of so many alive features, drawn one after another in proportion to their rate."""
     # Largest of log rate plus Gumbel noise: drawing without replacement by weight.
-    uniform = torch.rand(len(sizes), len(rate), generator=generator).clamp(1e-9, 1 - 1e-7)
+    uniform = torch.rand(draws, len(sizes), len(rate), generator=generator).clamp(1e-9, 1 - 1e-7)
     keys = rate.clamp_min(1e-12).log() - (-uniform.log()).log()
-    order = torch.where(alive, keys, -torch.inf).argsort(dim=1, descending=True)
-    place = torch.empty_like(order).scatter_(1, order, torch.arange(len(rate)).expand_as(order))
-    return (place < sizes[:, None]) & alive
+    first = torch.where(alive, keys, -torch.inf).topk(int(sizes.max()), dim=-1).indices
+    wanted = torch.arange(first.shape[-1]) < sizes[:, None]
+    return torch.zeros(keys.shape, dtype=torch.bool).scatter_(-1, first, wanted.expand_as(first)) & alive
 
 
 def overlap_null(
@@ -81,10 +85,14 @@ def overlap_null(
     """Overlaps and votes of the features found, beside those of random sets of the same sizes."""
     generator = torch.Generator().manual_seed(seed)
     sizes, tasks = selected.sum(dim=1), len(selected)
-    random = [rate_matched(sizes, rate, alive, generator) for _ in range(draws)]
-    found, null = overlaps(selected), [overlaps(sets) for sets in random]
-    jaccard, coefficient = (torch.stack([pair[kind] for pair in null]) for kind in (0, 1))
-    votes, counts = _votes(selected), torch.stack([_votes(sets) for sets in random])
+    at_once = max(1, AT_ONCE // selected.numel())
+    null, votes_drawn = list[tuple[Tensor, Tensor]](), list[Tensor]()
+    for start in range(0, draws, at_once):
+        sets = rate_matched(sizes, rate, alive, min(at_once, draws - start), generator)
+        null.append(overlaps(sets))
+        votes_drawn.append(_votes(sets))
+    found, votes, counts = overlaps(selected), _votes(selected), torch.cat(votes_drawn)
+    jaccard, coefficient = (torch.cat(parts) for parts in zip(*null, strict=True))
     return OverlapNull(
         jaccard=_table(found[0], jaccard),
         coefficient=_table(found[1], coefficient),
@@ -105,9 +113,9 @@ def shared_null(
     return null.coefficient[0][1]
 
 
-def _votes(selected: Bool[Tensor, "tasks features"]) -> Float[Tensor, " tasks"]:
-    votes = selected.sum(dim=0)
-    return torch.stack([(votes >= k).sum() for k in range(1, len(selected) + 1)]).float()
+def _votes(selected: Bool[Tensor, "*draws tasks features"]) -> Float[Tensor, "*draws tasks"]:
+    votes = selected.sum(dim=-2)
+    return torch.stack([(votes >= k).sum(dim=-1) for k in range(1, selected.shape[-2] + 1)], dim=-1).float()
 
 
 def _table(found: Float[Tensor, "tasks tasks"], null: Float[Tensor, "draws tasks tasks"]) -> list[list[Null]]:
