@@ -81,7 +81,7 @@ def test_what_differs_is_what_was_asked_for(own: Plan) -> None:
     study = changed(own.study, intervention__amplify=1.0)
     run_study(study)
     edits = {effect["edit"] for effect in read_json(own.run.path("summary.json"))["effects"]}
-    assert edits == {"zero", "set to 1.0"}
+    assert edits == {"zero", "set to 1.0", "set to rl's mean active value"}
     assert read_json(own.run.path("study.json"))["intervention"]["amplify"] == 1.0
 
 
