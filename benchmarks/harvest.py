@@ -106,7 +106,7 @@ def truncated(size: Size, rounds: int, folder: Path) -> dict[str, Any]:
     middle = size.layers // 2
     below, whole = load_truncated(str(folder), middle), load_model(str(folder))
     lineup = Lineup(("base",), (below,), PreTrainedTokenizerBase(), middle, size.d_model)
-    corpus = _corpus(size.rows, size.context, size)
+    corpus = packed(size.rows, size.context, size.vocabulary)
     ids, positions = corpus.input_ids.long(), corpus.position_ids
     given: dict[str, Tensor] = {}
 
@@ -198,7 +198,7 @@ def _stream(size: Size, prefetch: str) -> ActivationStream:
     settings = ActivationSettings.model_validate(
         {"batch_size": 8, "buffer_mib": mib, "scale_tokens": 8 * size.small_context, "prefetch": prefetch}
     )
-    corpus = _corpus(size.corpus_rows, size.small_context, size)
+    corpus = packed(size.corpus_rows, size.small_context, size.vocabulary)
     return ActivationStream(lineup, corpus, settings, batch_size=size.batch, epochs=1, seed=0)
 
 
@@ -230,9 +230,10 @@ def _config(d_model: int, layers: int, size: Size) -> Qwen3Config:
     )
 
 
-def _corpus(rows: int, context: int, size: Size) -> Corpus:
+def packed(rows: int, context: int, vocabulary: int) -> Corpus:
+    """Random documents, packed."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, size.vocabulary, (rows, context), generator=generator, dtype=torch.int32)
+    ids = torch.randint(0, vocabulary, (rows, context), generator=generator, dtype=torch.int32)
     start = torch.rand(rows, context, generator=generator) < 1 / DOCUMENT
     start[:, 0] = True
     return Corpus(ids, start)
