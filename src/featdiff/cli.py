@@ -26,6 +26,7 @@ VERBS = {
     "run": "Do whatever of a study is missing or stale, in order.",
     "sft": "Tune the base on teacher traces that end in the right answer.",
     "grpo": "Tune the base by GRPO on the same prompts, with an outcome reward.",
+    "rft": "Tune the base as sft does, on right answers of the RL model (where posttrain.rejection is given).",
     "evaluate": "Measure every model on every task through lm-eval, item by item.",
     "train": "Learn the crosscoders of the study from one stream of activations.",
     "quality": "Measure how well the crosscoders explain the models on the evaluation prompts.",

@@ -86,6 +86,27 @@ class GRPOSettings(Settings):
         return self
 
 
+class RejectionSettings(Settings):
+    """SFT on the RL model's own right answers: RL's data, SFT's loss. A control of drift, no part of the paper."""
+
+    samples: Count = 4
+    """Completions drawn for a prompt at most; none is drawn any more once `kept` distinct ones are right."""
+    kept: Count = 1
+    """Distinct right completions of a prompt that are trained on (A.2 has one trace of the teacher for each)."""
+    temperature: Positive = 1.0
+    """Sampling temperature; that of GRPO's rollouts."""
+    max_completion_length: Count = 16384
+    """Longest completion, in tokens; one that is cut off counts by what it says until there."""
+    batch_size: Count = 64
+    """Prompts that are completed at a time."""
+
+    @model_validator(mode="after")
+    def _as_many_as_are_drawn(self) -> "RejectionSettings":
+        if self.kept > self.samples:
+            raise ValueError(f"kept {self.kept} exceeds samples {self.samples}; draw more, or keep fewer")
+        return self
+
+
 class PosttrainSettings(Settings):
     """One base, identical prompts, two paradigms, checkpoints of each (Sec. 4, A.2)."""
 
@@ -111,6 +132,9 @@ class PosttrainSettings(Settings):
     """Supervised fine-tuning."""
     grpo: GRPOSettings = GRPOSettings()
     """Reinforcement learning."""
+    rejection: RejectionSettings | None = None
+    """A third model beside the two, by SFT (with the settings of `sft`) on RL's own right answers. It takes part in no
+    crosscoder; `drift` compares it with both at equal KL. Unset: none is made."""
 
     @model_validator(mode="after")
     def _one_teacher(self) -> "PosttrainSettings":

@@ -18,7 +18,7 @@ from featdiff.settings_crosscoder import (
 from featdiff.settings_dynamics import DynamicsSettings, StabilitySettings
 from featdiff.settings_evaluation import EvaluationSettings, TaskSettings
 from featdiff.settings_evidence import DriftSettings, ExampleSettings, ScalingSettings
-from featdiff.settings_posttrain import GRPOSettings, PosttrainSettings, SFTSettings
+from featdiff.settings_posttrain import GRPOSettings, PosttrainSettings, RejectionSettings, SFTSettings
 
 __all__ = [
     "BatchTopKSettings",
@@ -29,6 +29,7 @@ __all__ = [
     "JumpReLUSettings",
     "PosttrainSettings",
     "ReLUSettings",
+    "RejectionSettings",
     "SFTSettings",
     "SelectionSettings",
     "Settings",

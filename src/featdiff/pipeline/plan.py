@@ -23,8 +23,10 @@ from featdiff.study import BASE, LineupSettings, Settings, Study
 from featdiff.study_file import DEMO_PREFIX
 
 MADE_BY = {"sft": "sft", "rl": "grpo"}  # tuned model -> the paradigm of `posttrain` that makes it
+REJECTION = "rft"
+"""The control of drift: SFT on RL's own right answers. It has the name of its stage, and no part in the lineup."""
 PLACEMENT = {"device", "devices", "turns", "spread"}  # of the models: no result depends on it beyond rounding
-NOT_SHARED = {"sft", "grpo", "prompts", "teacher", "teacher_model", "teacher_max_tokens"}  # by the two paradigms
+NOT_SHARED = {"sft", "grpo", "rejection", "prompts", "teacher", "teacher_model", "teacher_max_tokens"}  # by the two paradigms
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,21 @@ class Plan:
         checkpoint, which only dynamics compares."""
         single = {(BASE, name) for names in self.checkpoints.values() for name in names}
         return tuple(name for name in self.seeds if self.crosscoders[name].models not in single)
+
+    @property
+    def drifting(self) -> tuple[str, ...]:
+        """What moved away from the base: the tuned models, and the control where the study makes it."""
+        made = self.study.posttrain is not None and self.study.posttrain.rejection is not None
+        return (*self.tuned, *([REJECTION] if made else []))
+
+    def trail(self, name: str) -> dict[str, str]:
+        """Folders of the checkpoints of a tuned model or of the control, by name, and last of the model itself."""
+        if name != REJECTION or name in self.tuned:
+            return {of: self.paths[of] for of in (*self.checkpoints[name], name)}
+        names = self._checkpoint_names(name)
+        folder = self.run.path("posttrain", REJECTION)
+        made = {of: str(folder / f"checkpoint-{number}") for number, of in enumerate(names, 1)}
+        return made | {name: made[names[-1]]}
 
     def pair(self, tuned: str) -> str | None:
         """Name of the crosscoder of the base and one tuned model, if the study has one."""
@@ -262,6 +279,9 @@ def _stages(plan: Plan) -> list[Stage]:
         alone["teacher_max_tokens"] = study.posttrain.teacher_model and study.posttrain.teacher_max_tokens
         add("sft", "posttrain/sft", ("inputs",), **alone, **shared)
         add("grpo", "posttrain/grpo", ("inputs",), grpo=dump(study.posttrain.grpo), **shared)
+        if study.posttrain.rejection:
+            alone = {"rejection": dump(study.posttrain.rejection), "sft": dump(study.posttrain.sft)}
+            add("rft", "posttrain/rft", ("inputs", "grpo"), **alone, **shared)
     if study.evaluation.tasks:
         tasks["confidence"] = study.intervention.confidence
         add("evaluate", "evaluation", trained, lineup=precision, **tasks, **outside_models)
@@ -291,7 +311,8 @@ def _stages(plan: Plan) -> list[Stage]:
         add("dynamics", "dynamics", ("train",), attribution=alive, **followed)
     if study.evaluation.tasks:
         add("quality", "quality", ("evaluate", "train"))
-        add("drift", "drift", ("evaluate", "train"), drift=dump(study.drift), attribution=dump(study.attribution))
+        moved: dict[str, Json] = {"drift": dump(study.drift), "attribution": dump(study.attribution)}
+        add("drift", "drift", ("rft", "evaluate", "train"), **moved)
         rules = {"selection": dump(study.selection), "attribution": alive}
         add("select", "selection", ("evaluate", "train", "stability"), **rules)
         add("intervene", "interventions", ("select",), intervention=dump(study.intervention, without={"batch_size"}))

@@ -1,4 +1,4 @@
-"""`sft` and `grpo`: one base, identical prompts, two paradigms, checkpoints of each."""
+"""`sft`, `grpo` and `rft`: one base, identical prompts, two paradigms and a control, checkpoints of each."""
 
 from pathlib import Path
 
@@ -62,6 +62,45 @@ def grpo(plan: Plan, folder: Path) -> None:
         device=lineup.device,
         trust_remote_code=lineup.trust_remote_code,
     )
+
+
+def rft(plan: Plan, folder: Path) -> None:
+    """Tune the base as `sft` does, on right answers that the RL model gives to the same prompts."""
+    from featdiff.posttrain.rejection import draw_samples
+    from featdiff.posttrain.sft import train_sft
+
+    settings = _settings(plan)
+    assert settings.rejection is not None, "the plan has this stage only where the setting is given"
+    prompts = load_prompts(settings)
+    lineup = plan.study.lineup
+    samples = draw_samples(
+        plan.paths["rl"],
+        settings.rejection,
+        prompts,
+        reward_function(settings.reward),
+        folder / "samples.jsonl",
+        seed=plan.study.seed,
+        dtype=lineup.dtype,
+        device=lineup.device,
+        trust_remote_code=lineup.trust_remote_code,
+    )
+    counts = {"kept": len(samples.traces.kept), "wrong": samples.traces.wrong, "repeated": samples.repeated}
+    asked = {"prompts": len(prompts), "unanswered": samples.unanswered, "drawn": samples.drawn}
+    write_json(folder / "traces.json", asked | counts)
+    try:
+        train_sft(
+            plan.paths["base"],
+            samples.traces,
+            settings.sft,
+            checkpoints=settings.checkpoints,
+            folder=folder,
+            seed=plan.study.seed,
+            dtype=lineup.dtype,
+            device=lineup.device,
+            trust_remote_code=lineup.trust_remote_code,
+        )
+    except ValueError as error:
+        raise ValueError(f"SFT on RL's own right answers: {error}") from error
 
 
 def _settings(plan: Plan) -> PosttrainSettings:

@@ -27,6 +27,7 @@ MAKERS = {
     "inputs": Maker("demo"),
     "sft": Maker("posttrain", resumable=True),
     "grpo": Maker("posttrain", resumable=True),
+    "rft": Maker("posttrain", resumable=True),
     "evaluate": Maker("evaluate", resumable=True),
     "train": Maker("train", resumable=True),
     "quality": Maker("quality"),
@@ -35,7 +36,7 @@ MAKERS = {
     "dynamics": Maker("dynamics"),
     "select": Maker("select"),
     "intervene": Maker("intervene", resumable=True),
-    "drift": Maker("drift"),
+    "drift": Maker("drift", resumable=True),
     "examples": Maker("examples"),
     "report": Maker("report"),
 }

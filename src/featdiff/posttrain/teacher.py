@@ -4,13 +4,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-from featdiff.activations.models import load_model, load_tokenizer
-from featdiff.posttrain.policy import context_length, end_tokens, quiet, require_end_token
+from featdiff.posttrain.policy import quiet
 from featdiff.posttrain.prompts import Prompt, Row, read_rows, text_of
 from featdiff.posttrain.rewards import Reward
+from featdiff.posttrain.sampler import Sampler
 from featdiff.progress import Progress
 from featdiff.study import PosttrainSettings
 
@@ -87,10 +84,14 @@ def write_traces(
     done = _whole_batches(path, batch_size, len(prompts))
     if done >= len(prompts):
         return
-    model = load_model(settings.teacher_model, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-    tokenizer = load_tokenizer(settings.teacher_model, trust_remote_code=trust_remote_code)
-    require_end_token(tokenizer, settings.teacher_model)
-    teacher = _Teacher(model, tokenizer, settings.teacher_max_tokens, temperature)
+    teacher = Sampler.load(
+        settings.teacher_model,
+        max_tokens=settings.teacher_max_tokens,
+        temperature=temperature,
+        dtype=dtype,
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     with quiet(), Progress("teacher", total=len(prompts), unit="trace", done=done) as progress, path.open("a") as file:
         for first in range(done, len(prompts), batch_size):
@@ -129,44 +130,3 @@ def _whole_batches(path: Path, batch_size: int, total: int) -> int:
     with path.open("r+b") as file:
         file.truncate(sum(len(line) for line in kept))
     return len(kept)
-
-
-@dataclass(frozen=True)
-class _Teacher:
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    max_tokens: int
-    temperature: float
-
-    def complete(self, prompts: list[str], seed: int) -> list[str]:
-        """Completions of a batch. A prompt that leaves no room in the teacher's context gets an empty one."""
-        context = context_length(self.model)
-        fits = [len(ids) < context for ids in self.tokenizer(prompts)["input_ids"]]
-        written = iter(
-            self._generate([prompt for prompt, fit in zip(prompts, fits, strict=True) if fit], context, seed)
-        )
-        return [next(written) if fit else "" for fit in fits]
-
-    def _generate(self, prompts: list[str], context: int, seed: int) -> list[str]:
-        if not prompts:
-            return []
-        inputs = self.tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt").to(self.model.device)
-        length = inputs["input_ids"].shape[1]
-        devices = [self.model.device] if self.model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            torch.manual_seed(seed)
-            outputs = self.model.generate(  # pyright: ignore[reportCallIssue]: torch types it as a Tensor
-                inputs=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                generation_config=self._generation_config(min(self.max_tokens, context - length)),
-            )
-        return self.tokenizer.batch_decode(outputs[:, length:], skip_special_tokens=True)
-
-    def _generation_config(self, tokens: int) -> GenerationConfig:
-        return GenerationConfig(
-            max_new_tokens=tokens,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=end_tokens(self.model, self.tokenizer),
-            do_sample=self.temperature > 0,
-            temperature=self.temperature or None,
-        )
