@@ -53,5 +53,7 @@ class DriftSettings(Settings):
     """Held-out tokens on which features are looked for in every model; all of them where fewer are held out."""
     min_active: Count = 100
     """A feature that fired on fewer of these is not counted."""
+    accuracy_items: Count | None = None
+    """Accuracy at equal drift is that on the first items of every task; unset: on all that are evaluated."""
     batch_size: Count = 4
     """Sequences whose predictions are compared at a time."""

@@ -17,10 +17,12 @@ from featdiff.causal.statistics import (
     Verdict,
     benjamini_hochberg,
     difference_interval,
+    difference_of,
     empirical_p,
     exact_mcnemar,
     holm,
     largest_p,
+    mean_of,
     minimum_detectable_effect,
     paired_bootstrap,
     power_of,
@@ -314,3 +316,24 @@ def test_random_features_are_rarely_supported() -> None:
         found = verdict(change, Flips.of(before, after), [effects[1:]], expected="increase")
         supported += found == "supported"
     assert supported / draws <= 0.04
+
+
+def test_the_mean_of_one_estimate_is_that_estimate_and_of_many_narrower() -> None:
+    one = wilson_interval(30, 100, confidence=0.95)
+    alone, four = mean_of([one]), mean_of([one] * 4)
+    assert (alone.value, alone.low, alone.high) == pytest.approx((one.value, one.low, one.high))
+    assert four.high - four.low == pytest.approx((one.high - one.low) / 2) and four.value == pytest.approx(one.value)
+
+
+def test_the_interval_of_a_mean_over_tasks_covers_as_often_as_it_says() -> None:
+    rng, truth = np.random.default_rng(0), np.array([0.2, 0.5, 0.9])
+    draws = rng.binomial(60, truth, size=(2000, 3))
+    means = [mean_of([wilson_interval(int(right), 60, confidence=0.95) for right in draw]) for draw in draws]
+    covered = np.mean([one.low <= truth.mean() <= one.high for one in means])
+    assert 0.935 <= covered <= 0.965
+
+
+def test_a_difference_turned_round_is_its_negative() -> None:
+    one, other = wilson_interval(30, 100, confidence=0.95), wilson_interval(11, 40, confidence=0.95)
+    there, back = difference_of(one, other), difference_of(other, one)
+    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))

@@ -13,7 +13,7 @@ def test_the_demo_is_a_study_of_the_shipped_inputs_with_every_stage() -> None:
     plan = Plan(read_study(demo_study()))
     assert plan.uses_demo
     made, read = (
-        ["inputs", "sft", "grpo"],
+        ["inputs", "sft", "grpo", "rft"],
         ["attribute", "stability", "dynamics", "quality", "drift", "select", "intervene", "examples", "report"],
     )
     assert [stage.name for stage in plan.stages()] == [*made, "evaluate", "train", *read]

@@ -66,6 +66,7 @@ def test_tails_are_those_of_the_pair_where_there_is_one(record: dict[str, Any]) 
     assert all(row["tails"] is None for row in rows(record, "sft").values())
     for row in rows(record, "rl").values():
         assert row["tails"].keys() == {"0.8", "0.9", "measured"}
+        assert row["crossed"] == {}  # only the control is read in another model's place
         assert 0 <= row["tails"]["0.9"] <= row["tails"]["0.8"] <= row["tails"]["measured"] <= 64
 
 

@@ -1,10 +1,12 @@
-"""Drift on the page: the verdict compares tails at equal KL, and says that there is one model each."""
+"""Drift on the page: every model by its KL, and the control through every crosscoder."""
 
 from dataclasses import replace
 from pathlib import Path
 
+from equal_drift_record import EQUAL
+
 from featdiff.report import ReportData, write_report
-from featdiff.report.drift import DriftPanel, DriftRow, drift_verdicts
+from featdiff.report.drift import DriftPanel, DriftRow
 from featdiff.report.drift_pictures import drift_pictures
 
 MODELS = ("base", "sft", "rl")
@@ -24,21 +26,17 @@ ROWS = [
     row("sft", "<sft> matched", "matched", 0.35, 0.25, 31),
     row("rl", "rl", "model", 1.0, 0.25, 12),
 ]
-PANEL = DriftPanel("rl", ROWS)
+PANEL = DriftPanel("rl", ROWS, EQUAL)
+CONTROL = replace(
+    row("rft", "rft", "model", 1.0, 0.3, 0),
+    tails=None,
+    crossed={"sft": {"0.8": 4, "0.9": 0, "measured": 700}, "rl": {"0.8": 7, "0.9": 0, "measured": 690}},
+)
+CONTROLLED = DriftPanel("rl", [*ROWS, CONTROL], EQUAL, {"kept": 3605, "drawn": 5102, "prompts": 3840})
 
 
-def test_the_verdict_compares_the_matched_interpolation_with_the_model_that_moved_least() -> None:
-    (verdict,) = drift_verdicts(PANEL)
-    assert "KL 0.25 nats" in verdict and "sft scaled to 0.35 of its change still has more features above 0.8" in verdict
-    assert "31 of 700 (90 at its own KL of 0.8) against 12 of 700" in verdict
-    assert "sft-1 (0.3), has 20" in verdict and "(n = 1)" in verdict
-    fewer = [replace(one, tails={"0.8": 12, "measured": 700}) if one.kind == "matched" else one for one in ROWS]
-    assert "has no more features above 0.8 than rl" in drift_verdicts(DriftPanel("rl", fewer))[0]
-
-
-def test_without_pair_crosscoders_it_says_that_nothing_is_known() -> None:
-    bare = DriftPanel("rl", [replace(one, tails=None) for one in ROWS])
-    assert "are not known" in drift_verdicts(bare)[0]
+def test_without_pair_crosscoders_there_is_no_figure() -> None:
+    bare = DriftPanel("rl", [replace(one, tails=None) for one in ROWS], EQUAL)
     assert list(drift_pictures(bare, MODELS)) == []
 
 
@@ -51,9 +49,29 @@ def test_the_figure_has_every_model_by_its_divergence() -> None:
     assert "sft-1 20 at 0.3" in picture.finding and "rl 12 at 0.25" in picture.finding
 
 
+def test_the_figure_has_a_panel_for_every_crosscoder_where_there_is_a_control() -> None:
+    (picture,) = drift_pictures(CONTROLLED, MODELS)
+    found = [{str(line.get_label()): line.get_xydata().tolist() for line in axes.lines} for axes in picture.figure.axes]  # pyright: ignore
+    assert [one["rft, training"] for one in found] == [[[0.3, 4.0]], [[0.3, 7.0]]]
+    assert found[0]["sft, training"] == [[0.3, 20.0], [0.8, 90.0]] and found[1]["rl, training"] == [[0.25, 12.0]]
+    assert "sft, training" not in found[1] and "rl, training" not in found[0]
+    assert "1 model on the way to rft, read in rl's place: rft 7 at 0.3" in picture.finding
+
+
 def test_the_page_escapes_names_and_shows_every_row(study: ReportData, tmp_path: Path) -> None:
     page = write_report(replace(study, drift=PANEL), tmp_path).read_text()
     section = page[page.index('<section id="drift">') : page.index('<section id="dynamics">')]
     assert "&lt;sft&gt; matched" in section and "<sft>" not in section and section.count("of 700 measured") == 5
     assert "5.0<small>attention 10.0</small>" in section and ">20.0<" in section
     assert "Drift was not measured" in write_report(study, tmp_path).read_text()
+
+
+def test_the_page_says_what_the_control_is_and_shows_it_in_every_place(study: ReportData, tmp_path: Path) -> None:
+    page = write_report(replace(study, drift=CONTROLLED), tmp_path).read_text()
+    section = page[page.index('<section id="drift">') : page.index('<section id="dynamics">')]
+    assert "3,605 kept of 5,102 drawn for 3,840 prompts" in section
+    assert "4<small>of 700 in sft&#39;s place</small>7<small>of 690 in rl&#39;s place</small>" in section
+    for way in ("as trained", "mixed with the base", "nearest checkpoint"):
+        assert section.count(f">{way}</th>") == 1
+    assert "fewer specific features than training on the teacher" in section
+    assert "is the base after SFT" not in write_report(replace(study, drift=PANEL), tmp_path).read_text()

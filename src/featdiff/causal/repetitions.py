@@ -4,12 +4,12 @@ An item's share of right answers lies in [0, 1], so its variance is at most that
 intervals are those of one answer per item: too wide rather than too narrow, and never of width 0.
 """
 
-import math
+from dataclasses import replace
 
 from jaxtyping import Float
 from torch import Tensor
 
-from featdiff.causal.statistics import Interval, wilson_interval
+from featdiff.causal.statistics import Interval, difference_of, wilson_interval
 
 
 def share_interval(shares: Float[Tensor, " samples"], *, confidence: float) -> Interval:
@@ -22,8 +22,5 @@ def gain_interval(
 ) -> Interval:
     """Interval of mean(after) - mean(before) on the same items: Newcombe's, without credit for their correlation."""
     assert len(before) == len(after), "the same items"
-    old, new = share_interval(before, confidence=confidence), share_interval(after, confidence=confidence)
-    change = new.value - old.value
-    low = change - math.hypot(new.value - new.low, old.high - old.value)
-    high = change + math.hypot(new.high - new.value, old.value - old.low)
-    return Interval(change, max(low, -1.0), min(high, 1.0), confidence)
+    change = difference_of(*(share_interval(shares, confidence=confidence) for shares in (before, after)))
+    return replace(change, low=max(change.low, -1.0), high=min(change.high, 1.0))

@@ -76,6 +76,22 @@ def difference_interval(before: Correct, after: Correct, *, confidence: float) -
     return Interval(change, float(low), float(high), confidence)
 
 
+def difference_of(before: Interval, after: Interval) -> Interval:
+    """after - before of two independent estimates: their distances to the bounds are squared and added (Newcombe)."""
+    change = after.value - before.value
+    low = change - np.hypot(after.value - after.low, before.high - before.value)
+    high = change + np.hypot(after.high - after.value, before.value - before.low)
+    return Interval(change, float(low), float(high), before.confidence)
+
+
+def mean_of(estimates: Sequence[Interval]) -> Interval:
+    """Mean of independent estimates, which count alike; distances to the bounds as in `difference_of`."""
+    values, lows, highs = np.array([(one.value, one.low, one.high) for one in estimates]).T
+    n, value = len(estimates), values.mean()
+    low, high = value - np.linalg.norm(values - lows) / n, value + np.linalg.norm(highs - values) / n
+    return Interval(float(value), float(low), float(high), estimates[0].confidence)
+
+
 def paired_bootstrap(
     before: Correct, after: Correct, *, resamples: int, confidence: float, seed: int | np.random.Generator
 ) -> Interval:

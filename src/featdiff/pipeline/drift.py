@@ -2,7 +2,8 @@
 
 A tail is counted by the swap reading of the tuned model's own pair crosscoder (`attribution.swap`): checkpoints and
 interpolations take the tuned model's place. So all counts of one tuned model are over one dictionary, and no crosscoder
-has to be trained for every interpolation. A feature that only an interpolation had would be missed.
+has to be trained for every interpolation. A feature that only an interpolation had would be missed. The control of
+drift (SFT on RL's own right answers) has no crosscoder of its own, and is read in every tuned model's place.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,27 +22,21 @@ from featdiff.activations.drift import (
     mean_divergence,
     weight_change,
 )
-from featdiff.activations.models import Lineup, PreTrainedModel
-from featdiff.activations.stream import Calibration, collect
-from featdiff.attribution.swap import swap_specificity
+from featdiff.activations.models import PreTrainedModel
 from featdiff.causal.batches import padded
 from featdiff.causal.records import Requests
-from featdiff.crosscoder import Crosscoder
-from featdiff.pipeline.attribute import attribution_of
+from featdiff.pipeline.drift_tails import Tails
+from featdiff.pipeline.equal_drift import Moved, equal_drift
 from featdiff.pipeline.evaluate import choice_tasks, requests_of
-from featdiff.pipeline.held_out import calibration_of, held_out_corpus
 from featdiff.pipeline.lineup import load_lineup, load_whole
 from featdiff.pipeline.plan import Plan
 from featdiff.progress import Progress
-from featdiff.runs import write_json
+from featdiff.runs import Record, write_json
 from featdiff.study import BASE
-
-COMPARED = "compared"
-"""Name of the model that takes the tuned model's place."""
 
 
 @dataclass(frozen=True)
-class _Moved:
+class _Between:
     """A model between the base and a tuned one: where it lies, and what share of the whole change it is, if mixed."""
 
     name: str
@@ -51,45 +46,49 @@ class _Moved:
 
 
 def drift(plan: Plan, folder: Path) -> None:
-    """Write `drift.json`, and the interpolations as model folders `<tuned model>/<name>/`."""
+    """Write `drift.json`, the interpolations as model folders `<tuned model>/<name>/`, and what was evaluated."""
     base, tasks, neutral = load_whole(plan, plan.paths[BASE]), list(_task_texts(plan)), list(_neutral_texts(plan))
-    finals = {tuned: mean_divergence(base, load_whole(plan, plan.paths[tuned]), tasks) for tuned in plan.tuned}
-    least = min(finals, key=lambda tuned: finals[tuned])
-    rows = []
-    for tuned in plan.tuned:
-        wanted = finals[least] if finals[tuned] > finals[least] else None
-        with Progress(f"drift of {tuned}", total=_models(plan, tuned, wanted), unit="model") as progress:
-            for moved in _along(plan, folder, tuned, base, tasks, wanted):
-                rows.append(_row(plan, tuned, moved, base, tasks, neutral))
+    paths = {name: plan.trail(name)[name] for name in plan.drifting}
+    finals = {name: mean_divergence(base, load_whole(plan, path), tasks) for name, path in paths.items()}
+    least = min(finals, key=lambda name: finals[name])
+    rows, moved, tails = list[Record](), list[Moved](), Tails(plan)
+    for name in plan.drifting:
+        wanted = finals[least] if finals[name] > finals[least] else None
+        with Progress(f"drift of {name}", total=_models(plan, name, wanted), unit="model") as progress:
+            for one in _along(plan, folder, name, base, tasks, wanted):
+                rows.append(_row(plan, name, one, base, tasks, neutral, tails))
+                moved.append(Moved(name, one.name, one.path, one.kind, rows[-1]["kl_task"]))
                 progress.advance()
-    write_json(folder / "drift.json", {"least": least, "task_divergence": finals, "rows": rows})
+    equal = equal_drift(plan, folder / "evaluation", moved, least, tails)
+    write_json(folder / "drift.json", {"least": least, "task_divergence": finals, "rows": rows, "equal": equal})
 
 
-def _models(plan: Plan, tuned: str, wanted: float | None) -> int:
-    return max(1, len(plan.checkpoints[tuned])) + len(plan.study.drift.alphas) + (wanted is not None)
+def _models(plan: Plan, name: str, wanted: float | None) -> int:
+    return len(set(plan.trail(name).values())) + len(plan.study.drift.alphas) + (wanted is not None)
 
 
 def _along(
-    plan: Plan, folder: Path, tuned: str, base: PreTrainedModel, tasks: list[Text], wanted: float | None
-) -> Iterator[_Moved]:
+    plan: Plan, folder: Path, name: str, base: PreTrainedModel, tasks: list[Text], wanted: float | None
+) -> Iterator[_Between]:
     """Checkpoints, the model itself, interpolations, and the one whose KL is as wanted."""
-    for checkpoint in plan.checkpoints[tuned]:
-        if plan.paths[checkpoint] != plan.paths[tuned]:
-            yield _Moved(checkpoint, plan.paths[checkpoint], "checkpoint")
-    yield _Moved(tuned, plan.paths[tuned], "model", 1.0)
-    whole = load_whole(plan, plan.paths[tuned])
+    trail = plan.trail(name)
+    for checkpoint, path in trail.items():
+        if path != trail[name]:
+            yield _Between(checkpoint, path, "checkpoint")
+    yield _Between(name, trail[name], "model", 1.0)
+    whole = load_whole(plan, trail[name])
     mixed = deepcopy(whole)
 
     def divergence(alpha: float) -> float:
         interpolate(mixed, base, whole, alpha)
         return mean_divergence(base, mixed, tasks)
 
-    save = _saving(plan, folder / tuned, lambda alpha: interpolate(mixed, base, whole, alpha), mixed)
+    save = _saving(plan, folder / name, lambda alpha: interpolate(mixed, base, whole, alpha), mixed)
     for alpha in plan.study.drift.alphas:
-        yield _Moved(f"{tuned} x {alpha:g}", save(f"alpha-{alpha:g}", alpha), "interpolation", alpha)
+        yield _Between(f"{name} x {alpha:g}", save(f"alpha-{alpha:g}", alpha), "interpolation", alpha)
     if wanted is not None:
         alpha = matching_alpha(divergence, wanted)
-        yield _Moved(f"{tuned} matched", save("matched", alpha), "matched", alpha)
+        yield _Between(f"{name} matched", save("matched", alpha), "matched", alpha)
 
 
 def _saving(
@@ -107,18 +106,26 @@ def _saving(
 
 
 def _row(
-    plan: Plan, tuned: str, moved: _Moved, base: PreTrainedModel, tasks: list[Text], neutral: list[Text]
-) -> dict[str, object]:
-    model = load_whole(plan, moved.path)
-    described = {key: value for key, value in asdict(moved).items() if key != "path"}
+    plan: Plan,
+    name: str,
+    between: _Between,
+    base: PreTrainedModel,
+    tasks: list[Text],
+    neutral: list[Text],
+    tails: Tails,
+) -> Record:
+    model = load_whole(plan, between.path)
+    described = {key: value for key, value in asdict(between).items() if key != "path"}
+    crossed = () if name in plan.tuned else tails.places
     return {
-        "tuned": tuned,
+        "tuned": name,
         **described,
         "kl_task": mean_divergence(base, model, tasks),
         "kl_neutral": mean_divergence(base, model, neutral),
         "weights": weight_change(base, model),
         "activations": activation_change(base, model, neutral).tolist(),
-        "tails": _tails(plan, tuned, moved.path),
+        "tails": tails.counts(name, between.path),
+        "crossed": {place: tails.counts(place, between.path) for place in crossed},
     }
 
 
@@ -169,43 +176,3 @@ def _neutral_texts(plan: Plan) -> Iterator[Text]:
         compared = torch.zeros_like(part.document_start)
         compared[:, :-1] = ~part.document_start[:, 1:]
         yield Text(part.input_ids.long(), None, part.position_ids, compared)
-
-
-# ------------------------------------------------------------------ tails
-
-
-def _tails(plan: Plan, tuned: str, path: str) -> dict[str, int] | None:
-    """Features above each cut, and how many were measured, with the model at `path` in the tuned model's place."""
-    pair = plan.pair(tuned)
-    if pair is None:
-        return None
-    study = plan.study
-    specificity = swap_specificity(
-        [Crosscoder.load(plan.run.path("crosscoders", pair)).to(study.lineup.device)],
-        _streams(plan, tuned, path),
-        [COMPARED],
-        p=study.attribution.norm_p,
-        space=study.attribution.space,
-        min_active=study.drift.min_active,
-    )[0][0]
-    alive = attribution_of(plan, pair).alive.cpu()
-    counts = {f"{cut:g}": int((alive & (specificity > cut)).sum()) for cut in study.attribution.tails}
-    return counts | {"measured": int((alive & ~specificity.isnan()).sum())}
-
-
-def _streams(plan: Plan, tuned: str, path: str):
-    """Held-out activations of the base, the tuned model, and the model at `path`, whose sinks are the tuned one's."""
-    settings = plan.study.lineup
-    lineup = Lineup.load(
-        {BASE: plan.paths[BASE], tuned: plan.paths[tuned], COMPARED: path},
-        layer=settings.layer,
-        dtype=settings.dtype,
-        device=settings.device,
-        turns=settings.turns,
-        attention=settings.attention,
-        trust_remote_code=settings.trust_remote_code,
-    )
-    known = calibration_of(plan, (BASE, tuned))
-    columns = [0, 1, 1]
-    calibration = Calibration(lineup.names, known.largest_norm[columns], known.scale[columns])
-    return collect(lineup, held_out_corpus(plan), calibration, plan.study.activations, plan.study.drift.tokens)

@@ -11,7 +11,7 @@ from featdiff.causal.evaluation import evaluate as evaluate_model
 from featdiff.causal.outcomes import Outcomes, SetName
 from featdiff.causal.records import Requests, TaskResult
 from featdiff.causal.repetitions import gain_interval, share_interval
-from featdiff.causal.statistics import difference_interval
+from featdiff.causal.statistics import Interval, difference_interval
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import Json, write_json
 from featdiff.study import BASE, EvaluationSettings, TaskSettings
@@ -21,9 +21,7 @@ def evaluate(plan: Plan, folder: Path) -> None:
     """Write `<model>/<task>.parquet` for each model and task, `outcomes/<task>.parquet`, and `accuracy.json`."""
     settings = located_settings(plan)
     for name in plan.models:
-        missing = [task for task in settings.tasks if not _place(folder, name, task.name).is_file()]
-        if missing:
-            _evaluate_model(plan, folder, name, settings, missing)
+        evaluate_path(plan, folder, name, plan.paths[name], settings)
     accuracy: dict[str, Json] = {}
     for task in settings.tasks:
         results = {name: TaskResult.load(_place(folder, name, task.name)) for name in plan.models}
@@ -45,6 +43,18 @@ def requests_of(plan: Plan, task: str, lineup: Lineup) -> Requests:
     return build_requests(task, settings, lineup.tokenizer, seed=plan.study.seed, max_length=longest)
 
 
+def results_in(folder: Path, name: str, settings: EvaluationSettings) -> dict[str, TaskResult]:
+    """One model's records, task by task."""
+    return {task.name: TaskResult.load(_place(folder, name, task.name)) for task in settings.tasks}
+
+
+def gain_over(before: TaskResult, after: TaskResult, confidence: float) -> Interval:
+    """What one model is better than another on the same items."""
+    if all(len(one.samples[0].rights) <= 1 for one in (before, after)):
+        return difference_interval(before.correct, after.correct, confidence=confidence)
+    return gain_interval(before.shares, after.shares, confidence=confidence)
+
+
 def choice_tasks(plan: Plan) -> list[TaskSettings]:
     """Tasks whose answers are choices: those that features can be selected and tested on."""
     tasks = plan.study.evaluation.tasks
@@ -59,13 +69,15 @@ def located_settings(plan: Plan) -> EvaluationSettings:
     return settings.model_copy(update={name: place and plan.located(place) for name, place in places.items()})
 
 
-def _evaluate_model(
-    plan: Plan, folder: Path, name: str, settings: EvaluationSettings, missing: list[TaskSettings]
-) -> None:
+def evaluate_path(plan: Plan, folder: Path, name: str, path: str, settings: EvaluationSettings) -> None:
+    """Write `<name>/<task>.parquet` for the model at `path`, of those tasks whose file is not there yet."""
+    missing = [task for task in settings.tasks if not _place(folder, name, task.name).is_file()]
+    if not missing:
+        return
     lineup = plan.study.lineup
     trust = lineup.trust_remote_code
-    model = load_model(plan.paths[name], dtype=lineup.dtype, device=lineup.device, trust_remote_code=trust)
-    tokenizer = load_tokenizer(plan.paths[name], trust_remote_code=trust)
+    model = load_model(path, dtype=lineup.dtype, device=lineup.device, trust_remote_code=trust)
+    tokenizer = load_tokenizer(path, trust_remote_code=trust)
     for task in missing:
         one = settings.model_copy(update={"tasks": (task,)})
         try:
@@ -99,10 +111,7 @@ def _beside_base(results: dict[str, TaskResult], outcomes: Outcomes, name: str, 
     """Of a tuned model: the gain over the base on the same items, the items that flipped, and whether that is churn."""
     if name == BASE:
         return {}
-    if all(len(results[model].samples[0].rights) <= 1 for model in (BASE, name)):
-        gain = difference_interval(outcomes[BASE], outcomes[name], confidence=confidence)
-    else:
-        gain = gain_interval(results[BASE].shares, results[name].shares, confidence=confidence)
+    gain = gain_over(results[BASE], results[name], confidence)
     flips, sets = outcomes.mcnemar(BASE, name), Counter(outcomes.sets(BASE, name))
     return {
         "gain": {"value": gain.value, "interval": [gain.low, gain.high]},

@@ -26,7 +26,15 @@ MADE_BY = {"sft": "sft", "rl": "grpo"}  # tuned model -> the paradigm of `posttr
 REJECTION = "rft"
 """The control of drift: SFT on RL's own right answers. It has the name of its stage, and no part in the lineup."""
 PLACEMENT = {"device", "devices", "turns", "spread"}  # of the models: no result depends on it beyond rounding
-NOT_SHARED = {"sft", "grpo", "rejection", "prompts", "teacher", "teacher_model", "teacher_max_tokens"}  # by the two paradigms
+NOT_SHARED = {
+    "sft",
+    "grpo",
+    "rejection",
+    "prompts",
+    "teacher",
+    "teacher_model",
+    "teacher_max_tokens",
+}  # by the two paradigms
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Plan:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.run = Run(Path(study.runs) / study.name)
-        self.tuned = tuple(study.lineup.tuned) or (tuple(MADE_BY) if study.posttrain else ())
+        self.tuned: tuple[str, ...] = tuple(study.lineup.tuned) or (tuple(MADE_BY) if study.posttrain else ())
         if not self.tuned:
             raise ValueError("the study names no tuned model; give lineup.tuned (name = path), or posttrain")
         if study.lineup.tuned and study.posttrain:

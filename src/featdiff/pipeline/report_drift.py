@@ -1,8 +1,9 @@
 """Drift for the report, from the stage `drift`."""
 
-from featdiff.pipeline.plan import Plan
+from featdiff.pipeline.plan import REJECTION, Plan
 from featdiff.report.drift import DriftPanel, DriftRow
-from featdiff.runs import read_json
+from featdiff.report.equal_drift import EqualDrift, EqualModel, Estimate, MeanAccuracy, Question, Reading
+from featdiff.runs import Record, read_json
 
 
 def drift_panel(plan: Plan) -> DriftPanel | None:
@@ -11,4 +12,24 @@ def drift_panel(plan: Plan) -> DriftPanel | None:
     if not path.is_file():
         return None
     record = read_json(path)
-    return DriftPanel(record["least"], [DriftRow(**row) for row in record["rows"]])
+    rows = [DriftRow(**row) for row in record["rows"]]
+    traces = plan.run.path("posttrain", REJECTION, "traces.json")
+    samples = read_json(traces) if REJECTION in plan.drifting else {}
+    return DriftPanel(record["least"], rows, _equal(record["equal"]), samples)
+
+
+def _equal(record: Record) -> EqualDrift:
+    return EqualDrift(
+        base=_accuracy(record["base"]),
+        models=[EqualModel(**{**model, "accuracy": _accuracy(model["accuracy"])}) for model in record["models"]],
+        questions=[_question(question) for question in record["questions"]],
+    )
+
+
+def _accuracy(record: Record) -> MeanAccuracy:
+    return MeanAccuracy(**{**record, "gain": Estimate(**record["gain"])})
+
+
+def _question(record: Record) -> Question:
+    readings = [Reading(**{**one, "difference": Estimate(**one["difference"])}) for one in record["readings"]]
+    return Question(**{**record, "readings": readings, "gain": Estimate(**record["gain"])})

@@ -44,6 +44,7 @@ def summary(plan: Plan) -> Record:
         "tails": {name: tails for name in plan.crosscoders if (tails := _tails(plan, name))},
         **({"stability": stability} if (stability := _stability(plan)) else {}),
         "drift": _drift(plan),
+        **({"equal_drift": equal} if (equal := _read(plan.run.path("drift", "drift.json")).get("equal")) else {}),
         "dynamics": {name: found for name in plan.tuned if (found := _dynamics(plan, name))},
         "selection": {key: selection[key] for key in CHOICE if key in selection},
         "effects": effects.get("effects", []),
@@ -100,6 +101,7 @@ def _drift(plan: Plan) -> Record:
     for row in rows:
         kept = {key: row[key] for key in ("kind", "alpha", "kl_task", "kl_neutral", "tails")}
         kept |= {"weights": row["weights"]["all"], "activations": max(row["activations"])}
+        kept |= {"crossed": row["crossed"]} if row["crossed"] else {}
         found.setdefault(row["tuned"], {})[row["name"]] = kept
     return found
 

@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from featdiff.report import words
 from featdiff.report.data import UNSEEN, ReportData
-from featdiff.report.drift import drift_verdicts
 from featdiff.report.dynamics import READINGS, TITLES
+from featdiff.report.equal_answers import equal_drift_verdicts
 from featdiff.report.figures.style import Drawing, theme_css
 from featdiff.report.findings import caveats, groups, headline
 from featdiff.report.picture import Picture
@@ -50,7 +50,7 @@ def _page(data: ReportData, found: list[Picture], drawings: Mapping[str, Drawing
             headline=headline(data),
             caveats=caveats(data),
             groups=groups(data.effects),
-            drift_verdicts=drift_verdicts,
+            equal_drift_verdicts=equal_drift_verdicts,
             unseen_role=UNSEEN,
             # Safe: matplotlib and Drawing escape every label.
             svg=lambda picture: Markup(drawings[picture.name].inline()),

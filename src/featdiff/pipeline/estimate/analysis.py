@@ -20,25 +20,16 @@ UNLIMITED = 32_768
 
 def evaluate(ground: Ground) -> Cost:
     """Every model on every choice of every item; where answers are generated, on every repetition."""
-    plan, model, length = ground.plan, ground.model, ground.assumed.item_tokens
-    batch, models = plan.study.evaluation.batch_size, len(plan.models)
-    written = [task for task in plan.study.evaluation.tasks if task.generates]
-    items = models * sum(ground.items(task) for task in plan.study.evaluation.tasks)
-    rows = ground.assumed.choices * (items - models * sum(ground.items(task) for task in written))
-    answers = tuple(
-        sampling(model, count, min(batch, count), length, longest, weight=model.value, recorded=False)
-        for task in written
-        for count in [models * ground.items(task) * (task.repeats or 1)]
-        for longest in [min(task.max_new_tokens or UNLIMITED, ground.assumed.completion_tokens)]
-    )
+    plan, model = ground.plan, ground.model
+    tokens = plan.study.evaluation.batch_size * ground.assumed.item_tokens
     return Cost(
-        parts={"models": (forward(model, rows * length, length, rows / batch), *answers)},
+        parts={"models": _answers(ground, len(plan.models), None)},
         memory={
             "model": ground.whole,
-            "forward pass": model.forward_bytes(batch * length),
-            "logits": batch * length * model.shape.vocabulary * (model.value + 2 * FLOAT),
+            "forward pass": model.forward_bytes(tokens),
+            "logits": tokens * model.shape.vocabulary * (model.value + 2 * FLOAT),
         },
-        stays=RECORD_BYTES * items,
+        stays=RECORD_BYTES * len(plan.models) * sum(ground.items(task) for task in plan.study.evaluation.tasks),
     )
 
 
@@ -231,32 +222,55 @@ def examples(ground: Ground) -> Cost:
 
 
 def drift(ground: Ground) -> Cost:
-    """Base and another model on answers and neutral text; three models and a crosscoder on held-out text, for each.
+    """Base and another model on answers and neutral text; three models and a crosscoder on held-out text, for each;
+    and the tasks of those models at equal drift that have not been evaluated.
 
-    What is on the disk are the interpolations. One of equal KL is sought for all tuned models but one.
+    What is on the disk are the interpolations. One of equal KL is sought for all models that moved but one.
     """
     plan, model, study = ground.plan, ground.model, ground.plan.study
     steps, length, layers = len(study.drift.alphas) + 1, ground.assumed.item_tokens, ground.layers
-    models = sum(max(1, len(plan.checkpoints[tuned])) + steps for tuned in plan.tuned)
+    between = {name: len(set(plan.trail(name).values())) + steps for name in plan.drifting}
+    models, others = sum(between.values()), len(plan.drifting) - 1
     items = sum(min(study.drift.items, ground.items(task)) for task in study.evaluation.tasks)
-    compared = models * (items * length + 2 * study.drift.neutral_tokens) + SEARCHED * len(plan.tuned) * items * length
+    compared = models * (items * length + 2 * study.drift.neutral_tokens) + SEARCHED * (others + 1) * items * length
     tokens = min(study.drift.tokens, study.corpus.held_out_tokens)
-    pairs = [ground.size(plan.crosscoders[pair]) for tuned in plan.tuned if (pair := plan.pair(tuned)) is not None]
-    coded = tuple(coding(size, 2 * models / len(plan.tuned) * tokens) for size in pairs)
+    pairs = {tuned: ground.size(plan.crosscoders[pair]) for tuned in plan.tuned if (pair := plan.pair(tuned))}
+    controls = sum(count for name, count in between.items() if name not in plan.tuned)
+    readings = {tuned: between[tuned] + controls + (2 * others if controls else 0) for tuned in pairs}
+    coded = tuple(coding(size, 2 * readings[tuned] * tokens) for tuned, size in pairs.items())
     batch, in_pass = study.drift.batch_size * study.corpus.context, study.activations.batch_size * study.corpus.context
-    context, read = study.corpus.context, 3 * models * tokens
+    context, read = study.corpus.context, 3 * sum(readings.values()) * tokens
+    evaluated = 2 * others + len(plan.drifting) - len(plan.tuned)
     return Cost(
         parts={
             "predictions": (forward(model, 2 * compared, length, 2 * compared / batch),),
             "features": (forward(model, read, context, read / in_pass, layers=layers, head=False), *coded),
+            "accuracy": _answers(ground, evaluated, study.drift.accuracy_items),
         },
         memory={
             "whole models": 3 * ground.whole,
             "forward pass": model.forward_bytes(batch),
             "logits": batch * model.shape.vocabulary * 4 * FLOAT,
         },
-        stays=len(plan.tuned) * steps * ground.whole,
+        stays=len(plan.drifting) * steps * ground.whole,
     )
+
+
+def _answers(ground: Ground, models: int, limit: int | None) -> tuple[Work, ...]:
+    """So many models on the tasks, on at most `limit` items of each."""
+    plan, model, length = ground.plan, ground.model, ground.assumed.item_tokens
+    items = {task: min(ground.items(task), limit or ground.items(task)) for task in plan.study.evaluation.tasks}
+    written = [task for task in items if task.generates]
+    rows = ground.assumed.choices * models * sum(count for task, count in items.items() if not task.generates)
+    batch = plan.study.evaluation.batch_size
+    answers = (
+        sampling(model, count, min(batch, count), length, longest, weight=model.value, recorded=False)
+        for task in written
+        for count in [models * items[task] * (task.repeats or 1)]
+        if count
+        for longest in [min(task.max_new_tokens or UNLIMITED, ground.assumed.completion_tokens)]
+    )
+    return forward(model, rows * length, length, rows / batch), *answers
 
 
 def _scores(size: CrosscoderSize) -> int:

@@ -1,15 +1,15 @@
-"""What SFT and GRPO cost. Both tune every parameter, on one device.
+"""What SFT, GRPO, and SFT on GRPO's own right answers cost. All tune every parameter, on one device.
 
 A prompt and its completion attend to half of themselves on average. On an accelerator activations inside the blocks are
 computed twice, so a step takes four forward passes instead of three.
 """
 
-from math import ceil
+from math import ceil, comb
 
 from featdiff.pipeline.estimate.costs import FLOAT, TUNED, sampling, tuning, tuning_memory
 from featdiff.pipeline.estimate.ground import Cost, Ground, fullest
 from featdiff.pipeline.estimate.hardware import Work
-from featdiff.study import GRPOSettings, PosttrainSettings, SFTSettings
+from featdiff.study import GRPOSettings, PosttrainSettings, RejectionSettings, SFTSettings
 
 TEXT_BYTES = 4
 """On the disk, per token of a teacher's trace."""
@@ -22,16 +22,7 @@ def sft(ground: Ground, posttrain: PosttrainSettings, settings: SFTSettings) -> 
     """The teacher's traces, where a model writes them; one pass over prompts and traces."""
     assumed, prompts = ground.assumed, ground.assumed.prompts_of(ground.plan)
     length = min(settings.max_length, assumed.prompt_tokens + assumed.trace_tokens)
-    traces = prompts * settings.epochs
-    work = tuning(
-        ground.model,
-        traces * length,
-        attended=length / 2,
-        calls=traces / settings.micro_batch_size,
-        steps=ceil(traces / settings.batch_size),
-        passes=3 + ground.on_gpu,
-    )
-    memory = tuning_memory(ground.model, settings.micro_batch_size * settings.max_length, again=ground.on_gpu)
+    work, memory = _tuned(ground, settings, prompts, length)
     if ground.teacher is None:
         return _with_checkpoints(ground, posttrain, {"training": work}, memory)
     taught, full = _teacher(ground, posttrain, prompts)
@@ -64,6 +55,43 @@ def grpo(ground: Ground, posttrain: PosttrainSettings, settings: GRPOSettings) -
     if settings.beta > 0:
         memory["reference model"] = FLOAT * model.shape.parameters
     return _with_checkpoints(ground, posttrain, {"rollouts": (sampled,), "training": work}, memory)
+
+
+def rft(ground: Ground, posttrain: PosttrainSettings, settings: RejectionSettings) -> Cost:
+    """Completions in rounds until enough are right, each batch to its limit; one pass over those that are."""
+    assumed, model = ground.assumed, ground.model
+    prompts, prompt = assumed.prompts_of(ground.plan), assumed.prompt_tokens
+    drawn = ceil(prompts * sum(_lacking(settings.kept, tries, assumed.right) for tries in range(settings.samples)))
+    # Each of the first `kept` right ones is there unless fewer than that are right in all.
+    kept = prompts * sum(1 - _lacking(k, settings.samples, assumed.right) for k in range(1, settings.kept + 1))
+    longest, written = settings.max_completion_length, min(settings.max_completion_length, assumed.completion_tokens)
+    batch = min(settings.batch_size, prompts)
+    work, memory = _tuned(ground, posttrain.sft, ceil(kept), min(posttrain.sft.max_length, prompt + written))
+    sampled = sampling(model, drawn, batch, prompt, longest, weight=model.value, recorded=False)
+    full = {"model": ground.whole, "cached keys and values": batch * (prompt + longest) * model.cached_bytes}
+    parts = {"samples": (sampled,), "training": work}
+    return _with_checkpoints(ground, posttrain, parts, fullest(memory, full), TEXT_BYTES * drawn * written)
+
+
+def _lacking(kept: int, tries: int, right: float) -> float:
+    """Probability that fewer than `kept` of so many tries are right."""
+    return sum(comb(tries, k) * right**k * (1 - right) ** (tries - k) for k in range(min(kept, tries + 1)))
+
+
+def _tuned(
+    ground: Ground, settings: SFTSettings, traces: int, length: int
+) -> tuple[tuple[Work, ...], dict[str, float]]:
+    """SFT's passes over so many traces, each with its prompt of so many tokens, and its memory."""
+    seen = traces * settings.epochs
+    work = tuning(
+        ground.model,
+        seen * length,
+        attended=length / 2,
+        calls=seen / settings.micro_batch_size,
+        steps=ceil(seen / settings.batch_size),
+        passes=3 + ground.on_gpu,
+    )
+    return work, tuning_memory(ground.model, settings.micro_batch_size * settings.max_length, again=ground.on_gpu)
 
 
 def _rollouts(

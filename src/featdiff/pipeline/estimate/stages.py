@@ -14,7 +14,7 @@ from featdiff.pipeline.estimate.analysis import (
 )
 from featdiff.pipeline.estimate.crosscoders import quality, train
 from featdiff.pipeline.estimate.ground import Cost, Ground
-from featdiff.pipeline.estimate.posttraining import grpo, sft
+from featdiff.pipeline.estimate.posttraining import grpo, rft, sft
 
 LIBRARIES = 0.75e9
 """Bytes that a process holds before any tensor: its libraries, or the context of a GPU."""
@@ -90,6 +90,8 @@ def _cost(ground: Ground, stage: str) -> Cost:
             return sft(ground, posttrain, posttrain.sft)
         case "grpo" if posttrain:
             return grpo(ground, posttrain, posttrain.grpo)
+        case "rft" if posttrain and posttrain.rejection:
+            return rft(ground, posttrain, posttrain.rejection)
         case "evaluate":
             return evaluate(ground)
         case "train":

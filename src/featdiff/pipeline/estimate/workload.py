@@ -17,6 +17,8 @@ class Assumptions:
     """Of a teacher's trace; at most what its limit allows."""
     completion_tokens: int = 2048
     """Of a rollout; at most what its limit allows."""
+    right: float = 0.5
+    """Share of the RL model's completions that are right, on the prompts it was trained on."""
     items: int = 1000
     """Items of a task whose size is not public."""
     choices: int = 4
@@ -40,12 +42,15 @@ class Assumptions:
         return TASK_ITEMS.get(task, self.items)
 
 
+SHARES = ("critical", "right")
+
 # The demo's are known: its inputs are made by featdiff.demo.inputs.
 DEMO = Assumptions(
     prompts=3840,
     prompt_tokens=9,
     trace_tokens=31,
     completion_tokens=6,
+    right=0.75,
     items=400,
     item_tokens=15,
     critical=0.25,
@@ -67,11 +72,14 @@ TASK_ITEMS = {
 
 
 def assumptions_of(plan: Plan, changes: dict[str, float]) -> Assumptions:
-    """The assumptions for a study, with `changes` laid over them. ValueError for a negative number."""
+    """The assumptions for a study, with `changes` laid over them. ValueError for a negative number,
+    and for a share above 1."""
     if wrong := [f"{name}={value:g}" for name, value in changes.items() if value < 0]:
         raise ValueError(f"--assume {wrong[0]} is negative; give a number that is not")
+    if wrong := [f"{name}={changes[name]:g}" for name in SHARES if changes.get(name, 0.0) > 1]:
+        raise ValueError(f"--assume {wrong[0]} is a share; give a number from 0 to 1")
     usual = DEMO if plan.uses_demo else Assumptions()
-    return replace(usual, **{n: value if n in ("critical", "l0") else int(value) for n, value in changes.items()})
+    return replace(usual, **{n: value if n in (*SHARES, "l0") else int(value) for n, value in changes.items()})
 
 
 def _rows(file: Path) -> int:
