@@ -115,3 +115,25 @@ def test_each_model_is_spliced_with_its_own_part_of_the_reconstruction(
         crosscoder.W_dec[:, 1] = 0.0  # nothing of rl is decoded
     found = recovered(tiny, lineup, crosscoder, torch.zeros(2, D_MODEL), harvested)
     assert found["kl_recovered"] == pytest.approx({"base": 1.0, "rl": 0.0}, abs=1e-4)
+
+
+def test_fewer_rows_at_a_time_give_the_same_numbers(
+    tiny: Plan, lineup: Lineup, harvested: list[Harvested], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crosscoder = identity()
+    with torch.no_grad():
+        crosscoder.W_dec.mul_(0.7)
+    mean = torch.stack([one.residuals[one.keep].mean(dim=0) for one in harvested]).mean(dim=0)
+    together = recovered(tiny, lineup, crosscoder, mean, harvested)
+    asked: list[tuple[int, int]] = []
+
+    def one_row(positions: int, vocabulary: int) -> int:
+        asked.append((positions, vocabulary))
+        return 1
+
+    monkeypatch.setattr("featdiff.pipeline.splice.rows_at_once", one_row)
+    apart = recovered(tiny, lineup, crosscoder, mean, harvested)
+    assert set(asked) == {(20, 512)}
+    for key in ("ce_recovered", "kl_recovered"):
+        assert apart[key] == pytest.approx(together[key], rel=1e-4)
+        assert all(value < 0.999 for value in apart[key].values())

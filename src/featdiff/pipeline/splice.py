@@ -7,11 +7,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from featdiff.activations.corpus import Corpus
-from featdiff.activations.models import Lineup, load_model
+from featdiff.activations.models import Lineup
 from featdiff.activations.stream import Calibration
 from featdiff.causal.intervention import UpperModel
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.quality import NO_LABEL, SplicedLosses, spliced_losses
+from featdiff.pipeline.lineup import load_whole
+from featdiff.pipeline.logits import rows_at_once
 from featdiff.pipeline.plan import Plan
 from featdiff.progress import Progress
 from featdiff.runs import Json
@@ -30,6 +32,11 @@ class Part:
     labels: Int[Tensor, "batch positions"]
     replaceable: Bool[Tensor, "batch positions"]
 
+    def select(self, rows: Int[Tensor, " rows"]) -> "Part":
+        """Some of the rows."""
+        mask, places = (None if one is None else one[rows] for one in (self.attention_mask, self.position_ids))
+        return Part(self.input_ids[rows], mask, places, self.labels[rows], self.replaceable[rows])
+
 
 @dataclass(frozen=True)
 class Harvested:
@@ -38,6 +45,10 @@ class Harvested:
     part: Part
     residuals: Float[Tensor, "batch positions models d_model"]
     keep: Bool[Tensor, "batch positions"]
+
+    def select(self, rows: Int[Tensor, " rows"]) -> "Harvested":
+        """Some of the rows."""
+        return Harvested(self.part.select(rows), self.residuals[rows], self.keep[rows])
 
 
 def packed_parts(plan: Plan, corpus: Corpus) -> list[Part]:
@@ -73,11 +84,15 @@ def recovered(
     losses, device = dict[str, SplicedLosses](), plan.study.lineup.device
     with Progress("splicing", total=len(columns), unit="model") as progress:
         for index, name in enumerate(crosscoder.models):
-            upper = _upper(plan, name, lineup.layers)
+            whole = load_whole(plan, plan.paths[name])
+            upper, vocabulary = UpperModel(whole, lineup.layers), whole.config.get_text_config().vocab_size
             losses[name] = SplicedLosses()
             for one, reconstruction in zip(harvested, rebuilt, strict=True):
-                own = one.residuals[:, :, columns[index]]
-                losses[name] += _losses(upper, device, one, own, reconstruction[:, :, index], mean[index])
+                own, spliced = one.residuals[:, :, columns[index]], reconstruction[:, :, index]
+                every, positions = one.keep.shape
+                for rows in torch.arange(every).split(rows_at_once(positions, vocabulary)):
+                    part = one.select(rows)
+                    losses[name] += _losses(upper, device, part, own[rows], spliced[rows], mean[index])
             progress.advance()
     return {
         "ce_recovered": {name: loss.ce_recovered for name, loss in losses.items()},
@@ -91,17 +106,6 @@ def _rebuilt(
 ) -> Float[Tensor, "batch positions models d_model"]:
     values = residuals.flatten(0, 1).to(crosscoder.W_dec.device)
     return crosscoder.decode(crosscoder.encode(values)).cpu().view_as(residuals)
-
-
-def _upper(plan: Plan, name: str, layers: int) -> UpperModel:
-    settings = plan.study.lineup
-    whole = load_model(
-        plan.paths[name],
-        dtype=settings.dtype,
-        device=settings.device,
-        trust_remote_code=settings.trust_remote_code,
-    )
-    return UpperModel(whole, layers)
 
 
 def _losses(

@@ -9,9 +9,10 @@ import pytest
 from tiny_study import changed
 
 from featdiff.pipeline.estimate.crosscoders import quality, train, while_training
-from featdiff.pipeline.estimate.ground import SPLICED_LOGITS, Cost, Ground, ground_of
+from featdiff.pipeline.estimate.ground import Cost, Ground, ground_of
 from featdiff.pipeline.estimate.options import PlanOptions
 from featdiff.pipeline.estimate.stages import LIBRARIES
+from featdiff.pipeline.logits import AT_ONCE, LOGIT_BYTES
 from featdiff.pipeline.plan import Plan
 from featdiff.study_file import read_study
 
@@ -155,4 +156,11 @@ print(1024 * (kib("VmHWM:") - held))
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a part of a process is Linux's to tell")
 def test_comparing_three_passes_takes_the_memory_that_was_estimated() -> None:
     done = subprocess.run([sys.executable, "-c", SPLICE], check=True, capture_output=True, text=True)
-    assert float(done.stdout) == pytest.approx(SPLICED_LOGITS * 4 * 512 * 8192, rel=0.15)
+    assert float(done.stdout) == pytest.approx(LOGIT_BYTES * 4 * 512 * 8192, rel=0.15)
+
+
+def test_logits_are_held_of_as_many_rows_as_are_spliced_at_a_time(paper: Ground) -> None:
+    a_row = LOGIT_BYTES * 1024 * paper.model.shape.vocabulary
+    assert paper.splicing_memory(16 * 1024, 1024)["logits"] == a_row > AT_ONCE
+    short = paper.splicing_memory(16 * 1024, 16)["logits"]
+    assert AT_ONCE - a_row / 64 < short <= AT_ONCE

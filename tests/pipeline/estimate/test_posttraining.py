@@ -10,7 +10,7 @@ from transformers import TrainerState
 
 from featdiff.pipeline.estimate.ground import Cost, Ground, ground_of
 from featdiff.pipeline.estimate.options import PlanOptions
-from featdiff.pipeline.estimate.posttraining import grpo, sft
+from featdiff.pipeline.estimate.posttraining import grpo, rft, sft
 from featdiff.pipeline.plan import Plan
 from featdiff.posttrain.state import save_state
 from featdiff.study_file import read_study
@@ -30,6 +30,9 @@ def cost(ground: Ground, paradigm: str, **settings: object) -> Cost:
     assert study.posttrain
     if paradigm == "sft":
         return sft(ground, study.posttrain, study.posttrain.sft)
+    if paradigm == "rft":
+        assert study.posttrain.rejection
+        return rft(ground, study.posttrain, study.posttrain.rejection)
     return grpo(ground, study.posttrain, study.posttrain.grpo)
 
 
@@ -89,3 +92,33 @@ def test_vllm_takes_its_share_of_the_memory_and_as_many_sequences_as_fit(paper: 
     assert found.memory["vLLM"] == 0.3 * 141e9
     roomier = replace(paper, hardware=replace(paper.hardware, memory=2 * 141e9))
     assert cost(roomier, "grpo").parts["rollouts"][0].moved < found.parts["rollouts"][0].moved
+
+
+def rejecting(**settings: int) -> dict[str, object]:
+    return {"rejection": {"max_completion_length": 6, "batch_size": 4, **settings}}
+
+
+def test_samples_are_drawn_until_enough_are_right(small: Ground) -> None:
+    one = 6 * small.model.shape.forward(13) + 10 * small.model.shape.forward(5)  # the prompt, and six tokens after it
+    small = replace(small, assumed=replace(small.assumed, right=0.5))
+
+    def drawn(**settings: int) -> float:
+        return flops(cost(small, "rft", **rejecting(**settings)), "samples") / one
+
+    assert drawn(samples=1) == 12 and drawn(samples=3) == 12 * (1 + 1 / 2 + 1 / 4)
+    assert drawn(samples=3, kept=2) == 12 * (1 + 1 + 3 / 4)  # two are lacking unless the first two are right
+
+
+def test_the_control_is_trained_as_sft_on_what_is_kept(small: Ground) -> None:
+    def training(right: float, **settings: int) -> float:
+        found = cost(replace(small, assumed=replace(small.assumed, right=right)), "rft", **rejecting(**settings))
+        return flops(found, "training")
+
+    a_trace = 3 * 16 * small.model.shape.forward(8)
+    assert training(1.0) == pytest.approx(12 * a_trace) and training(1.0, kept=2) == pytest.approx(24 * a_trace)
+    assert training(0.5, samples=2) == pytest.approx(12 * 3 / 4 * a_trace)
+
+
+def test_samples_hold_the_keys_and_values_of_a_batch(paper: Ground) -> None:
+    found = cost(paper, "rft", rejection={"max_completion_length": 65_536, "batch_size": 64})
+    assert found.memory["cached keys and values"] == 64 * (65_536 + 128) * paper.model.cached_bytes

@@ -49,7 +49,9 @@ def quality(ground: Ground) -> Cost:
     memory = {
         "models up to the tap": ground.below(plan.models),
         "crosscoders": sum(ground.size(plan.crosscoders[name]).file_bytes for name in names),
-        **ground.splicing_memory(plan.study.intervention.batch_size * ground.assumed.item_tokens),
+        **ground.splicing_memory(
+            plan.study.intervention.batch_size * ground.assumed.item_tokens, ground.assumed.item_tokens
+        ),
     }
     return Cost({"fit": _measured(ground, plan.models, names, min(tokens, ground.room(plan.models)))}, memory)
 
@@ -89,7 +91,8 @@ def while_measuring(ground: Ground) -> dict[str, float]:
         "crosscoders": 2 * sum(size.file_bytes for size in sizes),
     }
     features = max(size.coding_bytes(tokens) for size in sizes)
-    return fullest({**held, "features of held-out tokens": features}, held | ground.splicing_memory(tokens))
+    splicing = ground.splicing_memory(tokens, study.corpus.context)
+    return fullest({**held, "features of held-out tokens": features}, held | splicing)
 
 
 def _harvest(ground: Ground) -> Work:
@@ -125,7 +128,8 @@ def _measured(ground: Ground, lineup: tuple[str, ...], names: tuple[str, ...], t
     """
     study, model, context = ground.plan.study, ground.model, ground.plan.study.corpus.context
     models, spliced = ground.distinct(lineup), min(tokens, ground.room(lineup))
-    calls = tokens / (study.activations.batch_size * context)
+    in_pass = study.activations.batch_size * context
+    calls, calls_above = tokens / in_pass, spliced / ground.spliced_at_once(in_pass, context)
     work = [forward(model, models * tokens, context, models * calls, layers=ground.layers, head=False)]
     for name in names:
         one = ground.plan.crosscoders[name]
@@ -133,7 +137,7 @@ def _measured(ground: Ground, lineup: tuple[str, ...], names: tuple[str, ...], t
         if name not in ground.plan.lineups:
             continue
         passes, above = 3 * len(one.models), model.shape.layers - ground.layers
-        work.append(forward(model, passes * spliced, context, passes * calls, layers=above))
+        work.append(forward(model, passes * spliced, context, passes * calls_above, layers=above))
     return work
 
 

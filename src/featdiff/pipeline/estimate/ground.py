@@ -8,12 +8,11 @@ from featdiff.pipeline.estimate.hardware import Hardware, Work, hardware_of
 from featdiff.pipeline.estimate.options import Numbers, PlanOptions
 from featdiff.pipeline.estimate.shapes import shape_of
 from featdiff.pipeline.estimate.workload import Assumptions, assumptions_of
+from featdiff.pipeline.logits import LOGIT_BYTES, rows_at_once
 from featdiff.pipeline.plan import CrosscoderPlan, Plan
 from featdiff.study import Study, TaskSettings
 
 MIB = 1 << 20
-SPLICED_LOGITS = 24
-"""Bytes per logit while three passes of a model are compared: log-probabilities of each, and as much for their KL."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +103,18 @@ class Ground:
         count = self.assumed.items_of(task.name)
         return min(count, self.plan.study.evaluation.limit or count)
 
-    def splicing_memory(self, tokens: int) -> dict[str, float]:
-        """Of one whole model whose logits are compared, so many tokens at a time."""
+    def splicing_memory(self, tokens: int, positions: int) -> dict[str, float]:
+        """Of one whole model whose logits are compared: at most so many tokens, in rows of so many positions."""
+        in_pass = self.spliced_at_once(tokens, positions)
         return {
             "a whole model": self.whole,
-            "forward pass": self.model.forward_bytes(tokens),
-            "logits": tokens * self.model.shape.vocabulary * SPLICED_LOGITS,
+            "forward pass": self.model.forward_bytes(in_pass),
+            "logits": in_pass * self.model.shape.vocabulary * LOGIT_BYTES,
         }
+
+    def spliced_at_once(self, tokens: int, positions: int) -> int:
+        """Tokens whose logits are held together: whole rows, as many as `pipeline.logits` allows."""
+        return min(tokens, positions * rows_at_once(positions, self.model.shape.vocabulary))
 
 
 def ground_of(study: Study, options: PlanOptions) -> Ground:
