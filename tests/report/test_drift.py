@@ -61,7 +61,7 @@ def test_the_figure_has_a_panel_for_every_crosscoder_where_there_is_a_control() 
 def test_the_page_escapes_names_and_shows_every_row(study: ReportData, tmp_path: Path) -> None:
     page = write_report(replace(study, drift=PANEL), tmp_path).read_text()
     section = page[page.index('<section id="drift">') : page.index('<section id="dynamics">')]
-    assert "&lt;sft&gt; matched" in section and "<sft>" not in section and section.count("of 700 measured") == 5
+    assert "&lt;sft&gt; matched" in section and "<sft>" not in section and section.count("of 700 measured") == 5 + 9 * 2
     assert "5.0<small>attention 10.0</small>" in section and ">20.0<" in section
     assert "Drift was not measured" in write_report(study, tmp_path).read_text()
 
@@ -70,7 +70,7 @@ def test_the_page_says_what_the_control_is_and_shows_it_in_every_place(study: Re
     page = write_report(replace(study, drift=CONTROLLED), tmp_path).read_text()
     section = page[page.index('<section id="drift">') : page.index('<section id="dynamics">')]
     assert "3,605 kept of 5,102 drawn for 3,840 prompts" in section
-    assert "4<small>of 700 in sft&#39;s place</small>7<small>of 690 in rl&#39;s place</small>" in section
+    assert "4<small>of 700 in sft's place</small>7<small>of 690 in rl's place</small>" in section
     for way in ("as trained", "mixed with the base", "nearest checkpoint"):
         assert section.count(f">{way}</th>") == 1
     assert "fewer specific features than training on the teacher" in section

@@ -17,10 +17,10 @@ def answers(**orders: object) -> list[str]:
 def test_one_sentence_answers_both_questions_with_their_counts() -> None:
     assert answers()[0].replace(MINUS, "-") == (
         "At equal drift (KL 0.25 nats per token on the tasks, that of rl, reached by mixing with the base), sft still "
-        "has more specific features than rl (31 of 700 against 12 of 700 above 0.8, +2.7 points [+1.7, +3.7]) and "
+        "has more specific features than rl (31 of 700 against 12 of 700 above 0.8, +2.7 [+1.7, +3.7] points) and "
         "training on RL's own right answers (rft) makes fewer specific features than training on the teacher's (sft) "
-        "(through sft's crosscoder 12 of 700 against 31 of 700, -2.7 points [-3.7, -1.7]; "
-        "through rl's crosscoder 9 of 700 against 30 of 700, -3.0 points [-4.0, -2.0])."
+        "(through sft's crosscoder 12 of 700 against 31 of 700, -2.7 [-3.7, -1.7] points; "
+        "through rl's crosscoder 9 of 700 against 30 of 700, -3.0 [-4.0, -2.0] points)."
     )
 
 

@@ -4,16 +4,15 @@ from pathlib import Path
 
 from featdiff.pipeline.plan import Plan
 from featdiff.posttrain.prompts import load_prompts
+from featdiff.posttrain.rejection import draw_samples
 from featdiff.posttrain.rewards import reward_function
+from featdiff.posttrain.teacher import Traces, load_traces, write_traces
 from featdiff.runs import write_json
 from featdiff.study import PosttrainSettings
 
 
 def sft(plan: Plan, folder: Path) -> None:
     """Tune the base on the teacher traces whose final answer is right; write checkpoint-1, checkpoint-2, ..."""
-    from featdiff.posttrain.sft import train_sft
-    from featdiff.posttrain.teacher import load_traces, write_traces
-
     settings = _settings(plan)
     prompts = load_prompts(settings)
     lineup = plan.study.lineup
@@ -31,17 +30,7 @@ def sft(plan: Plan, folder: Path) -> None:
     traces = load_traces(settings, prompts, reward_function(settings.reward), path=written)
     counts = {"kept": len(traces.kept), "wrong": traces.wrong, "unmatched": traces.unmatched}
     write_json(folder / "traces.json", {"prompts": len(prompts), **counts})
-    train_sft(
-        plan.paths["base"],
-        traces,
-        settings.sft,
-        checkpoints=settings.checkpoints,
-        folder=folder,
-        seed=plan.study.seed,
-        dtype=lineup.dtype,
-        device=lineup.device,
-        trust_remote_code=lineup.trust_remote_code,
-    )
+    _tune(plan, folder, traces, settings)
 
 
 def grpo(plan: Plan, folder: Path) -> None:
@@ -66,9 +55,6 @@ def grpo(plan: Plan, folder: Path) -> None:
 
 def rft(plan: Plan, folder: Path) -> None:
     """Tune the base as `sft` does, on right answers that the RL model gives to the same prompts."""
-    from featdiff.posttrain.rejection import draw_samples
-    from featdiff.posttrain.sft import train_sft
-
     settings = _settings(plan)
     assert settings.rejection is not None, "the plan has this stage only where the setting is given"
     prompts = load_prompts(settings)
@@ -88,19 +74,26 @@ def rft(plan: Plan, folder: Path) -> None:
     asked = {"prompts": len(prompts), "unanswered": samples.unanswered, "drawn": samples.drawn}
     write_json(folder / "traces.json", asked | counts)
     try:
-        train_sft(
-            plan.paths["base"],
-            samples.traces,
-            settings.sft,
-            checkpoints=settings.checkpoints,
-            folder=folder,
-            seed=plan.study.seed,
-            dtype=lineup.dtype,
-            device=lineup.device,
-            trust_remote_code=lineup.trust_remote_code,
-        )
+        _tune(plan, folder, samples.traces, settings)
     except ValueError as error:
         raise ValueError(f"SFT on RL's own right answers: {error}") from error
+
+
+def _tune(plan: Plan, folder: Path, traces: Traces, settings: PosttrainSettings) -> None:
+    from featdiff.posttrain.sft import train_sft
+
+    lineup = plan.study.lineup
+    train_sft(
+        plan.paths["base"],
+        traces,
+        settings.sft,
+        checkpoints=settings.checkpoints,
+        folder=folder,
+        seed=plan.study.seed,
+        dtype=lineup.dtype,
+        device=lineup.device,
+        trust_remote_code=lineup.trust_remote_code,
+    )
 
 
 def _settings(plan: Plan) -> PosttrainSettings:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from featdiff.report.drift import DriftPanel
 from featdiff.report.figures.style import WIDTH, canvas, colour_of, styled
@@ -38,8 +39,9 @@ def _way(axes: Axes, panel: DriftPanel, tuned: str, place: str, colour: str) -> 
     for label, line, marker, kinds in ways:
         points = _points(panel, tuned, place, *kinds)
         if points:
-            axes.plot(*zip(*points, strict=True), line, marker=marker, color=colour, label=f"{tuned}, {label}")
-    axes.plot(*zip(*_points(panel, tuned, place, "model"), strict=True), "o", markersize=9, color=colour)
+            look = {"marker": marker, "color": colour, "clip_on": False}
+            axes.plot(*zip(*points, strict=True), line, label=f"{tuned}, {label}", **look)
+    axes.plot(*zip(*_points(panel, tuned, place, "model"), strict=True), "o", markersize=9, color=colour, clip_on=False)
 
 
 def _labelled(axes: Axes, panel: DriftPanel, title: str) -> None:
@@ -47,6 +49,7 @@ def _labelled(axes: Axes, panel: DriftPanel, title: str) -> None:
     axes.set_ylabel(f"features above {panel.cut}")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(title)
     axes.legend(frameon=False, fontsize=8)
 
