@@ -1,5 +1,6 @@
 """The control of drift, from its own training to the table of models at equal drift."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tiny_study import changed, contents, write_posttrained_study
 
 from featdiff.causal.records import TaskResult
 from featdiff.causal.tails import unanimous
+from featdiff.pipeline.drift import drift
 from featdiff.pipeline.drift_tails import Tails
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.posttrain import rft
@@ -137,6 +139,17 @@ def test_both_questions_are_asked_in_every_way_and_the_control_through_both_cros
         compared = models(record, question["way"])
         value = compared[question["first"]]["accuracy"]["value"] - compared[question["second"]]["accuracy"]["value"]
         assert question["gain"]["value"] == pytest.approx(value)
+
+
+def test_a_killed_drift_goes_on_with_what_was_evaluated_to_the_same_bytes(plan: Plan, tmp_path: Path) -> None:
+    made = plan.run.path("drift")
+    shutil.copytree(made / "evaluation" / "rft", tmp_path / "evaluation" / "rft")
+    before = (tmp_path / "evaluation" / "rft" / "colours.parquet").stat().st_mtime_ns
+    drift(plan, tmp_path)
+    again, wanted = contents(tmp_path), contents(made)
+    del wanted["stage.json"]
+    assert again == wanted
+    assert (tmp_path / "evaluation" / "rft" / "colours.parquet").stat().st_mtime_ns == before
 
 
 def test_report_and_summary_have_the_answers(plan: Plan, record: dict[str, Any]) -> None:

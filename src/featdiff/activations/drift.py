@@ -34,20 +34,39 @@ class Text:
     compared: Bool[Tensor, "batch positions"]
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Predicted:
+    """What a model predicts at the compared positions of a text; on the CPU, in float32."""
+
+    text: Text
+    log_probabilities: Float[Tensor, "predictions vocabulary"]
+
+
+def predictions(model: PreTrainedModel, texts: Iterable[Text]) -> Iterator[Predicted]:
+    """Text by text, so that many models can be compared with one that is run once."""
+    for text in texts:
+        yield Predicted(text, _log_probabilities(model, text).cpu())
+
+
 def mean_divergence(base: PreTrainedModel, tuned: PreTrainedModel, texts: Iterable[Text]) -> float:
     """KL(base | tuned) per prediction, in nats; log-probabilities are float32, their sums float64.
 
     ValueError where no position is compared.
     """
-    total, predictions = 0.0, 0
-    for text in texts:
-        here, there = (_log_probabilities(model, text) for model in (base, tuned))
-        total += float((here.exp() * (here - there.to(here.device))).double().sum())
-        predictions += len(here)
-    if not predictions:
+    return divergence_from(predictions(base, texts), tuned)
+
+
+def divergence_from(base: Iterable[Predicted], tuned: PreTrainedModel) -> float:
+    """`mean_divergence` from a base whose predictions are known."""
+    total, count = 0.0, 0
+    for known in base:
+        there = _log_probabilities(tuned, known.text)
+        here = known.log_probabilities.to(there.device)
+        total += float((here.exp() * (here - there)).double().sum())
+        count += len(here)
+    if not count:
         raise ValueError("there is no prediction to compare; give texts of at least two tokens")
-    return total / predictions
+    return total / count
 
 
 @torch.no_grad()
@@ -110,6 +129,7 @@ def matching_alpha(divergence: Callable[[float], float], wanted: float) -> float
     return (low + high) / 2
 
 
+@torch.no_grad()
 def _log_probabilities(model: PreTrainedModel, text: Text) -> Float[Tensor, "predictions vocabulary"]:
     logits = model(**_inputs(model, text)).logits
     return torch.log_softmax(logits[text.compared.to(logits.device)].float(), dim=-1)

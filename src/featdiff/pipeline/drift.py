@@ -15,11 +15,14 @@ import torch
 
 from featdiff.activations.corpus import build_corpus
 from featdiff.activations.drift import (
+    Predicted,
     Text,
     activation_change,
+    divergence_from,
     interpolate,
     matching_alpha,
     mean_divergence,
+    predictions,
     weight_change,
 )
 from featdiff.activations.models import PreTrainedModel
@@ -47,9 +50,10 @@ class _Between:
 
 def drift(plan: Plan, folder: Path) -> None:
     """Write `drift.json`, the interpolations as model folders `<tuned model>/<name>/`, and what was evaluated."""
-    base, tasks, neutral = load_whole(plan, plan.paths[BASE]), list(_task_texts(plan)), list(_neutral_texts(plan))
+    base, neutral = load_whole(plan, plan.paths[BASE]), list(_neutral_texts(plan))
+    tasks = list(predictions(base, _task_texts(plan)))
     paths = {name: plan.trail(name)[name] for name in plan.drifting}
-    finals = {name: mean_divergence(base, load_whole(plan, path), tasks) for name, path in paths.items()}
+    finals = {name: divergence_from(tasks, load_whole(plan, path)) for name, path in paths.items()}
     least = min(finals, key=lambda name: finals[name])
     rows, moved, tails = list[Record](), list[Moved](), Tails(plan)
     for name in plan.drifting:
@@ -68,7 +72,7 @@ def _models(plan: Plan, name: str, wanted: float | None) -> int:
 
 
 def _along(
-    plan: Plan, folder: Path, name: str, base: PreTrainedModel, tasks: list[Text], wanted: float | None
+    plan: Plan, folder: Path, name: str, base: PreTrainedModel, tasks: list[Predicted], wanted: float | None
 ) -> Iterator[_Between]:
     """Checkpoints, the model itself, interpolations, and the one whose KL is as wanted."""
     trail = plan.trail(name)
@@ -81,7 +85,7 @@ def _along(
 
     def divergence(alpha: float) -> float:
         interpolate(mixed, base, whole, alpha)
-        return mean_divergence(base, mixed, tasks)
+        return divergence_from(tasks, mixed)
 
     save = _saving(plan, folder / name, lambda alpha: interpolate(mixed, base, whole, alpha), mixed)
     for alpha in plan.study.drift.alphas:
@@ -110,7 +114,7 @@ def _row(
     name: str,
     between: _Between,
     base: PreTrainedModel,
-    tasks: list[Text],
+    tasks: list[Predicted],
     neutral: list[Text],
     tails: Tails,
 ) -> Record:
@@ -120,7 +124,7 @@ def _row(
     return {
         "tuned": name,
         **described,
-        "kl_task": mean_divergence(base, model, tasks),
+        "kl_task": divergence_from(tasks, model),
         "kl_neutral": mean_divergence(base, model, neutral),
         "weights": weight_change(base, model),
         "activations": activation_change(base, model, neutral).tolist(),

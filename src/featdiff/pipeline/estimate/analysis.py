@@ -222,8 +222,8 @@ def examples(ground: Ground) -> Cost:
 
 
 def drift(ground: Ground) -> Cost:
-    """Base and another model on answers and neutral text; three models and a crosscoder on held-out text, for each;
-    and the tasks of those models at equal drift that have not been evaluated.
+    """Every model on answers, and beside the base on neutral text; three models and a crosscoder on held-out text for
+    each; and the tasks, of those models at equal drift that have not been evaluated.
 
     What is on the disk are the interpolations. One of equal KL is sought for all models that moved but one.
     """
@@ -232,7 +232,8 @@ def drift(ground: Ground) -> Cost:
     between = {name: len(set(plan.trail(name).values())) + steps for name in plan.drifting}
     models, others = sum(between.values()), len(plan.drifting) - 1
     items = sum(min(study.drift.items, ground.items(task)) for task in study.evaluation.tasks)
-    compared = models * (items * length + 2 * study.drift.neutral_tokens) + SEARCHED * (others + 1) * items * length
+    searched = models + SEARCHED * (others + 1)
+    compared = (1 + searched) * items * length + 4 * models * study.drift.neutral_tokens
     tokens = min(study.drift.tokens, study.corpus.held_out_tokens)
     pairs = {tuned: ground.size(plan.crosscoders[pair]) for tuned in plan.tuned if (pair := plan.pair(tuned))}
     controls = sum(count for name, count in between.items() if name not in plan.tuned)
@@ -243,7 +244,7 @@ def drift(ground: Ground) -> Cost:
     evaluated = 2 * others + len(plan.drifting) - len(plan.tuned)
     return Cost(
         parts={
-            "predictions": (forward(model, 2 * compared, length, 2 * compared / batch),),
+            "predictions": (forward(model, compared, length, compared / batch),),
             "features": (forward(model, read, context, read / in_pass, layers=layers, head=False), *coded),
             "accuracy": _answers(ground, evaluated, study.drift.accuracy_items),
         },
