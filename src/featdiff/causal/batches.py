@@ -136,9 +136,7 @@ def request_batches(requests: Requests, batch_size: int, device: torch.device | 
     return [_batch(part, requests.continuation_ids, torch.device(device)) for part in parts]
 
 
-def scored_alike(
-    shared: Float[Tensor, " requests"], plain: Float[Tensor, " requests"], dtype: torch.dtype
-) -> bool:
+def scored_alike(shared: Float[Tensor, " requests"], plain: Float[Tensor, " requests"], dtype: torch.dtype) -> bool:
     """Whether a model of this precision scores a batch in both layouts alike.
 
     A sliding window or a bias by distance would not know that answers stand side by side.

@@ -37,7 +37,7 @@ class Spread:
         return Spread(values.double().mean(dim=0).float(), std.clamp_min(FLOOR * float(std.max())))
 
     def shift(self, moved: Float[Tensor, "items neurons"]) -> Float[Tensor, " neurons"]:
-        """How far each neuron's mean lies from the base's, in the base's standard deviations; 0 where it never moves."""
+        """How far each neuron's mean lies from the base's, in the base's deviations; 0 where it never moves."""
         change = moved.double().mean(dim=0).float() - self.mean
         return torch.where(change == 0, 0.0, change / self.std)
 

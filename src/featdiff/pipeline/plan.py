@@ -25,6 +25,15 @@ from featdiff.study_file import DEMO_PREFIX
 MADE_BY = {"sft": "sft", "rl": "grpo"}  # tuned model -> the paradigm of `posttrain` that makes it
 PLACEMENT = {"device", "devices", "turns", "spread"}  # of the models: no result depends on it beyond rounding
 NOT_SHARED = {"sft", "grpo", "prompts", "teacher", "teacher_model", "teacher_max_tokens"}  # by the two paradigms
+READ_BY_WAYS = {
+    "amplify",
+    "positions",
+    "reading",
+    "error",
+    "neutral_tokens",
+    "bootstrap",
+    "confidence",
+}  # of [intervention]
 
 
 @dataclass(frozen=True)
@@ -295,6 +304,12 @@ def _stages(plan: Plan) -> list[Stage]:
         rules = {"selection": dump(study.selection), "attribution": alive}
         add("select", "selection", ("evaluate", "train", "stability"), **rules)
         add("intervene", "interventions", ("select",), intervention=dump(study.intervention, without={"batch_size"}))
+        if study.ways.compare:
+            edited: dict[str, Json] = {
+                "ways": dump(study.ways),
+                "intervention": dump_of(study.intervention, READ_BY_WAYS),
+            }
+            add("ways", "ways", ("select",), **edited)
     add("examples", "examples", ("train", "attribute", "select"), examples=dump(study.examples))
     add("report", "figures", tuple(made))
     return list(made.values())
@@ -303,6 +318,11 @@ def _stages(plan: Plan) -> list[Stage]:
 def dump(settings: Settings, without: AbstractSet[str] = frozenset()) -> Json:
     """Settings as JSON, for a fingerprint."""
     return settings.model_dump(mode="json", exclude=set(without))
+
+
+def dump_of(settings: Settings, wanted: AbstractSet[str]) -> Json:
+    """Some settings as JSON, for a fingerprint."""
+    return settings.model_dump(mode="json", include=set(wanted))
 
 
 def outside(path: str) -> Json:

@@ -35,6 +35,7 @@ MAKERS = {
     "dynamics": Maker("dynamics"),
     "select": Maker("select"),
     "intervene": Maker("intervene", resumable=True),
+    "ways": Maker("ways", resumable=True),
     "drift": Maker("drift"),
     "examples": Maker("examples"),
     "report": Maker("report"),
