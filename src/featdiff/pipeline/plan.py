@@ -25,15 +25,7 @@ from featdiff.study_file import DEMO_PREFIX
 MADE_BY = {"sft": "sft", "rl": "grpo"}  # tuned model -> the paradigm of `posttrain` that makes it
 PLACEMENT = {"device", "devices", "turns", "spread"}  # of the models: no result depends on it beyond rounding
 NOT_SHARED = {"sft", "grpo", "prompts", "teacher", "teacher_model", "teacher_max_tokens"}  # by the two paradigms
-READ_BY_WAYS = {
-    "amplify",
-    "positions",
-    "reading",
-    "error",
-    "neutral_tokens",
-    "bootstrap",
-    "confidence",
-}  # of [intervention]
+READ_BY_WAYS = {"amplify", "positions", "reading", "error", "neutral_tokens", "bootstrap", "confidence"}
 
 
 @dataclass(frozen=True)
@@ -305,11 +297,8 @@ def _stages(plan: Plan) -> list[Stage]:
         add("select", "selection", ("evaluate", "train", "stability"), **rules)
         add("intervene", "interventions", ("select",), intervention=dump(study.intervention, without={"batch_size"}))
         if study.ways.compare:
-            edited: dict[str, Json] = {
-                "ways": dump(study.ways),
-                "intervention": dump_of(study.intervention, READ_BY_WAYS),
-            }
-            add("ways", "ways", ("select",), **edited)
+            read = dump_of(study.intervention, READ_BY_WAYS)
+            add("ways", "ways", ("select",), ways=dump(study.ways), intervention=read)
     add("examples", "examples", ("train", "attribute", "select"), examples=dump(study.examples))
     add("report", "figures", tuple(made))
     return list(made.values())

@@ -1,7 +1,7 @@
 """`ways`: the tuned model's behaviour put into the base in four ways, compared on items that none was chosen on.
 
-For each way: reliability (the selecting tasks), generalization (unseen tasks), side effects (text, form and histogram of
-answers), and the MLP neurons that it moves; beside random edits as large.
+For each way: reliability (the selecting tasks), generalization (unseen tasks), side effects (on text, on the form and
+the histogram of answers), and the MLP neurons that it moves; beside random edits as large.
 """
 
 from pathlib import Path
@@ -28,6 +28,7 @@ from featdiff.pipeline.ways_made import EDITS, Made, Workshop, can_be_made, way_
 from featdiff.pipeline.ways_overlap import overlap_records
 from featdiff.progress import Progress
 from featdiff.runs import Record, read_json, write_json
+from featdiff.study import BASE
 
 NOTHING_TO_COMPARE = (
     "no features were selected on the choosing half, or fewer than two critical items lie in it; "
@@ -36,7 +37,7 @@ NOTHING_TO_COMPARE = (
 
 
 def ways(plan: Plan, folder: Path) -> None:
-    """Write `<way>.json` and `<way>.safetensors` (how far it moves each neuron) for every way, and all in `ways.json`."""
+    """Write `<way>.json` and `<way>.safetensors` (how far it moves each neuron) for every way; all in `ways.json`."""
     selection = read_json(plan.run.path("selection", "selection.json"))
     workshop = Workshop.of(plan, selection["without_held_out"]["chosen"])
     if not can_be_made(workshop):
@@ -107,10 +108,8 @@ class _Measure:
     def _answers(self, made: Made, items: TaskItems) -> Record:
         """Changes of accuracy by set of items, and how far the histogram of predictions moves."""
         if isinstance(made.way, AsIs):
-            names = (items.tuned, made.name)
-            right = torch.stack([items.correct["base"], items.correct[made.name]])
-            predicted = torch.stack([items.prediction["base"], items.prediction[made.name]])
-            assert names, "a model has records"
+            right = torch.stack([items.correct[name] for name in (BASE, made.name)])
+            predicted = torch.stack([items.prediction[name] for name in (BASE, made.name)])
         else:
             right, predicted = self._workshop.predicted([made.way, *made.controls], items.requests)
         every = torch.ones_like(items.critical)

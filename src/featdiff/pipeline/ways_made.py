@@ -26,7 +26,6 @@ from featdiff.causal.activity import Activity
 from featdiff.causal.batches import final_prompt_activations
 from featdiff.causal.controls import activity_matched, random_directions
 from featdiff.causal.edited_model import EditedModel
-from featdiff.causal.edits import Edit
 from featdiff.causal.effects import MATCHED, ControlKind
 from featdiff.causal.intervention import UpperModel, correctness, predictions
 from featdiff.causal.levels import Level

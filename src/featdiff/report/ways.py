@@ -1,0 +1,84 @@
+"""What the report says of ways to put the tuned model's behaviour into the base: plain values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+Number = int | float
+Unknown = Number | None
+
+
+@dataclass(frozen=True)
+class WaySet:
+    """The mean change over tasks on one set of items, beside random edits as large, where there are any."""
+
+    n: int
+    change: Unknown
+    interval: Sequence[Number]
+    draws: int = 0
+    control: Unknown = None
+    control_interval: Sequence[Unknown] = ()
+    beyond: Unknown = None
+    beyond_interval: Sequence[Number] = ()
+    p: Unknown = None
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class WayRow:
+    """One way."""
+
+    name: str
+    title: str
+    edit: bool
+    """Whether the base is edited; otherwise a model was tuned."""
+    reference: bool
+    """Whether this is the model whose behaviour it is."""
+    control: str
+    """What the random edits are; empty for weights, beside which stand mirror items alone."""
+    tried: Sequence[Sequence[Number]]
+    """What could be chosen, with the gain on the choosing half."""
+    reliability: Mapping[str, WaySet]
+    """On the selecting tasks, by set of items: critical, mirror, all."""
+    generalization: Mapping[str, WaySet]
+    """On unseen tasks."""
+    kl: Unknown
+    control_kl: Sequence[Unknown]
+    cross_entropy: tuple[Unknown, Unknown]
+    tokens: int
+    in_form: tuple[Number, Number]
+    histogram_shift: Number
+
+
+@dataclass(frozen=True)
+class WayOverlap:
+    """Jaccard overlap of the neurons that two ways move most, `size` of `neurons`."""
+
+    where: str
+    ways: Sequence[str]
+    neurons: int
+    size: int
+    jaccard: Sequence[Sequence[Number]]
+    p: Sequence[Sequence[Number]]
+    chance: Number
+    chance_high: Number
+    halves: Sequence[Number]
+    """Overlap of a way with itself, on two halves of the items: as much as can be expected."""
+    target: str
+    controls: Sequence[Sequence[Number]]
+    """Overlap of each way's random edits with the target."""
+
+
+@dataclass(frozen=True)
+class WaysPanel:
+    """All of it."""
+
+    target: str
+    rows: Sequence[WayRow]
+    overlaps: Sequence[WayOverlap]
+    choosing_items: int
+    choosing_critical: int
+
+    @property
+    def edits(self) -> list[WayRow]:
+        """The rows in which the base was edited."""
+        return [row for row in self.rows if row.edit]
