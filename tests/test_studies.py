@@ -21,7 +21,7 @@ SHOW = (
     "assert not {'torch', 'transformers', 'datasets', 'lm_eval'} & set(sys.modules)\n"
 )
 STAGES = [
-    *("sft", "grpo", "evaluate", "train", "attribute", "dynamics", "quality", "drift", "select", "intervene"),
+    *("sft", "grpo", "evaluate", "train", "attribute", "dynamics", "quality", "drift", "select", "intervene", "ways"),
     *("examples", "report"),
 ]
 

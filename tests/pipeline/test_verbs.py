@@ -39,7 +39,19 @@ def test_a_second_run_makes_nothing_and_changes_no_byte(own: Plan, capsys: pytes
 
 @pytest.mark.parametrize(
     "stage",
-    ["evaluate", "train", "attribute", "dynamics", "quality", "drift", "select", "intervene", "examples", "report"],
+    [
+        "evaluate",
+        "train",
+        "attribute",
+        "dynamics",
+        "quality",
+        "drift",
+        "select",
+        "intervene",
+        "ways",
+        "examples",
+        "report",
+    ],
 )
 def test_a_stage_that_is_lost_comes_back_alone_and_with_the_same_bytes(
     own: Plan, capsys: pytest.CaptureFixture[str], stage: str
@@ -64,8 +76,8 @@ def test_a_lost_report_comes_back(own: Plan, capsys: pytest.CaptureFixture[str])
     ("setting", "value", "made"),
     [
         ("attribution__tails", [0.5], ["attribute", "drift", "examples", "report"]),
-        ("selection__threshold", 0.6, ["select", "intervene", "examples", "report"]),
-        ("intervention__amplify", 1.0, ["intervene", "report"]),
+        ("selection__threshold", 0.6, ["select", "intervene", "ways", "examples", "report"]),
+        ("intervention__amplify", 1.0, ["intervene", "ways", "report"]),
     ],
 )
 def test_one_changed_setting_makes_what_reads_it_and_leaves_the_rest(

@@ -82,7 +82,7 @@ class _Measure:
         """Measure one way; its record is written last, so that what lies there is whole."""
         examined = [made.way, *made.controls[: self._plan.study.ways.examined]]
         ends = [prompt_ends(way, self._critical, batch_size=self._workshop.batch_size) for way in examined]
-        drifts = [self._drift(way) for way in examined]
+        drifts = self._drifts(examined)
         record: Record = {
             "name": made.name,
             "title": made.title,
@@ -140,12 +140,15 @@ class _Measure:
             record["beyond"] = {"value": value - control.value, "interval": [value - control.high, value - control.low]}
         return record
 
-    def _drift(self, way: Way) -> Drift:
-        total = Drift(0.0, 0.0, 0.0, 0)
+    def _drifts(self, ways: list[Way]) -> list[Drift]:
+        """What each way does to neutral text."""
+        totals = [Drift(0.0, 0.0, 0.0, 0)] * len(ways)
         for part in self._text:
             plain = text_logits(self._base, part.input_ids, part.position_ids)
-            total += drift(plain, text_logits(way, part.input_ids, part.position_ids), part.labels.to(plain.device))
-        return total
+            for number, way in enumerate(ways):
+                moved = text_logits(way, part.input_ids, part.position_ids)
+                totals[number] += drift(plain, moved, part.labels.to(plain.device))
+        return totals
 
 
 def _drawn(right: Bool[Tensor, "variants some"]) -> Float[np.ndarray, " draws"]:
@@ -155,14 +158,10 @@ def _drawn(right: Bool[Tensor, "variants some"]) -> Float[np.ndarray, " draws"]:
 
 
 def _neutral_parts(plan: Plan) -> list[TextPart]:
-    """Held-out text of at least as many tokens as the study wants, if there is so much."""
-    parts, tokens = list[TextPart](), 0
-    for part in packed_parts(plan, held_out_corpus(plan)):
-        if tokens >= plan.study.intervention.neutral_tokens:
-            break
-        parts.append(part)
-        tokens += part.input_ids.numel()
-    return parts
+    """So many rows of held-out text as hold the tokens that the study wants; all where there are fewer."""
+    corpus = held_out_corpus(plan)
+    rows = -(-plan.study.intervention.neutral_tokens // corpus.input_ids.shape[1])
+    return packed_parts(plan, corpus.select(torch.arange(min(rows, len(corpus.input_ids))))) if rows else []
 
 
 def _histogram_shift(items: TaskItems, before: Int[Tensor, " items"], after: Int[Tensor, " items"]) -> float:

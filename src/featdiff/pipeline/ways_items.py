@@ -58,7 +58,7 @@ class TaskItems:
 def items_of(plan: Plan, lineup: Lineup, which: Which) -> TaskItems | None:
     """One half of every task that took part in the selection, or every unseen task; None where there is none.
 
-    Of each task at most `ways.items` are taken, at random.
+    Of each half at most `ways.items` are taken, at random; of an unseen task, which is not halved, twice as many.
     """
     unseen = which == "unseen"
     tasks = [task for task in choice_tasks(plan) if (task.role == "unseen") == unseen]
@@ -83,12 +83,13 @@ def items_of(plan: Plan, lineup: Lineup, which: Which) -> TaskItems | None:
 
 
 def _chosen(plan: Plan, task: TaskSettings, outcomes: Outcomes, which: Which) -> Int[Tensor, " chosen"]:
-    every = torch.arange(len(outcomes.sample_ids))
+    every, most = torch.arange(len(outcomes.sample_ids)), 2 * plan.study.ways.items
     if which != "unseen":
+        most = plan.study.ways.items
         tuned, seed = plan.study.selection.model, plan.study.seed
         critical = held_out_parts(plan, task.name)
         rest = every[~torch.isin(every, outcomes.critical(BASE, tuned))]
         others = halves(rest, plan.study.selection.held_out, seed)
         pair = (critical.choosing, others.choosing) if which == "choosing" else (critical.held_out, others.held_out)
         every = torch.cat(pair).sort().values
-    return every[sampled(len(every), plan.study.ways.items, plan.study.seed)]
+    return every[sampled(len(every), most, plan.study.seed)]

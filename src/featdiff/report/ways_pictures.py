@@ -41,7 +41,7 @@ def _overlap(position: int, one: WayOverlap) -> Picture:
         finding=(
             f"Jaccard overlap of the {plural(one.size, 'neuron')} of {one.neurons:,} that each way moves most, "
             f"{one.where}: {listing(parts)}. Two random sets of this size share {ratio(one.chance)} on average, "
-            f"{ratio(one.chance_high)} at most in nearly all cases. Beside the square: a way on two halves of the items, "
+            f"{ratio(one.chance_high)} at most nearly always. Beside the square: a way on two halves of the items, "
             f"and the overlap of its random edits with {one.target}."
         ),
         numbers=asdict(one),

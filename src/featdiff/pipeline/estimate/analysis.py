@@ -217,9 +217,11 @@ def ways(ground: Ground) -> Cost:
     plan, model, length = ground.plan, ground.model, ground.assumed.item_tokens
     settings, text = plan.study.ways, plan.study.intervention.neutral_tokens
     joint, batch = plan.crosscoders[plan.joint], plan.study.intervention.batch_size
-    items = {task: min(settings.items, ground.items(task)) for task in plan.study.evaluation.tasks}
-    halves = sum(count for task, count in items.items() if task.role != "unseen")
-    tested = sum(items.values())
+    halves, tested = 0.0, 0.0
+    for task in plan.study.evaluation.tasks:
+        there, seen = ground.items(task), task.role != "unseen"
+        halves += min(settings.items, there / 2) if seen else 0
+        tested += min(settings.items, there / 2) if seen else min(2 * settings.items, there)
     swept = len(settings.strengths) * halves + (1 + settings.controls) * tested
     above = (swept + (1 + settings.controls) * tested) * length
     counted = len(settings.neuron_shares) * halves + (1 + settings.controls) * tested
