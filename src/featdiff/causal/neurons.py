@@ -69,19 +69,16 @@ class Chance:
 
     def high(self, confidence: float) -> float:
         """The upper end of the interval that holds it with this probability."""
-        return float(self._jaccard(self._hypergeometric().ppf((1 + confidence) / 2)))
+        return float(self._jaccard(hypergeom.ppf((1 + confidence) / 2, self.neurons, self.size, self.size)))
 
     def p(self, overlap: float) -> float:
         """Probability of an overlap at least as large."""
         shared, weights = self._law()
         return float(weights[self._jaccard(shared) >= overlap - 1e-9].sum())
 
-    def _hypergeometric(self):
-        return hypergeom(self.neurons, self.size, self.size)
-
     def _law(self) -> tuple[np.ndarray, np.ndarray]:
         shared = np.arange(max(0, 2 * self.size - self.neurons), self.size + 1)
-        return shared, self._hypergeometric().pmf(shared)
+        return shared, hypergeom.pmf(shared, self.neurons, self.size, self.size)
 
     def _jaccard(self, shared: np.ndarray | float) -> np.ndarray | float:
         return shared / np.maximum(1, 2 * self.size - shared)
