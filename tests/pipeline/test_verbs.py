@@ -37,22 +37,10 @@ def test_a_second_run_makes_nothing_and_changes_no_byte(own: Plan, capsys: pytes
     assert after == before
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [
-        "evaluate",
-        "train",
-        "attribute",
-        "dynamics",
-        "quality",
-        "drift",
-        "select",
-        "intervene",
-        "ways",
-        "examples",
-        "report",
-    ],
-)
+LOST = "evaluate train attribute dynamics quality drift select intervene ways examples report".split()
+
+
+@pytest.mark.parametrize("stage", LOST)
 def test_a_stage_that_is_lost_comes_back_alone_and_with_the_same_bytes(
     own: Plan, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:

@@ -1,5 +1,7 @@
 """The ways to change the base for the report, from the stage `ways`."""
 
+from dataclasses import replace
+
 from featdiff.pipeline.plan import Plan
 from featdiff.report.ways import WayOverlap, WayRow, WaySet, WaysPanel
 from featdiff.runs import Record, read_json
@@ -45,22 +47,16 @@ def _sets(record: Record) -> dict[str, WaySet]:
 
 
 def _set(record: Record) -> WaySet:
+    plain = WaySet(record["n"], record["change"], record["interval"])
     controls = list(record.get("controls", {}).values())
-    if not controls:
-        return WaySet(record["n"], record["change"], record["interval"])
-    control, beyond = controls[0], record["beyond"]
-    return WaySet(
-        n=record["n"],
-        change=record["change"],
-        interval=record["interval"],
-        draws=control["draws"],
-        control=control["mean"],
-        control_interval=control["interval"],
-        beyond=beyond["value"],
-        beyond_interval=beyond["interval"],
-        p=record["p"],
-        verdict=record["verdict"],
-    )
+    return replace(plain, **_beside(record, controls[0])) if controls else plain
+
+
+def _beside(record: Record, control: Record) -> Record:
+    """What random edits do there, and what that makes of the change."""
+    found: Record = {"draws": control["draws"], "control": control["mean"], "control_interval": control["interval"]}
+    found |= {"beyond": record["beyond"]["value"], "beyond_interval": record["beyond"]["interval"]}
+    return found | {"p": record["p"], "verdict": record["verdict"]}
 
 
 def _overlap(record: Record) -> WayOverlap:
