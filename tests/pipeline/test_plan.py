@@ -9,19 +9,8 @@ from featdiff.pipeline.plan import Plan
 from featdiff.study import LineupSettings, Study
 from featdiff.study_file import validated
 
-ORDER = (
-    "evaluate",
-    "train",
-    "attribute",
-    "dynamics",
-    "quality",
-    "drift",
-    "select",
-    "intervene",
-    "ways",
-    "examples",
-    "report",
-)
+FROM_CROSSCODERS = ("attribute", "dynamics", "quality", "drift", "select", "intervene", "ways", "examples")
+ORDER = ("evaluate", "train", *FROM_CROSSCODERS, "report")
 FROM_TRAIN = set(ORDER) - {"evaluate", "report"}
 
 

@@ -37,10 +37,10 @@ def test_a_second_run_makes_nothing_and_changes_no_byte(own: Plan, capsys: pytes
     assert after == before
 
 
-LOST = "evaluate train attribute dynamics quality drift select intervene ways examples report".split()
+READING = ("attribute", "dynamics", "quality", "drift", "select", "intervene", "ways", "examples", "report")
 
 
-@pytest.mark.parametrize("stage", LOST)
+@pytest.mark.parametrize("stage", ["evaluate", "train", *READING])
 def test_a_stage_that_is_lost_comes_back_alone_and_with_the_same_bytes(
     own: Plan, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:
