@@ -60,7 +60,7 @@ def test_sentences_name_who_beats_random_edits_and_who_does_not() -> None:
     assert unseen == "On critical items of unseen tasks nothing was measured: there are none."
     assert "features +5.0 and –" in raised
     assert "steering 0.100, features 0.200, neurons 0.300 and sft 0.400; rl itself 0.250" in cost
-    assert "features and steering 0.20, neurons and sft 0.20, across the two classes 0.30 on average" in neurons
+    assert "features and steering 0.20; neurons and sft 0.20; across the two classes 0.30 on average" in neurons
 
 
 def test_where_no_edit_beats_its_controls_it_says_so() -> None:

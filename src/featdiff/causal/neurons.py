@@ -48,7 +48,7 @@ def most_moved(shift: Float[Tensor, " neurons"], count: int, among: Bool[Tensor,
     return ranked[: min(count, int(among.sum()))].sort().values
 
 
-def jaccard(one: Int[Tensor, " n"], other: Int[Tensor, " n"]) -> float:
+def jaccard(one: Int[Tensor, " n"], other: Int[Tensor, " m"]) -> float:
     """Shared neurons over all of both; 0 where both are empty."""
     shared = int(torch.isin(one, other).sum())
     return shared / max(1, len(one) + len(other) - shared)

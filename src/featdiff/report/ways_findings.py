@@ -82,7 +82,7 @@ def _overlapping(one: WayOverlap) -> str:
     ]
     return (
         f"Of the {plural(one.size, 'neuron')} {one.where} that each moves most (Jaccard; chance {ratio(one.chance)}): "
-        f"{listing(parts) or 'no pair of one class'}, across the two classes {across} on average; "
+        f"{'; '.join(parts) or 'no pair of one class'}; across the two classes {across} on average; "
         f"with {one.target} {listing(with_target)}."
     )
 
