@@ -68,6 +68,11 @@ def test_where_no_edit_beats_its_controls_it_says_so() -> None:
     assert "no edit beats its controls" in ways_verdicts(replace(PANEL, rows=none))[0]
 
 
+def test_the_neurons_shared_with_the_target_stand_beside_those_of_random_edits() -> None:
+    assert PANEL.shared("features") == (0.5, 0.2) and PANEL.shared("sft") == (0.2, None)
+    assert replace(PANEL, overlaps=[]).shared("features") == (None, None)
+
+
 def test_an_overlap_with_a_way_that_is_not_there_is_not_known() -> None:
     assert pair_overlap(OVERLAP, "features", "steering") == 0.2
     assert pair_overlap(OVERLAP, "features", "dpo") is None
@@ -84,6 +89,6 @@ def test_the_figure_has_every_way_and_what_stands_beside_it() -> None:
 def test_the_page_escapes_titles_and_shows_every_row(study: ReportData, tmp_path: Path) -> None:
     page = write_report(replace(study, ways=PANEL), tmp_path).read_text()
     section = page[page.index('<section id="ways">') : page.index('<section id="features">')]
-    assert section.count("&lt;steering&gt;") == 3 and "<steering>" not in section
+    assert section.count("&lt;steering&gt;") == 2 and "<steering>" not in section
     assert "beyond +30.0" in section and "320 items" in section and "0.5: +1.0" in section
     assert "were not compared" in write_report(study, tmp_path).read_text()

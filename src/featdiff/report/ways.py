@@ -82,3 +82,12 @@ class WaysPanel:
     def edits(self) -> list[WayRow]:
         """The rows in which the base was edited."""
         return [row for row in self.rows if row.edit]
+
+    def shared(self, name: str) -> tuple[Unknown, Unknown]:
+        """Overlap of one way with the target above the tap, and the mean overlap of its random edits; None where there
+        are none."""
+        for one in self.overlaps:
+            if one.where == "above the tap" and name in one.ways:
+                place, draws = one.ways.index(name), one.controls[one.ways.index(name)]
+                return one.jaccard[place][one.ways.index(one.target)], sum(draws) / len(draws) if draws else None
+        return None, None
