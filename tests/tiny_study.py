@@ -102,6 +102,7 @@ bootstrap = 200
 
 [ways]
 controls = 4
+tried_controls = 2
 examined = 2
 neuron_shares = [0.01, 0.05]
 strengths = [0.5, 1.0]

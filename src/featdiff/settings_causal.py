@@ -125,7 +125,9 @@ class WaysSettings(Settings):
     """Shares of all MLP neurons among which it is chosen how many are set to the tuned model's means."""
     controls: Count = 40
     """Random edits beside each way, as large as it: features, directions, neurons. Fewer than 39 decide nothing."""
+    tried_controls: Count = 5
+    """Random edits beside every strength and number that is tried: chosen is that of the largest lead over them."""
     examined: Count = 3
-    """Of these, how many are also examined for side effects and for the neurons that they move."""
+    """Of the controls, how many are also examined for side effects and for the neurons that they move."""
     moved_share: Annotated[float, Gt(0), Lt(1)] = 0.05
     """Share of the MLP neurons that count as moved by a way: those that it moves most."""

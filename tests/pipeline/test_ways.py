@@ -69,8 +69,8 @@ def test_every_edit_stands_beside_its_random_edits_and_says_how_its_strength_was
                 assert one["interval"][0] <= one["change"] <= one["interval"][1]
                 assert one["beyond"]["value"] == pytest.approx(one["change"] - control["mean"])
         assert len(rows[name]["side_effects"]["control_kl"]) == settings.examined
-    assert [value for value, _ in rows["steering"]["tried"]] == list(settings.strengths)
-    best = max(rows["steering"]["tried"], key=lambda pair: pair[1])[0]
+    assert [value for value, *_ in rows["steering"]["tried"]] == list(settings.strengths)
+    best = max(rows["steering"]["tried"], key=lambda one: one[1] - one[2])[0]
     assert rows["steering"]["title"] == f"steering by {best:g} x the mean difference"
     assert rows["features_printed"]["tried"] == [] and rows["features_printed"]["title"] == "features set to 3.0"
 

@@ -26,7 +26,7 @@ def row(name: str, change: float, control: float | None, verdict: str, kl: float
         edit=control is not None,
         reference=name == "rl",
         control="",
-        tried=[[0.5, 0.01], [1.0, 0.02]] if control is not None else [],
+        tried=[[0.5, 0.01, 0.0], [1.0, 0.02, 0.005]] if control is not None else [],
         reliability=sets,
         generalization={},
         kl=kl,
@@ -56,7 +56,7 @@ PANEL = WaysPanel("rl", ROWS, [OVERLAP], 320, 150)
 def test_sentences_name_who_beats_random_edits_and_who_does_not() -> None:
     reliable, unseen, raised, cost, neurons = ways_verdicts(PANEL)
     assert "(n = 90), features (+40.0 points against +10.0) raises the base beyond random edits as large" in reliable
-    assert "not so steering (not distinguishable from its controls) and neurons (underpowered)" in reliable
+    assert "not so steering (not beyond them) and neurons (too few to tell)" in reliable
     assert unseen == "On critical items of unseen tasks nothing was measured: there are none."
     assert "features +5.0 and –" in raised
     assert "steering 0.100, features 0.200, neurons 0.300 and sft 0.400; rl itself 0.250" in cost
@@ -65,7 +65,7 @@ def test_sentences_name_who_beats_random_edits_and_who_does_not() -> None:
 
 def test_where_no_edit_beats_its_controls_it_says_so() -> None:
     none = [replace(one, reliability={"critical": one_set(0.1, 0.1, BEATEN)}) for one in ROWS[:3]]
-    assert "no edit beats its controls" in ways_verdicts(replace(PANEL, rows=none))[0]
+    assert "no edit goes beyond random edits as large" in ways_verdicts(replace(PANEL, rows=none))[0]
 
 
 def test_the_neurons_shared_with_the_target_stand_beside_those_of_random_edits() -> None:
@@ -90,5 +90,5 @@ def test_the_page_escapes_titles_and_shows_every_row(study: ReportData, tmp_path
     page = write_report(replace(study, ways=PANEL), tmp_path).read_text()
     section = page[page.index('<section id="ways">') : page.index('<section id="features">')]
     assert section.count("&lt;steering&gt;") == 2 and "<steering>" not in section
-    assert "beyond +30.0" in section and "320 items" in section and "0.5: +1.0" in section
+    assert "beyond +30.0" in section and "320 items" in section and "0.5: +1.0 (random 0.0)" in section
     assert "were not compared" in write_report(study, tmp_path).read_text()

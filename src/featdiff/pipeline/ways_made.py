@@ -8,11 +8,12 @@
 | neurons          | the MLP neurons that differ most set to the tuned model's mean      | how many           |
 | the models' own  | another tuned model; and the one whose behaviour it is, as reference | nothing            |
 
-Chosen is what raises accuracy most on all items of the choosing half: on critical items alone damage would count as
-success.
+Chosen is what raises accuracy most beyond random edits as large, on all items of the choosing half. Where the base is
+wrong more often than by chance, or on critical items alone, damage raises accuracy too, and the largest strength would
+always win.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,6 +41,8 @@ from featdiff.pipeline.select import crosscoder_and_lineup
 from featdiff.pipeline.ways_items import TaskItems, items_of
 from featdiff.study import BASE
 
+Maker = Callable[[float, int], list[Way]]
+"""From what can be chosen, and a number of draws, to the way and so many random edits as large."""
 EDITS = ("features", "features_printed", "steering", "neurons")
 
 
@@ -53,8 +56,8 @@ class Made:
     controls: Sequence[Way] = ()
     kind: ControlKind = MATCHED
     """What the controls are."""
-    tried: tuple[tuple[float, float], ...] = ()
-    """Every value of what could be chosen, with the gain on the choosing half."""
+    tried: tuple[tuple[float, float, float], ...] = ()
+    """Every value of what could be chosen, with the gain on the choosing half, and that of random edits as large."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +94,8 @@ class Workshop:
                 return self._features()
             case "features_printed":
                 level = Level("set", self.plan.study.intervention.amplify, self.tuned)
-                sets = [self._edited(features, level, 1.0) for features in (self.features, *self._like)]
-                return Made(name, f"features {level.name}", sets[0], sets[1:])
+                way, *controls = (self._edited(features, level, 1.0) for features in (self.features, *self._like))
+                return Made(name, f"features {level.name}", way, controls)
             case "steering":
                 return self._steering()
             case "neurons":
@@ -142,44 +145,46 @@ class Workshop:
 
     def _features(self) -> Made:
         level = Level("tuned_mean", 0.0, self.tuned)
-        strengths = self.plan.study.ways.strengths
-        tried = self._tried(strengths, [self._edited(self.features, level, strength) for strength in strengths])
-        best = _best(tried)
-        sets = [self._edited(features, level, best) for features in (self.features, *self._like)]
-        title = f"features set to {best:g} x {self.tuned}'s mean active value"
-        return Made("features", title, sets[0], sets[1:], MATCHED, tried)
+
+        def make(strength: float, draws: int) -> list[Way]:
+            return [self._edited(features, level, strength) for features in (self.features, *self._like[:draws])]
+
+        title = f"features set to {{:g}} x {self.tuned}'s mean active value"
+        return self._chosen("features", title, self.plan.study.ways.strengths, make, MATCHED)
 
     # -------------------------------------------------------------- steering, neurons
 
     def _steering(self) -> Made:
-        lineup, settings, seed = self.bench.lineup, self.plan.study.ways, self.plan.study.seed
+        lineup, seed = self.bench.lineup, self.plan.study.seed
         ends = final_prompt_activations(self._critical, lineup, batch_size=self.batch_size)
         there, here = (ends[:, lineup.names.index(name)] for name in (self.tuned, BASE))
         vector = (there - here).mean(dim=0)
-        tried = self._tried(settings.strengths, [self._steered(by * vector) for by in settings.strengths])
-        best = _best(tried)
-        length = best * float(vector.norm())
-        controls = [self._steered(length * one) for one in random_directions(len(vector), settings.controls, seed)]
-        title = f"steering by {best:g} x the mean difference"
-        return Made("steering", title, self._steered(best * vector), controls, "random directions", tried)
+
+        def make(strength: float, draws: int) -> list[Way]:
+            random = vector.norm() * random_directions(len(vector), draws, seed)
+            return [self._steered(strength * one) for one in (vector, *random)]
+
+        title = "steering by {:g} x the mean difference"
+        return self._chosen("steering", title, self.plan.study.ways.strengths, make, "random directions")
 
     def _steered(self, vector: Float[Tensor, " d_model"]) -> Steered:
         return Steered(self.base, self.bench.lineup.layers, vector, self.plan.study.intervention.positions)
 
     def _neurons(self) -> Made:
-        settings, width = self.plan.study.ways, neurons_per_block(self.base)
+        width, seed = neurons_per_block(self.base), self.plan.study.seed
         here = prompt_ends(AsIs(self.base), self._critical, batch_size=self.batch_size).neurons
         whole = AsIs(load_whole(self.plan, self.plan.paths[self.tuned]))
         there = prompt_ends(whole, self._critical, batch_size=self.batch_size).neurons
-        base = Spread.of(here)
-        shift, everyone = base.shift(there), torch.ones(here.shape[1], dtype=torch.bool)
-        counts = sorted({max(1, round(share * len(everyone))) for share in settings.neuron_shares})
-        found = [to_means(most_moved(shift, count, everyone), there) for count in counts]
-        tried = self._tried(counts, [self._set(one) for one in found])
-        chosen = found[counts.index(int(_best(tried)))]
-        random = random_settings(chosen, base, width, settings.controls, self.plan.study.seed)
-        title = f"{len(chosen.neurons)} of {len(everyone)} MLP neurons set to {self.tuned}'s mean"
-        return Made("neurons", title, self._set(chosen), [self._set(one) for one in random], MATCHED, tried)
+        base, count = Spread.of(here), here.shape[1]
+        shift, everyone = base.shift(there), torch.ones(count, dtype=torch.bool)
+
+        def make(wanted: float, draws: int) -> list[Way]:
+            chosen = to_means(most_moved(shift, int(wanted), everyone), there)
+            return [self._set(one) for one in (chosen, *random_settings(chosen, base, width, draws, seed))]
+
+        counts = sorted({max(1, round(share * count)) for share in self.plan.study.ways.neuron_shares})
+        title = f"{{:g}} of {count} MLP neurons set to {self.tuned}'s mean"
+        return self._chosen("neurons", title, counts, make, MATCHED)
 
     def _set(self, setting: Setting) -> NeuronEdited:
         return NeuronEdited(self.base, setting, self.plan.study.intervention.positions)
@@ -190,17 +195,21 @@ class Workshop:
     def _critical(self) -> Requests:
         return self.choosing.only(self.choosing.critical)
 
-    def _tried(self, values: Sequence[float], ways: Sequence[Way]) -> tuple[tuple[float, float], ...]:
-        """The gain on the choosing half, tasks counting alike, of the way made with each value."""
-        right, _ = self.predicted(ways, self.choosing.requests)
+    def _chosen(self, name: str, title: str, values: Sequence[float], make: Maker, kind: ControlKind) -> Made:
+        """The way made with the value of largest lead over its random edits, the first of equals."""
+        settings = self.plan.study.ways
+        tried = self._tried(values, [make(value, settings.tried_controls) for value in values])
+        best = max(tried, key=lambda one: one[1] - one[2])[0]
+        way, *controls = make(best, settings.controls)
+        return Made(name, title.format(best), way, controls, kind, tried)
+
+    def _tried(self, values: Sequence[float], ways: Sequence[list[Way]]) -> tuple[tuple[float, float, float], ...]:
+        """Gains on the choosing half, tasks counting alike: of the way made with each value, and of random edits."""
+        right, _ = self.predicted([one for made in ways for one in made], self.choosing.requests)
         tasks = [self.choosing.of_task(task) for task in range(len(self.choosing.tasks))]
         shares = torch.stack([right[:, items].double().mean(dim=1) for items in tasks]).mean(dim=0)
-        return tuple(zip(values, (shares[1:] - shares[0]).tolist(), strict=True))
-
-
-def _best(tried: Sequence[tuple[float, float]]) -> float:
-    """The value of largest gain; the first of equals."""
-    return max(tried, key=lambda pair: pair[1])[0]
+        gains = (shares[1:] - shares[0]).view(len(values), -1)
+        return tuple(zip(values, gains[:, 0].tolist(), gains[:, 1:].mean(dim=1).tolist(), strict=True))
 
 
 def way_names(plan: Plan) -> tuple[str, ...]:

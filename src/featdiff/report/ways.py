@@ -7,6 +7,21 @@ Number = int | float
 Unknown = Number | None
 
 
+CALLED = {"features_printed": "features as printed"}
+BESIDE = {
+    "supported": "beyond them",
+    "opposite": "below them",
+    "underpowered": "too few to tell",
+    "not distinguishable from its controls": "not beyond them",
+}
+"""What a verdict says of a way beside its random edits."""
+
+
+def called(name: str) -> str:
+    """How sentences and figures call a way."""
+    return CALLED.get(name, name)
+
+
 @dataclass(frozen=True)
 class WaySet:
     """The mean change over tasks on one set of items, beside random edits as large, where there are any."""
@@ -22,6 +37,11 @@ class WaySet:
     p: Unknown = None
     verdict: str = ""
 
+    @property
+    def beside(self) -> str:
+        """The verdict in two words."""
+        return BESIDE.get(self.verdict, self.verdict)
+
 
 @dataclass(frozen=True)
 class WayRow:
@@ -36,7 +56,7 @@ class WayRow:
     control: str
     """What the random edits are; empty for weights, beside which stand mirror items alone."""
     tried: Sequence[Sequence[Number]]
-    """What could be chosen, with the gain on the choosing half."""
+    """What could be chosen, with the gain on the choosing half, and that of random edits."""
     reliability: Mapping[str, WaySet]
     """On the selecting tasks, by set of items: critical, mirror, all."""
     generalization: Mapping[str, WaySet]

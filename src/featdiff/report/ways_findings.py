@@ -1,7 +1,7 @@
 """What the ways to change the base show, in sentences made by fixed rules."""
 
 from featdiff.report.data import Unknown
-from featdiff.report.ways import WayOverlap, WayRow, WaySet, WaysPanel
+from featdiff.report.ways import WayOverlap, WayRow, WaySet, WaysPanel, called
 from featdiff.report.words import UNDEFINED, listing, nats, plural, points, ratio
 
 DIRECT, INDIRECT = ("features", "steering"), ("neurons", "sft")
@@ -25,16 +25,16 @@ def _beaten(panel: WaysPanel, measure: str, where: str) -> str:
     if not known:
         return f"On {where} nothing was measured: there are none."
     beaten = [
-        f"{name} ({points(one.change)} points against {points(one.control)})"
+        f"{called(name)} ({points(one.change)} points against {points(one.control)})"
         for name, one in known.items()
         if one.verdict == "supported"
     ]
-    rest = [f"{name} ({one.verdict})" for name, one in known.items() if one.verdict != "supported"]
-    n = next(iter(known.values())).n
-    said = f"{listing(beaten)} raise the base beyond random edits as large" if beaten else "no edit beats its controls"
-    if len(beaten) == 1:
-        said = said.replace("raise", "raises", 1)
-    return f"On {where} (n = {n:,}), {said}{'; not so ' + listing(rest) if rest and beaten else ''}."
+    rest = [f"{called(name)} ({one.beside})" for name, one in known.items() if one.verdict != "supported"]
+    n, verb = next(iter(known.values())).n, "raises" if len(beaten) == 1 else "raise"
+    if not beaten:
+        return f"On {where} (n = {n:,}), no edit goes beyond random edits as large: {listing(rest)}."
+    said = f"{listing(beaten)} {verb} the base beyond random edits as large"
+    return f"On {where} (n = {n:,}), {said}{'; not so ' + listing(rest) if rest else ''}."
 
 
 def _raised(panel: WaysPanel) -> str:
@@ -42,7 +42,7 @@ def _raised(panel: WaysPanel) -> str:
     parts = []
     for row in panel.rows:
         changes = [one.change if one is not None and one.n else None for one in _all_items(row)]
-        parts.append(f"{row.name} {points(changes[0])} and {points(changes[1])}")
+        parts.append(f"{called(row.name)} {points(changes[0])} and {points(changes[1])}")
     return f"On all items, of the selecting and of unseen tasks, in points: {listing(parts)}."
 
 
@@ -55,7 +55,7 @@ def _cost(panel: WaysPanel) -> str:
     if not known:
         return "Side effects on text were not measured."
     ordered = sorted(known, key=lambda row: row.kl or 0.0)
-    costs = listing([f"{row.name} {nats(row.kl)}" for row in ordered])
+    costs = listing([f"{called(row.name)} {nats(row.kl)}" for row in ordered])
     target = next((row.kl for row in panel.rows if row.reference), None)
     return f"On neutral text the ways cost, in nats of KL per token: {costs}; {panel.target} itself {nats(target)}."
 
@@ -76,7 +76,7 @@ def _overlapping(one: WayOverlap) -> str:
     ]
     across = ratio(sum(crossed) / len(crossed)) if crossed else UNDEFINED
     with_target = [
-        f"{name} {ratio(row[one.ways.index(one.target)])}"
+        f"{called(name)} {ratio(row[one.ways.index(one.target)])}"
         for name, row in zip(one.ways, one.jaccard, strict=True)
         if name != one.target
     ]

@@ -6,10 +6,8 @@ from dataclasses import asdict
 from featdiff.report.figures.heatmap import share_heatmap
 from featdiff.report.figures.style import BLUE
 from featdiff.report.picture import Picture, file_name
-from featdiff.report.ways import WayOverlap, WaysPanel
+from featdiff.report.ways import WayOverlap, WaysPanel, called
 from featdiff.report.words import listing, mean, plural, ratio
-
-SHORT = {"features_printed": "features, printed"}
 
 
 def ways_pictures(panel: WaysPanel | None) -> Iterator[Picture]:
@@ -19,7 +17,7 @@ def ways_pictures(panel: WaysPanel | None) -> Iterator[Picture]:
 
 
 def _overlap(position: int, one: WayOverlap) -> Picture:
-    names = [SHORT.get(name, name) for name in one.ways]
+    names = [called(name) for name in one.ways]
     title = f"Neurons moved, {one.where}"
     parts = [
         f"{names[a]} and {names[b]} {ratio(one.jaccard[a][b])}"

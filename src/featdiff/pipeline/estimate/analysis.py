@@ -222,9 +222,10 @@ def ways(ground: Ground) -> Cost:
         there, seen = ground.items(task), task.role != "unseen"
         halves += min(settings.items, there / 2) if seen else 0
         tested += min(settings.items, there / 2) if seen else min(2 * settings.items, there)
-    swept = len(settings.strengths) * halves + (1 + settings.controls) * tested
+    once = (1 + settings.tried_controls) * halves
+    swept = len(settings.strengths) * once + (1 + settings.controls) * tested
     above = (swept + (1 + settings.controls) * tested) * length
-    counted = len(settings.neuron_shares) * halves + (1 + settings.controls) * tested
+    counted = len(settings.neuron_shares) * once + (1 + settings.controls) * tested
     whole = (swept + counted + 2 * ground.assumed.choices * (halves + tested)) * length
     examined = 4 * (1 + settings.examined) + len(plan.tuned)
     looked_at = examined * (2 * text + ground.assumed.critical * halves * length)
