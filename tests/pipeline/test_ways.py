@@ -15,6 +15,7 @@ from featdiff.pipeline.select import held_out_parts
 from featdiff.pipeline.verbs import run_verb
 from featdiff.pipeline.ways import ways
 from featdiff.pipeline.ways_items import items_of
+from featdiff.pipeline.ways_made import way_names
 from featdiff.report.ways_findings import ways_verdicts
 from featdiff.runs import read_json, write_json
 
@@ -132,6 +133,14 @@ def test_where_nothing_was_selected_on_the_choosing_half_nothing_is_compared(own
     ways(own, own.run.path("new"))
     found = read_json(own.run.path("new", "ways.json"))
     assert found["ways"] == [] and "no features were selected" in found["note"]
+
+
+def test_a_model_that_is_called_like_an_edit_is_refused(tiny: Plan) -> None:
+    plan = Plan(
+        changed(tiny.study, lineup__tuned={"steering": "a", "rl": "b"}, lineup__checkpoints={}, crosscoder__lineups={})
+    )
+    with pytest.raises(ValueError, match="called steering, as one of the ways to edit the base; rename the model"):
+        way_names(plan)
 
 
 def test_a_study_can_leave_the_comparison_out(tiny: Plan) -> None:

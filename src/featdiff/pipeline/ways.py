@@ -24,15 +24,17 @@ from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.splice import Part as TextPart
 from featdiff.pipeline.splice import packed_parts
 from featdiff.pipeline.ways_items import TaskItems, items_of
-from featdiff.pipeline.ways_made import EDITS, Made, Workshop, can_be_made, way_names
+from featdiff.pipeline.ways_made import EDITS, Made, Workshop, way_names
 from featdiff.pipeline.ways_overlap import overlap_records
 from featdiff.progress import Progress
 from featdiff.runs import Record, read_json, write_json
 from featdiff.study import BASE
 
+FEWEST = 2
+"""Critical items of a half from which the spread of a neuron can be told."""
 NOTHING_TO_COMPARE = (
-    "no features were selected on the choosing half, or fewer than two critical items lie in it; "
-    "so no way could be made from it"
+    "no features were selected on the choosing half, or fewer than two critical items lie in one of the halves; "
+    "so no way could be made or measured"
 )
 
 
@@ -40,13 +42,16 @@ def ways(plan: Plan, folder: Path) -> None:
     """Write `<way>.json` and `<way>.safetensors` (how far it moves each neuron) for every way; all in `ways.json`."""
     selection = read_json(plan.run.path("selection", "selection.json"))
     workshop = Workshop.of(plan, selection["without_held_out"]["chosen"])
-    if not can_be_made(workshop):
+    held_out = items_of(plan, workshop.bench.lineup, "held out")
+    assert held_out is not None, "features were selected, so some task took part"
+    fewest = min(int(half.critical.sum()) for half in (workshop.choosing, held_out))
+    if fewest < FEWEST or not len(workshop.features):
         write_json(folder / "ways.json", {"ways": [], "overlap": [], "note": NOTHING_TO_COMPARE})
         return
     width, names = neurons_per_block(workshop.base), way_names(plan)
     missing = [name for name in names if not (folder / f"{name}.json").is_file()]
     if missing:
-        bench = _Measure(workshop)
+        bench = _Measure(workshop, held_out)
         with Progress("ways", total=len(missing), unit="way") as progress:
             for name in missing:
                 bench.write(folder, workshop.make(name))
@@ -67,12 +72,9 @@ def ways(plan: Plan, folder: Path) -> None:
 class _Measure:
     """What every way is measured on, read once, and the base there."""
 
-    def __init__(self, workshop: Workshop) -> None:
+    def __init__(self, workshop: Workshop, held_out: TaskItems) -> None:
         self._workshop, self._plan = workshop, workshop.plan
-        lineup = workshop.bench.lineup
-        held_out, self._unseen = items_of(self._plan, lineup, "held out"), items_of(self._plan, lineup, "unseen")
-        assert held_out is not None, "features were selected, so some task took part"
-        self._held_out = held_out
+        self._held_out, self._unseen = held_out, items_of(workshop.plan, workshop.bench.lineup, "unseen")
         self._critical = held_out.only(held_out.critical)
         self._base = AsIs(workshop.base)
         self._text = _neutral_parts(self._plan)
@@ -167,8 +169,9 @@ def _neutral_parts(plan: Plan) -> list[TextPart]:
 def _histogram_shift(items: TaskItems, before: Int[Tensor, " items"], after: Int[Tensor, " items"]) -> float:
     """Total variation between how often each place is predicted before and after; mean over tasks."""
     places, shifts = int(items.requests.choice_counts.max()), []
-    for task in range(len(items.tasks)):
-        here = items.of_task(task)
+    for here in (items.of_task(task) for task in range(len(items.tasks))):
+        if not here.any():
+            continue
         counts = [torch.bincount(one[here], minlength=places).double() / int(here.sum()) for one in (before, after)]
         shifts.append(float((counts[0] - counts[1]).abs().sum() / 2))
     return sum(shifts) / len(shifts)

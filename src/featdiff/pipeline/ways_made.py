@@ -183,7 +183,7 @@ class Workshop:
             return [self._set(one) for one in (chosen, *random_settings(chosen, base, width, draws, seed))]
 
         counts = sorted({max(1, round(share * count)) for share in self.plan.study.ways.neuron_shares})
-        title = f"{{:g}} of {count} MLP neurons set to {self.tuned}'s mean"
+        title = f"{{:,.0f}} of {count:,} MLP neurons set to {self.tuned}'s mean"
         return self._chosen("neurons", title, counts, make, MATCHED)
 
     def _set(self, setting: Setting) -> NeuronEdited:
@@ -213,11 +213,8 @@ class Workshop:
 
 
 def way_names(plan: Plan) -> tuple[str, ...]:
-    """The edits, then the tuned models, that whose behaviour it is last."""
+    """The edits, then the tuned models, that whose behaviour it is last. ValueError for a model with an edit's name."""
+    if taken := [name for name in plan.tuned if name in EDITS]:
+        raise ValueError(f"a tuned model is called {taken[0]}, as one of the ways to edit the base; rename the model")
     target = plan.study.selection.model
     return (*EDITS, *(name for name in plan.tuned if name != target), target)
-
-
-def can_be_made(workshop: Workshop) -> bool:
-    """Whether there are features to set, and critical items enough for a spread."""
-    return len(workshop.features) > 0 and int(workshop.choosing.critical.sum()) > 1
