@@ -18,7 +18,7 @@ from featdiff.causal.effects import spread
 from featdiff.causal.neurons import Spread
 from featdiff.causal.side_effects import Drift, drift
 from featdiff.causal.statistics import Flips, stratified_bootstrap
-from featdiff.causal.ways import AsIs, Way, prompt_ends, text_logits
+from featdiff.causal.ways import AsIs, PromptEnds, Way, prompt_ends, text_logits
 from featdiff.pipeline.held_out import held_out_corpus
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.splice import Part as TextPart
@@ -96,16 +96,16 @@ class _Measure:
             "side_effects": drifts[0].to_json() | {"control_kl": [one.to_json()["kl"] for one in drifts[1:]]},
             "answer_format": {"before": _share(self._ends.in_form), "after": _share(ends[0].in_form)},
         }
-        base = Spread.of(self._ends.neurons)
-        halves = [torch.arange(start, len(self._ends.neurons), 2) for start in (0, 1)]
-        tensors = {"shift": base.shift(ends[0].neurons)}
-        tensors |= {
-            f"half{number}": Spread(self._ends.neurons[half].mean(dim=0), base.std).shift(ends[0].neurons[half])
-            for number, half in enumerate(halves)
-        }
-        tensors |= {f"control{number}": base.shift(one.neurons) for number, one in enumerate(ends[1:])}
-        save_file(tensors, folder / f"{made.name}.safetensors")
+        save_file(self._shifts(ends), folder / f"{made.name}.safetensors")
         write_json(folder / f"{made.name}.json", record)
+
+    def _shifts(self, ends: list[PromptEnds]) -> dict[str, Float[Tensor, " neurons"]]:
+        """How far a way moves each neuron: on all items, on every second one and the rest; and its controls, on all."""
+        here, there = self._ends.neurons, ends[0].neurons
+        base = Spread.of(here)
+        first, second = (Spread(here[start::2].mean(dim=0), base.std).shift(there[start::2]) for start in (0, 1))
+        controls = {f"control{number}": base.shift(one.neurons) for number, one in enumerate(ends[1:])}
+        return {"shift": base.shift(there), "half0": first, "half1": second, **controls}
 
     def _answers(self, made: Made, items: TaskItems) -> Record:
         """Changes of accuracy by set of items, and how far the histogram of predictions moves."""
