@@ -121,7 +121,7 @@ class WaysSettings(Settings):
     strengths: Annotated[tuple[Positive, ...], MinLen(1)] = (0.5, 1.0, 2.0, 4.0, 8.0)
     """Strengths among which one is chosen: multiples of the features' values in the tuned model, and of the mean
     difference between the models by which the base is steered."""
-    neuron_shares: Annotated[tuple[Annotated[float, Gt(0), Lt(1)], ...], MinLen(1)] = (0.001, 0.003, 0.01, 0.03, 0.1)
+    neuron_shares: Annotated[tuple[Annotated[float, Gt(0), Lt(1)], ...], MinLen(1)] = (0.01, 0.03, 0.1)
     """Shares of all MLP neurons among which it is chosen how many are set to the tuned model's means."""
     controls: Count = 40
     """Random edits beside each way, as large as it: features, directions, neurons. Fewer than 39 decide nothing."""

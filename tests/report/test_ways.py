@@ -89,6 +89,6 @@ def test_the_figure_has_every_way_and_what_stands_beside_it() -> None:
 def test_the_page_escapes_titles_and_shows_every_row(study: ReportData, tmp_path: Path) -> None:
     page = write_report(replace(study, ways=PANEL), tmp_path).read_text()
     section = page[page.index('<section id="ways">') : page.index('<section id="features">')]
-    assert section.count("&lt;steering&gt;") == 2 and "<steering>" not in section
+    assert section.count("&lt;steering&gt;") == 3 and "<steering>" not in section
     assert "beyond +30.0" in section and "320 items" in section and "0.5: +1.0 (random 0.0)" in section
     assert "were not compared" in write_report(study, tmp_path).read_text()
