@@ -62,7 +62,7 @@ class Steered:
 
     @contextmanager
     def running(self, prompt: Prompt, real: Real) -> Iterator[PreTrainedModel]:
-        """The model, steered on tokens that come `prompt` columns before the answer or after, never on padding."""
+        """The model, steered where `positions` allows: `prompt` columns come before the answer, `real` marks no padding."""
         with shifting_residual(self.model, self.layers, self.vector, _mask(self.positions, prompt, real)):
             yield self.model
 
@@ -77,7 +77,7 @@ class NeuronEdited:
 
     @contextmanager
     def running(self, prompt: Prompt, real: Real) -> Iterator[PreTrainedModel]:
-        """The model with its neurons set, where `Steered` would steer it."""
+        """The model, its neurons set where `positions` allows."""
         mask = _mask(self.positions, prompt, real)
         with setting_neurons(self.model, self.setting.neurons, self.setting.values, mask):
             yield self.model
