@@ -22,6 +22,7 @@ FOLDERS = {
     "quality": "quality",
     "select": "selection",
     "intervene": "interventions",
+    "ways": "ways",
     "report": "figures",
 }
 MADE_AT_A_TIME = {"provenance.json", "report.html", ".lock"}  # these hold hours and durations, or nothing
@@ -97,6 +98,7 @@ REACHED: dict[str, tuple[str, Callable[[Path], bool]]] = {
     "train near its end": ("train", lambda partial: lines(partial / "joint" / "metrics.jsonl") >= 100),
     "train while quality is measured": ("train", lambda partial: (partial / "stream.json").is_file()),
     "intervene after two tasks": ("intervene", lambda partial: len(list(partial.glob("*/*.json"))) >= 2),
+    "ways after two ways": ("ways", lambda partial: len(list(partial.glob("*.json"))) >= 2),
     "report at its beginning": ("report", lambda partial: partial.is_dir()),
 }
 

@@ -21,7 +21,8 @@ SHOW = (
     "assert not {'torch', 'transformers', 'datasets', 'lm_eval'} & set(sys.modules)\n"
 )
 STAGES = [
-    *("sft", "grpo", "rft", "evaluate", "train", "attribute", "dynamics", "quality", "drift", "select", "intervene"),
+    *("sft", "grpo", "rft", "evaluate", "train", "attribute", "dynamics", "quality", "drift"),
+    *("select", "intervene", "ways"),
     *("examples", "report"),
 ]
 

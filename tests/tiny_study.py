@@ -99,6 +99,14 @@ dose_controls = 2
 neutral_tokens = 256
 side_controls = 1
 bootstrap = 200
+
+[ways]
+controls = 4
+tried_controls = 2
+examined = 2
+neuron_shares = [0.01, 0.05]
+strengths = [0.5, 1.0]
+moved_share = 0.1
 """
 
 

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import Field, model_validator
 
-from featdiff.settings import Count, Settings, Share
+from featdiff.settings import Count, Positive, Settings, Share
 
 ControlName = Literal[
     "activity-matched", "uniform alive", "random directions", "mean difference", "both right", "both wrong"
@@ -108,3 +108,26 @@ class InterventionSettings(Settings):
     def drawn(self, kind: ControlName) -> int:
         """Draws of one kind of control."""
         return self.draws.get(kind, self.controls)
+
+
+class WaysSettings(Settings):
+    """Four ways to put the tuned model's behaviour into the base, compared (the companion paper of EMNLP 2025)."""
+
+    compare: bool = True
+    """Whether they are compared: crosscoder features, a steering vector, MLP neurons, and tuned weights."""
+    items: Count = 200
+    """Items of each task on which a way's free choice is made, and as many others on which it is then measured; twice
+    as many of an unseen task."""
+    strengths: Annotated[tuple[Positive, ...], MinLen(1)] = (0.5, 1.0, 2.0, 4.0, 8.0)
+    """Strengths among which one is chosen: multiples of the features' values in the tuned model, and of the mean
+    difference between the models by which the base is steered."""
+    neuron_shares: Annotated[tuple[Annotated[float, Gt(0), Lt(1)], ...], MinLen(1)] = (0.01, 0.03, 0.1)
+    """Shares of all MLP neurons among which it is chosen how many are set to the tuned model's means."""
+    controls: Count = 40
+    """Random edits beside each way, as large as it: features, directions, neurons. Fewer than 39 decide nothing."""
+    tried_controls: Count = 5
+    """Random edits beside every strength and number that is tried: chosen is that of the largest lead over them."""
+    examined: Count = 3
+    """Of the controls, how many are also examined for side effects and for the neurons that they move."""
+    moved_share: Annotated[float, Gt(0), Lt(1)] = 0.05
+    """Share of the MLP neurons that count as moved by a way: those that it moves most."""

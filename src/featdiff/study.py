@@ -6,7 +6,7 @@ from annotated_types import Ge, Lt, MinLen
 from pydantic import Field, model_validator
 
 from featdiff.settings import Count, Name, Positive, Settings, Share
-from featdiff.settings_causal import InterventionSettings, SelectionSettings
+from featdiff.settings_causal import InterventionSettings, SelectionSettings, WaysSettings
 from featdiff.settings_crosscoder import (
     BatchTopKSettings,
     CrosscoderLineup,
@@ -211,6 +211,8 @@ class Study(Settings):
     """Features that may control generalization."""
     intervention: InterventionSettings = InterventionSettings()
     """The causal test."""
+    ways: WaysSettings = WaysSettings()
+    """Features beside other ways to change the base."""
     drift: DriftSettings = DriftSettings()
     """How far the models moved."""
     examples: ExampleSettings = ExampleSettings()

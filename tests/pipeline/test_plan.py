@@ -9,7 +9,8 @@ from featdiff.pipeline.plan import Plan
 from featdiff.study import LineupSettings, Study
 from featdiff.study_file import validated
 
-ORDER = ("evaluate", "train", "attribute", "dynamics", "quality", "drift", "select", "intervene", "examples", "report")
+FROM_CROSSCODERS = ("attribute", "dynamics", "quality", "drift", "select", "intervene", "ways", "examples")
+ORDER = ("evaluate", "train", *FROM_CROSSCODERS, "report")
 FROM_TRAIN = set(ORDER) - {"evaluate", "report"}
 
 
@@ -138,18 +139,24 @@ def test_stages_without_anything_to_do_are_left_out(tiny: Plan) -> None:
             FROM_TRAIN,
         ),
         ("lineup__dtype", "bfloat16", set(ORDER) - {"report"}),
-        ("evaluation__limit", 5, {"evaluate", "quality", "drift", "select", "intervene", "examples"}),
-        ("intervention__confidence", 0.9, {"evaluate", "quality", "drift", "select", "intervene", "examples"}),
+        ("evaluation__limit", 5, {"evaluate", "quality", "drift", "select", "intervene", "ways", "examples"}),
+        ("intervention__confidence", 0.9, {"evaluate", "quality", "drift", "select", "intervene", "ways", "examples"}),
         ("attribution__tails", [0.7], {"attribute", "drift", "examples"}),
-        ("attribution__min_density", 0.01, {"attribute", "dynamics", "drift", "select", "intervene", "examples"}),
+        (
+            "attribution__min_density",
+            0.01,
+            {"attribute", "dynamics", "drift", "select", "intervene", "ways", "examples"},
+        ),
         ("attribution__scaling", {"tokens": 500}, {"attribute", "drift", "examples"}),
         ("dynamics__top", 5, {"dynamics"}),
         ("dynamics__alignments", ["joint"], {"dynamics"}),
         ("stability__acceptance", 0.8, {"dynamics"}),
         ("drift", {"items": 3}, {"drift"}),
+        ("ways", {"items": 3}, {"ways"}),
+        ("intervention__doses", [0.5], {"intervene"}),
         ("examples", {"top": 3}, {"examples"}),
-        ("selection__threshold", 0.5, {"select", "intervene", "examples"}),
-        ("intervention__amplify", 2.0, {"intervene"}),
+        ("selection__threshold", 0.5, {"select", "intervene", "ways", "examples"}),
+        ("intervention__amplify", 2.0, {"intervene", "ways"}),
         ("seed", 1, set(ORDER) - {"report"}),
     ],
 )

@@ -67,7 +67,7 @@ def test_the_page_says_where_it_comes_from(tiny: Plan) -> None:
         ({"evaluation__tasks": []}, ["train", "attribute", "dynamics", "examples", "report"]),
         (
             {"lineup__checkpoints": {}, "crosscoder__lineups": {}},
-            ["evaluate", "train", "attribute", "quality", "drift", "select", "intervene", "examples", "report"],
+            ["evaluate", "train", "attribute", "quality", "drift", "select", "intervene", "ways", "examples", "report"],
         ),
         (
             {"lineup__checkpoints": {}, "crosscoder__lineups": {}, "evaluation__tasks": [], "one": True},

@@ -24,7 +24,7 @@ def test_the_file_is_the_summary_of_the_folders(tiny: Plan, numbers: dict[str, A
 
 def test_the_keys_are_those_that_scripts_rely_on(tiny: Plan, numbers: dict[str, Any]) -> None:
     agreed = {"models", "accuracy", "quality", "tails", "drift", "dynamics", "selection", "effects"}
-    assert numbers.keys() == agreed | {"claims", "equal_drift", "side_effects"}
+    assert numbers.keys() == agreed | {"claims", "equal_drift", "side_effects", "ways"}
     assert numbers["models"] == ["base", "sft", "rl"]
     assert numbers["accuracy"].keys() == {"colours", "animals", "numbers"}
     for models in numbers["accuracy"].values():

@@ -37,10 +37,10 @@ def test_a_second_run_makes_nothing_and_changes_no_byte(own: Plan, capsys: pytes
     assert after == before
 
 
-@pytest.mark.parametrize(
-    "stage",
-    ["evaluate", "train", "attribute", "dynamics", "quality", "drift", "select", "intervene", "examples", "report"],
-)
+READING = ("attribute", "dynamics", "quality", "drift", "select", "intervene", "ways", "examples", "report")
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "train", *READING])
 def test_a_stage_that_is_lost_comes_back_alone_and_with_the_same_bytes(
     own: Plan, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:
@@ -64,8 +64,8 @@ def test_a_lost_report_comes_back(own: Plan, capsys: pytest.CaptureFixture[str])
     ("setting", "value", "made"),
     [
         ("attribution__tails", [0.5], ["attribute", "drift", "examples", "report"]),
-        ("selection__threshold", 0.6, ["select", "intervene", "examples", "report"]),
-        ("intervention__amplify", 1.0, ["intervene", "report"]),
+        ("selection__threshold", 0.6, ["select", "intervene", "ways", "examples", "report"]),
+        ("intervention__amplify", 1.0, ["intervene", "ways", "report"]),
     ],
 )
 def test_one_changed_setting_makes_what_reads_it_and_leaves_the_rest(

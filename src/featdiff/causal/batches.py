@@ -74,6 +74,22 @@ class Layout:
         hidden = torch.tensor(torch.finfo(dtype).min, dtype=dtype, device=real.device)
         return torch.where(_sees(self.branch[sequences], real)[:, None], torch.zeros_like(hidden), hidden)
 
+    def asked(self, sequences: Int[Tensor, " chosen"]) -> tuple[Int[Tensor, " found"], Int[Tensor, " found"]]:
+        """For every request of these sequences: which of them it reads, and its index in the layout."""
+        pair, request = (self.sequence[None, :] == sequences[:, None]).nonzero(as_tuple=True)
+        return pair, request
+
+    def log_likelihood(
+        self, logits: Float[Tensor, "chosen kept vocabulary"], sequences: Int[Tensor, " chosen"]
+    ) -> Float[Tensor, " found"]:
+        """What the continuations of these sequences' requests score, from logits at `answer_positions`; in the order
+        of `asked`."""
+        logits = logits.float()
+        pair, request = self.asked(sequences)
+        place, token = self.answer_place[request], self.answer_token[request]
+        chosen = logits[pair[:, None], place, token] - logits.logsumexp(dim=-1)[pair[:, None], place]
+        return torch.where(self.answer_mask[request], chosen, 0.0).sum(dim=-1)
+
 
 @dataclass(frozen=True, eq=False)
 class RequestBatch:
@@ -120,13 +136,35 @@ def request_batches(requests: Requests, batch_size: int, device: torch.device | 
     return [_batch(part, requests.continuation_ids, torch.device(device)) for part in parts]
 
 
+def scored_alike(shared: Float[Tensor, " requests"], plain: Float[Tensor, " requests"], dtype: torch.dtype) -> bool:
+    """Whether a model of this precision scores a batch in both layouts alike.
+
+    A sliding window or a bias by distance would not know that answers stand side by side.
+    """
+    tolerance = 1e-4 if dtype == torch.float32 else 5e-2
+    return torch.allclose(shared, plain, rtol=tolerance, atol=tolerance)
+
+
+def prompts_of(requests: Requests) -> list[list[int]]:
+    """The prompt of every item: its first choice's."""
+    first = {int(sample): request for request, sample in reversed(list(enumerate(requests.sample_of.tolist())))}
+    return [requests.context_ids[first[sample]] for sample in range(len(requests.sample_ids))]
+
+
+def choice_beginnings(requests: Requests) -> list[set[int]]:
+    """The tokens with which the choices of every item begin."""
+    begins: list[set[int]] = [set() for _ in requests.sample_ids]
+    for request, sample in enumerate(requests.sample_of.tolist()):
+        begins[sample].add(requests.continuation_ids[request][0])
+    return begins
+
+
 @torch.no_grad()
 def final_prompt_activations(
     requests: Requests, lineup: Lineup, *, batch_size: int = 64
 ) -> Float[Tensor, "samples models d_model"]:
     """Raw residual streams of all models at the last token of each item's prompt (Sec. 3.2): its first choice's."""
-    first = {int(sample): request for request, sample in reversed(list(enumerate(requests.sample_of.tolist())))}
-    prompts = [requests.context_ids[first[sample]] for sample in range(len(requests.sample_ids))]
+    prompts = prompts_of(requests)
     result = torch.empty(len(prompts), len(lineup.names), lineup.d_model)
     order = sorted(range(len(prompts)), key=lambda sample: len(prompts[sample]), reverse=True)
     for start in range(0, len(order), batch_size):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from featdiff.activations.models import Lineup
 from featdiff.causal.activity import Activity, activity, order_of
-from featdiff.causal.batches import Layout, RequestBatch, request_batches
+from featdiff.causal.batches import Layout, RequestBatch, request_batches, scored_alike
 from featdiff.causal.edits import CHUNK, Edit, Patch, Reading, apply, codes, joint_features, reconstruction
 from featdiff.causal.records import Requests
 from featdiff.causal.upper import UpperModel
@@ -188,16 +188,12 @@ def _score_batch(
 
 
 def _cheapest(batch: RequestBatch, upper: UpperModel, residual: Tensor, plain: Tensor) -> Layout:
-    """The layout with shared contexts, if this model scores the unedited batch by it as it does row by row.
-
-    A sliding window or a bias by distance would not know that answers stand side by side.
-    """
+    """The layout with shared contexts, if this model scores the unedited batch by it as it does row by row."""
     shared = batch.shared
     if shared.branch is None:
         return batch.plain
     found = _log_likelihood(shared, upper, _sequences(shared), residual[shared.row, shared.position_ids])
-    tolerance = 1e-4 if upper.dtype == torch.float32 else 5e-2
-    return shared if torch.allclose(found, plain, rtol=tolerance, atol=tolerance) else batch.plain
+    return shared if scored_alike(found, plain, upper.dtype) else batch.plain
 
 
 class _Waiting:
@@ -221,31 +217,22 @@ class _Waiting:
         if self._count:
             variants, sequences, residual = (torch.cat(part) for part in zip(*self._parts, strict=True))
             for piece in torch.arange(self._count, device=residual.device).split(self._batch_size):
-                pair, request = _asked(self._layout, sequences[piece])
+                pair, request = self._layout.asked(sequences[piece])
                 values = _log_likelihood(self._layout, self._upper, sequences[piece], residual[piece])
                 self._result[variants[piece][pair].cpu(), self._layout.requests[request].cpu()] = values.cpu()
         self._parts, self._count = [], 0
 
 
 def _log_likelihood(layout: Layout, upper: UpperModel, sequences: Tensor, residual: Tensor) -> Tensor:
-    """What the continuations of the requests of these sequences score, in the order of `_asked`."""
+    """What the continuations of the requests of these sequences score, in the order of `layout.asked`."""
     logits = upper(
         residual,
         layout.input_ids[sequences],
         layout.attention_mask(sequences, upper.dtype),
         layout.position_ids[sequences],
         keep=layout.answer_positions,
-    ).float()
-    pair, request = _asked(layout, sequences)
-    place, token = layout.answer_place[request], layout.answer_token[request]
-    chosen = logits[pair[:, None], place, token] - logits.logsumexp(dim=-1)[pair[:, None], place]
-    return torch.where(layout.answer_mask[request], chosen, 0.0).sum(dim=-1)
-
-
-def _asked(layout: Layout, sequences: Tensor) -> tuple[Tensor, Tensor]:
-    """For every request of these sequences: which of them it reads, and its index in the layout."""
-    pair, request = (layout.sequence[None, :] == sequences[:, None]).nonzero(as_tuple=True)
-    return pair, request
+    )
+    return layout.log_likelihood(logits, sequences)
 
 
 def _sequences(layout: Layout) -> Tensor:

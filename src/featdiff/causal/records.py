@@ -2,7 +2,9 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -221,6 +223,23 @@ class Requests:
             choice_of=self.choice_of[rows],
             choice_bytes=self.choice_bytes[rows],
             choice_characters=self.choice_characters[rows],
+        )
+
+    @staticmethod
+    def together(parts: Sequence["Requests"]) -> "Requests":
+        """The items of several tasks one after another, as one list of requests."""
+        starts = [0, *accumulate(len(part.sample_ids) for part in parts[:-1])]
+        return Requests(
+            task=", ".join(part.task for part in parts),
+            sample_ids=tuple(f"{part.task} {sample}" for part in parts for sample in part.sample_ids),
+            choice_counts=torch.cat([part.choice_counts for part in parts]),
+            target=torch.cat([part.target for part in parts]),
+            context_ids=[ids for part in parts for ids in part.context_ids],
+            continuation_ids=[ids for part in parts for ids in part.continuation_ids],
+            sample_of=torch.cat([part.sample_of + start for part, start in zip(parts, starts, strict=True)]),
+            choice_of=torch.cat([part.choice_of for part in parts]),
+            choice_bytes=torch.cat([part.choice_bytes for part in parts]),
+            choice_characters=torch.cat([part.choice_characters for part in parts]),
         )
 
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from featdiff.activations.models import Lineup
 from featdiff.causal.activity import order_of
-from featdiff.causal.batches import edited_tokens, padded
+from featdiff.causal.batches import choice_beginnings, edited_tokens, padded, prompts_of
 from featdiff.causal.edits import CHUNK, Edit, Patch, Reading, apply, codes
 from featdiff.causal.records import Requests
 from featdiff.causal.upper import UpperModel
@@ -93,17 +93,13 @@ def first_tokens(
 
     A model that no longer answers in the form of the task may still rank the choices; here it shows.
     """
-    first: dict[int, int] = {}
-    begins: dict[int, set[int]] = {}
-    for request, sample in enumerate(requests.sample_of.tolist()):
-        first.setdefault(sample, request)
-        begins.setdefault(sample, set()).add(requests.continuation_ids[request][0])
-    found = torch.zeros(len(edits) + 1, len(first), dtype=torch.bool)
-    order = sorted(first, key=lambda sample: len(requests.context_ids[first[sample]]), reverse=True)
+    prompts, begins = prompts_of(requests), choice_beginnings(requests)
+    found = torch.zeros(len(edits) + 1, len(prompts), dtype=torch.bool)
+    order = sorted(range(len(prompts)), key=lambda sample: len(prompts[sample]), reverse=True)
     device = crosscoder.W_dec.device
     for start in range(0, len(order), batch_size):
         samples = order[start : start + batch_size]
-        input_ids, real = (part.to(device) for part in padded([requests.context_ids[first[s]] for s in samples]))
+        input_ids, real = (part.to(device) for part in padded([prompts[sample] for sample in samples]))
         activations, lengths = lineup.residuals(input_ids, real), real.sum(dim=-1)
         place = torch.arange(input_ids.shape[1], device=device)[None]
         own = activations[:, :, order_of(lineup, crosscoder)]

@@ -26,8 +26,8 @@ from featdiff.crosscoder.sparsity import BatchTopK, updated_threshold
 SCREENED, COMPACT = 0.03, 0.15
 """Shares of active pairs below which a path pays; see docs/benchmarks.md."""
 ON_GPU = 0.065
-"""The same on a GPU, where a float32 product costs so much that between a screen and a dense step nothing pays. Measured
-on an H100: docs/benchmarks.md."""
+"""The same on a GPU, where a float32 product costs so much that between a screen and a dense step nothing pays.
+Measured on an H100: docs/benchmarks.md."""
 HYSTERESIS = 0.15
 """A path is left only when the share is so much beyond its border."""
 GUESS = 0.95

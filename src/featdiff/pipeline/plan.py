@@ -35,6 +35,7 @@ NOT_SHARED = {
     "teacher_model",
     "teacher_max_tokens",
 }  # by the two paradigms
+READ_BY_WAYS = {"amplify", "positions", "reading", "error", "neutral_tokens", "bootstrap", "confidence"}
 
 
 @dataclass(frozen=True)
@@ -324,6 +325,9 @@ def _stages(plan: Plan) -> list[Stage]:
         rules = {"selection": dump(study.selection), "attribution": alive}
         add("select", "selection", ("evaluate", "train", "stability"), **rules)
         add("intervene", "interventions", ("select",), intervention=dump(study.intervention, without={"batch_size"}))
+        if study.ways.compare:
+            read = dump_of(study.intervention, READ_BY_WAYS)
+            add("ways", "ways", ("select",), ways=dump(study.ways), intervention=read)
     add("examples", "examples", ("train", "attribute", "select"), examples=dump(study.examples))
     add("report", "figures", tuple(made))
     return list(made.values())
@@ -332,6 +336,11 @@ def _stages(plan: Plan) -> list[Stage]:
 def dump(settings: Settings, without: AbstractSet[str] = frozenset()) -> Json:
     """Settings as JSON, for a fingerprint."""
     return settings.model_dump(mode="json", exclude=set(without))
+
+
+def dump_of(settings: Settings, wanted: AbstractSet[str]) -> Json:
+    """Some settings as JSON, for a fingerprint."""
+    return settings.model_dump(mode="json", include=set(wanted))
 
 
 def outside(path: str) -> Json:

@@ -50,6 +50,7 @@ def summary(plan: Plan) -> Record:
         "effects": effects.get("effects", []),
         **({"claims": effects["claims"]} if "claims" in effects else {}),
         **({"side_effects": effects["side_effects"]} if "side_effects" in effects else {}),
+        **({"ways": ways} if (ways := _ways(plan)) else {}),
     }
 
 
@@ -104,6 +105,17 @@ def _drift(plan: Plan) -> Record:
         kept |= {"crossed": row["crossed"]} if row["crossed"] else {}
         found.setdefault(row["tuned"], {})[row["name"]] = kept
     return found
+
+
+def _ways(plan: Plan) -> Record:
+    """The ways to change the base by name, and the overlaps of the neurons that they move."""
+    found = _read(plan.run.path("ways", "ways.json"))
+    if not found:
+        return {}
+    kept = ("title", "reliability", "generalization", "side_effects", "answer_format")
+    overlap = [{key: one[key] for key in ("where", "ways", "size", "jaccard", "chance")} for one in found["overlap"]]
+    by_name = {one["name"]: {key: one[key] for key in kept} for one in found["ways"]}
+    return {"ways": by_name, "overlap": overlap} | ({"note": found["note"]} if "note" in found else {})
 
 
 def _read(path: Path) -> Record:

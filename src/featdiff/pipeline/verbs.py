@@ -36,6 +36,7 @@ MAKERS = {
     "dynamics": Maker("dynamics"),
     "select": Maker("select"),
     "intervene": Maker("intervene", resumable=True),
+    "ways": Maker("ways", resumable=True),
     "drift": Maker("drift", resumable=True),
     "examples": Maker("examples"),
     "report": Maker("report"),

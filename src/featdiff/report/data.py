@@ -16,6 +16,7 @@ from featdiff.report.causal import CausalPanel
 from featdiff.report.drift import DriftPanel
 from featdiff.report.dynamics import ChosenStability, DynamicsPanel, StabilityPanel
 from featdiff.report.tails import TailPanel
+from featdiff.report.ways import WaysPanel
 
 Number = int | float
 Interval = Sequence[Number]
@@ -232,5 +233,7 @@ class ReportData:
     """The selected features under other seeds."""
     causal: CausalPanel = field(default_factory=CausalPanel)
     """Claims, controls, doses, side effects, and where the selected features come from."""
+    ways: WaysPanel | None = None
+    """Features beside other ways to change the base."""
     shrinkage: Unknown = None
     """beta / 2 where an L1 penalty was used: contributions below it vanish from a model."""

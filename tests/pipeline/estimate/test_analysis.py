@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from tiny_study import changed
 
-from featdiff.pipeline.estimate.analysis import attribute, dynamics, evaluate, intervene, select, stability
+from featdiff.pipeline.estimate.analysis import attribute, dynamics, evaluate, intervene, select, stability, ways
 from featdiff.pipeline.estimate.ground import Cost, Ground
 from featdiff.pipeline.plan import Plan
 from featdiff.study import TaskSettings
@@ -26,6 +26,15 @@ def test_every_model_reads_every_choice_of_every_item(ran: Ground) -> None:
     assert flops(evaluate(ran)) == pytest.approx(expected)
     limited = replace(ran, plan=Plan(changed(ran.plan.study, evaluation__limit=12)))
     assert flops(evaluate(limited)) == pytest.approx(expected / 4)
+
+
+def test_ways_cost_in_proportion_to_the_items_that_they_are_tried_on(ran: Ground) -> None:
+    def cost(items: int, controls: int) -> float:
+        study = changed(ran.plan.study, ways__items=items, ways__controls=controls, intervention__neutral_tokens=0)
+        return flops(ways(replace(ran, plan=Plan(study))))
+
+    assert cost(12, 4) == pytest.approx(2 * cost(6, 4))
+    assert cost(6, 9) - cost(6, 8) == pytest.approx(cost(6, 8) - cost(6, 7)) and cost(6, 9) > cost(6, 8)
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,57 @@ def intervene(ground: Ground) -> Cost:
     )
 
 
+def ways(ground: Ground) -> Cost:
+    """Choosing on one half, then every way with its controls on the other and on unseen tasks.
+
+    Features are edited above the tap; the others in whole models, where an item's choices share their context.
+    """
+    plan, model, length = ground.plan, ground.model, ground.assumed.item_tokens
+    settings, text = plan.study.ways, plan.study.intervention.neutral_tokens
+    joint, batch = plan.crosscoders[plan.joint], plan.study.intervention.batch_size
+    halves, tested = 0.0, 0.0
+    for task in plan.study.evaluation.tasks:
+        there, seen = ground.items(task), task.role != "unseen"
+        halves += min(settings.items, there / 2) if seen else 0
+        tested += min(settings.items, there / 2) if seen else min(2 * settings.items, there)
+    once = (1 + settings.tried_controls) * halves
+    swept = len(settings.strengths) * once + (1 + settings.controls) * tested
+    above = (swept + (1 + settings.controls) * tested) * length
+    counted = len(settings.neuron_shares) * once + (1 + settings.controls) * tested
+    whole = (swept + counted + 2 * ground.assumed.choices * (halves + tested)) * length
+    examined = 4 * (1 + settings.examined) + len(plan.tuned)
+    looked_at = examined * (2 * text + ground.assumed.critical * halves * length)
+    models = ground.distinct(joint.models)
+    read = models * ground.assumed.choices * (4 * halves + 2 * tested) * length
+    return Cost(
+        parts={
+            "below the tap": (
+                forward(model, read, length, read / (batch * length), layers=ground.layers, head=False),
+                coding(ground.size(joint), read / models),
+            ),
+            "features": (
+                forward(
+                    model,
+                    above,
+                    length,
+                    above / (batch * length),
+                    layers=model.shape.layers - ground.layers,
+                    head=False,
+                ),
+            ),
+            "steering, neurons": (forward(model, whole, length, whole / (batch * length), head=False),),
+            "side effects, neurons moved": (forward(model, looked_at, length, looked_at / (batch * length)),),
+        },
+        memory={
+            "models up to the tap": ground.below(joint.models),
+            "whole models": 2 * ground.whole,
+            "crosscoder": ground.size(joint).file_bytes,
+            "forward pass": model.forward_bytes(batch * length),
+            "logits": batch * length * model.shape.vocabulary * (model.value + FLOAT),
+        },
+    )
+
+
 def examples(ground: Ground) -> Cost:
     """Held-out text for each crosscoder that is shown, coded jointly and without each model; then whole models."""
     study, names = ground.plan.study, ground.plan.models_of(ground.plan.shown)

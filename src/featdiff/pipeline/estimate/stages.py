@@ -11,6 +11,7 @@ from featdiff.pipeline.estimate.analysis import (
     intervene,
     select,
     stability,
+    ways,
 )
 from featdiff.pipeline.estimate.crosscoders import quality, train
 from featdiff.pipeline.estimate.ground import Cost, Ground
@@ -108,6 +109,8 @@ def _cost(ground: Ground, stage: str) -> Cost:
             return select(ground)
         case "intervene":
             return intervene(ground)
+        case "ways":
+            return ways(ground)
         case "drift":
             return drift(ground)
         case "examples":
