@@ -41,6 +41,23 @@ def nats(value: Unknown) -> str:
     return UNDEFINED if value is None or value != value else _minus(f"{value:.3f}")
 
 
+def tokens(value: Unknown) -> str:
+    """A mean number of tokens: 47.94 as 47.9."""
+    return UNDEFINED if value is None or value != value else f"{value:.1f}"
+
+
+def tokens_change(value: Unknown) -> str:
+    """A change of such a mean, always signed."""
+    if value is None or value != value:
+        return UNDEFINED
+    return _minus(f"{value:+.1f}") if abs(value) >= 0.05 else "0.0"
+
+
+def tokens_interval(interval: Sequence[Unknown]) -> str:
+    """[-1.52, 0.2] as [−1.5, +0.2]."""
+    return f"[{', '.join(tokens_change(bound) for bound in interval)}]"
+
+
 def ratio(value: Unknown) -> str:
     """0.987 as 0.99."""
     return UNDEFINED if value is None or value != value else _minus(f"{value:.2f}")
