@@ -47,15 +47,13 @@ def tokens(value: Unknown) -> str:
 
 
 def tokens_change(value: Unknown) -> str:
-    """A change of such a mean, always signed."""
-    if value is None or value != value:
-        return UNDEFINED
-    return _minus(f"{value:+.1f}") if abs(value) >= 0.05 else "0.0"
+    """A change of such a mean, always signed; it has the digits of points."""
+    return points(None if value is None else value / 100)
 
 
 def tokens_interval(interval: Sequence[Unknown]) -> str:
     """[-1.52, 0.2] as [−1.5, +0.2]."""
-    return f"[{', '.join(tokens_change(bound) for bound in interval)}]"
+    return f"[{', '.join(map(tokens_change, interval))}]"
 
 
 def ratio(value: Unknown) -> str:
