@@ -47,9 +47,11 @@ max_completion_length = 32
 
 [evaluation]
 task_folder = "tasks"
+data_folder = "{DATA}"
 tasks = [
   {{ name = "science", role = "far" }},
   {{ name = "habits", role = "unseen" }},
+  {{ name = "aime24", role = "unseen", limit = 4, repeats = 2, temperature = 0.7, max_new_tokens = 8 }},
 ]
 
 [corpus]
@@ -74,6 +76,7 @@ lr = 3e-3
 
 [intervention]
 controls = 5
+generated_controls = 1
 bootstrap = 200
 """
 
@@ -122,10 +125,18 @@ def test_a_study_of_stories_runs_from_post_training_to_the_report(
 
     run = report.parent
     summary = read_json(run / "summary.json")
-    assert summary["models"] == ["base", "sft", "rl"] and summary["accuracy"].keys() == {"science", "habits"}
+    assert summary["models"] == ["base", "sft", "rl"]
+    assert summary["accuracy"].keys() == {
+        "science",
+        "habits",
+        "aime24",
+    }
     assert read_json(run / "posttrain" / "sft" / "traces.json")["kept"] == 24
     steps = [json.loads(line) for line in (run / "posttrain" / "grpo" / "log.jsonl").read_text().splitlines()]
     assert len(steps) == 3 and all(0 <= step["reward"] <= 1 for step in steps)
     assert read_json(run / "crosscoders" / "stream.json")["counts"]["kept"] > 10_000
     assert min(summary["quality"]["joint"]["variance_explained"].values()) > 0.1
     assert summary["dynamics"].keys() == {"sft", "rl"} and summary["selection"]["tasks"] == ["science"]
+    chosen, effects = summary["selection"]["chosen"], [one for one in summary["effects"] if one["task"] == "aime24"]
+    assert [one["sets"]["all"]["n"] for one in effects] == ([4, 4, 4] if chosen else [])
+    assert {one["verdict"] for one in effects} <= {"underpowered"}

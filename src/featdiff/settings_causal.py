@@ -82,6 +82,9 @@ class InterventionSettings(Settings):
     """Draws of each kind of control that every effect is compared with."""
     draws: dict[ControlName, Annotated[int, Ge(0)]] = Field(default={})
     """Draws of single kinds of control, by name, where other than `controls`; 0 leaves a kind out."""
+    generated_controls: Annotated[int, Ge(0)] = 5
+    """Sets of features matched by activity that an edit of generated answers is compared with; each takes as long as
+    the edit itself, and fewer than 39 cannot support it. 0 edits no generated answers."""
     doses: tuple[float, ...] = (0.0, 0.5, 0.8, 1.0, 1.5)
     """Multiples of each feature's maximum at which accuracy is measured, in both models."""
     dose_controls: Annotated[int, Ge(0)] = 20
@@ -91,7 +94,8 @@ class InterventionSettings(Settings):
     side_controls: Annotated[int, Ge(0)] = 5
     """Sets of features matched by activity whose side effects are measured as well."""
     items: Count | None = None
-    """Intervene on at most so many items per task, drawn at random; unset: all."""
+    """Intervene on at most so many items of a task of choices, drawn at random; unset: all. Generated answers are all
+    asked for again; `limit` of a task makes them fewer."""
     bootstrap: Count = 10_000
     """Resamples behind every interval."""
     confidence: Annotated[float, Gt(0.5), Lt(1)] = 0.95

@@ -33,6 +33,8 @@ class TaskSettings(Settings):
     """lm-eval's name of the task, or of a task file in `evaluation.task_folder`."""
     role: Literal["train", "near", "far", "unseen"] = "far"
     """Relation to the post-training prompts; `unseen` tasks take no part in the selection of features (B.4)."""
+    limit: Count | None = None
+    """Evaluate only the first items of this task. Unset: `evaluation.limit`."""
     repeats: Count | None = None
     """Generated answers per item, whose accuracy is averaged (A.4: MATH500 3, AIME 10). Unset: what the task says."""
     temperature: Annotated[float, Ge(0)] | None = None
@@ -64,13 +66,17 @@ class EvaluationSettings(Settings):
     """Folder of JSONL files with the paper's benchmarks, one `openbookqa.jsonl` and so on; those tasks then ask the
     same questions of these files, and nothing is fetched."""
     limit: Count | None = None
-    """Evaluate only the first items of every task."""
+    """Evaluate only the first items of every task that has no limit of its own."""
     fewshot: Annotated[int, Ge(0)] = 0
     """Worked examples before each question."""
     batch_size: Count = 32
     """Sequences per forward pass."""
     metric: Literal["acc", "acc_norm"] = "acc"
     """What the predicted choice has the highest of: log-likelihood, or log-likelihood per character (as lm-eval)."""
+
+    def limit_of(self, task: str) -> int | None:
+        """So many of a task's first items are evaluated; None: all."""
+        return next((one.limit for one in self.tasks if one.name == task), None) or self.limit
 
     @property
     def data_paths(self) -> tuple[str, ...]:

@@ -6,8 +6,10 @@ import torch
 from featdiff.activations.models import load_tokenizer
 from featdiff.causal.records import TaskResult
 from featdiff.crosscoder import Crosscoder
+from featdiff.pipeline.evaluate import longest_read, requests_of
 from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
+from featdiff.pipeline.quality import _parts
 from featdiff.runs import read_json
 
 
@@ -48,3 +50,14 @@ def test_the_summary_shows_it_beside_the_held_out_text(tiny: Plan) -> None:
     assert quality["joint"]["evaluation_prompts"] == read_json(tiny.run.path("quality", "joint.json"))
     assert "evaluation_prompts" not in quality["dynamics-rl"]
     assert quality["joint"].keys() - quality["joint"]["evaluation_prompts"].keys() == {"evaluation_prompts"}
+
+
+def test_a_row_that_fills_the_models_window_loses_its_first_token(own: Plan) -> None:
+    """The longest item in a window that lacks one token for it."""
+    longest = max(map(len, right_rows(own))) - 1
+    lineup = load_lineup(own, ("base",))
+    lineup.models[0].config.max_position_embeddings = longest
+    assert longest_read(lineup) == longest
+    parts = _parts(own, requests_of(own, "animals", lineup), longest)
+    assert max(part.input_ids.shape[1] for part in parts) <= longest
+    assert sum(len(part.input_ids) for part in parts) == 48

@@ -5,6 +5,7 @@ from typing import get_args
 
 from featdiff.causal.statistics import Verdict
 from featdiff.report import AccuracyCell, EffectRow, ReportData, SetChange
+from featdiff.report.causal import FormChange, GeneratedRow, KindRow
 from featdiff.report.findings import (
     OPPOSITE,
     SUPPORTED,
@@ -150,3 +151,30 @@ def test_a_measured_noise_floor_and_batchtopk_silence_their_caveats(study: Repor
 
     assert "measured twice" not in text
     assert "L1 penalty" not in text
+
+
+def written(effect: EffectRow, draws: int) -> EffectRow:
+    """The effect as one on generated answers."""
+    kind = KindRow(draws, 0.0, [-0.1, 0.1], 0.5)
+    form = FormChange(0.5, 0.25, [-0.4, -0.1], kind)
+    return replace(effect, generated=GeneratedRow(3, 9, 2, 0.065, kind, form, replace(form, before=40.0, after=44.5)))
+
+
+def test_generated_answers_are_counted_apart_from_the_tasks_of_the_selection(study: ReportData) -> None:
+    zeroed = [replace(effect, verdict=SUPPORTED) for effect in study.effects if effect.edit == "zero"]
+    effects = [*zeroed[:2], replace(written(zeroed[2], 5), verdict=UNDERPOWERED), *zeroed[3:]]
+    (sentence,) = [text for text in headline(replace(study, effects=effects)) if "set to 0" in text]
+    assert "2 of 2 tasks used for selection, 2 of 2 unseen tasks and 0 of 1 task of generated answers" in sentence
+    assert "(too few items or controls on 1)" in sentence
+
+
+def test_few_controls_of_generated_answers_are_said_to_allow_no_verdict(study: ReportData) -> None:
+    def said(draws: int) -> list[str]:
+        return caveats(replace(study, effects=[*study.effects[:2], written(study.effects[2], draws)]))
+
+    (few,) = [text for text in said(5) if "asked again" in text]
+    assert "5 sets of random features, so no p there can be below 0.17, too few for any verdict but underpowered" in few
+    (many,) = [text for text in said(39) if "asked again" in text]
+    assert "too few" not in many
+    (choices,) = [text for text in said(5) if "control draws" in text]
+    assert choices.startswith("With 50 control draws") and "2 tests" in choices

@@ -21,6 +21,12 @@ def test_what_is_undefined_is_a_dash() -> None:
     assert words.points_interval([None, None]) == "[–, –]"
 
 
+def test_a_mean_number_of_tokens_and_its_change_have_one_digit() -> None:
+    assert words.tokens(47.94) == "47.9" and words.tokens(None) == "–"
+    assert words.tokens_interval([-1.52, 0.2]) == "[−1.5, +0.2]"
+    assert words.tokens_change(None) == "–" and words.tokens_change(0.01) == "0.0"
+
+
 def test_an_edit_reads_on_from_the_features() -> None:
     assert words.edited("zero") == "set to 0"
     assert words.edited("set to 3.0") == "set to 3.0"

@@ -217,15 +217,33 @@ def _set_effect(
     old, new, random = before[chosen], answers.after[chosen], answers.controls[:, chosen]
     change = paired_bootstrap(old, new, resamples=resamples, confidence=confidence, seed=seed)
     if n == 0:
-        return SetEffect(0, None, None, change, np.zeros(0), 1.0, "underpowered", Flips(0, 0, 0))
-    controls = _changes(old, random)
+        return without_items(change)
     others: dict[ControlKind, Draws] = {kind: _changes(old, after[:, chosen]) for kind, after in answers.others.items()}
-    deciding = [controls, *(others[kind] for kind in deciding_kinds(others, confidence))]
-    flips = Flips.of(old, new)
-    p = largest_p(change.value, deciding, expected)
     accuracies = int(old.sum()) / n, int(new.sum()) / n
+    return judged(change, accuracies, Flips.of(old, new), _changes(old, random), others, expected)
+
+
+def judged(
+    change: Interval,
+    accuracies: tuple[float, float],
+    flips: Flips,
+    controls: Float[np.ndarray, " draws"],
+    others: Mapping[ControlKind, Draws],
+    expected: Direction,
+) -> SetEffect:
+    """The effect on one set of items, with its p and verdict by the kinds of control that decide.
+
+    `accuracies` are those before and after, `controls` the changes under features matched by activity.
+    """
+    deciding = [controls, *(others[kind] for kind in deciding_kinds(others, change.confidence))]
+    p = largest_p(change.value, deciding, expected)
     found = verdict(change, flips, deciding, expected=expected)
-    return SetEffect(n, *accuracies, change, controls, p, found, flips, others)
+    return SetEffect(flips.n, *accuracies, change, controls, p, found, flips, others)
+
+
+def without_items(change: Interval) -> SetEffect:
+    """Of a set in which there is nothing to change."""
+    return SetEffect(0, None, None, change, np.zeros(0), 1.0, "underpowered", Flips(0, 0, 0))
 
 
 def deciding_kinds(others: Mapping[ControlKind, Draws], confidence: float) -> list[ControlKind]:

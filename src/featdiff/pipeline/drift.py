@@ -155,7 +155,9 @@ def _answers(plan: Plan, requests: Requests) -> Iterator[Text]:
     )
     for start in range(0, len(pairs), size := plan.study.drift.batch_size):
         batch = pairs[start : start + size]
-        input_ids, attention_mask = padded([context + answer for context, answer in batch])
+        input_ids, attention_mask = padded(
+            [[*context, *answer[:-1]] for context, answer in batch]
+        )  # the last is not read
         compared = torch.zeros_like(input_ids, dtype=torch.bool)
         for row, (context, answer) in enumerate(batch):
             last = len(context) - 1  # the position that predicts the first token of the answer

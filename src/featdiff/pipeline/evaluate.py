@@ -9,7 +9,7 @@ from featdiff.causal.comparison import save_outcomes
 from featdiff.causal.evaluation import build_requests
 from featdiff.causal.evaluation import evaluate as evaluate_model
 from featdiff.causal.outcomes import Outcomes, SetName
-from featdiff.causal.records import Requests, TaskResult
+from featdiff.causal.records import Kind, Requests, TaskResult
 from featdiff.causal.repetitions import gain_interval, share_interval
 from featdiff.causal.statistics import Interval, difference_interval
 from featdiff.pipeline.plan import Plan
@@ -38,9 +38,13 @@ def outcomes_of(plan: Plan, task: str, folder: Path | None = None) -> Outcomes:
 
 def requests_of(plan: Plan, task: str, lineup: Lineup) -> Requests:
     """A task's items as the models read them, in the order of the records."""
-    longest = min(model.config.get_text_config().max_position_embeddings for model in lineup.models)
-    settings = located_settings(plan)
+    settings, longest = located_settings(plan), longest_read(lineup)
     return build_requests(task, settings, lineup.tokenizer, seed=plan.study.seed, max_length=longest)
+
+
+def longest_read(lineup: Lineup) -> int:
+    """Tokens that every model of the lineup can read."""
+    return min(model.config.get_text_config().max_position_embeddings for model in lineup.models)
 
 
 def results_in(folder: Path, name: str, settings: EvaluationSettings) -> dict[str, TaskResult]:
@@ -57,9 +61,18 @@ def gain_over(before: TaskResult, after: TaskResult, confidence: float) -> Inter
 
 def choice_tasks(plan: Plan) -> list[TaskSettings]:
     """Tasks whose answers are choices: those that features can be selected and tested on."""
-    tasks = plan.study.evaluation.tasks
+    return _tasks_of(plan, "multiple_choice")
+
+
+def generated_tasks(plan: Plan) -> list[TaskSettings]:
+    """Tasks whose answers are generated; no features are selected on them."""
+    return _tasks_of(plan, "generate_until")
+
+
+def _tasks_of(plan: Plan, kind: Kind) -> list[TaskSettings]:
     place = plan.run.path("evaluation")
-    return [task for task in tasks if TaskResult.load(_place(place, BASE, task.name)).kind == "multiple_choice"]
+    tasks = plan.study.evaluation.tasks
+    return [task for task in tasks if TaskResult.load(_place(place, BASE, task.name)).kind == kind]
 
 
 def located_settings(plan: Plan) -> EvaluationSettings:

@@ -1,5 +1,6 @@
 """`intervene`: zero the chosen features in the tuned model and amplify them in the base, beside controls."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from featdiff.pipeline.bench import (
     sampled,
 )
 from featdiff.pipeline.doses import dose_levels, doses
-from featdiff.pipeline.evaluate import choice_tasks, outcomes_of, requests_of
+from featdiff.pipeline.evaluate import choice_tasks, generated_tasks, outcomes_of, requests_of
+from featdiff.pipeline.generated import effect_on_answers
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import held_out_parts
 from featdiff.pipeline.side_effects import side_effects
@@ -38,6 +40,8 @@ from featdiff.study import BASE, TaskSettings
 def intervene(plan: Plan, folder: Path) -> None:
     """Write a file for each edit and task and each model's doses and side effects, and all in `effects.json`.
 
+    Choices are scored again under every edit, generated answers generated again; claims over tasks are on choices.
+
     When no feature was chosen there is nothing to edit: the list of effects is empty and says why.
     """
     selection = read_json(plan.run.path("selection", "selection.json"))
@@ -46,16 +50,16 @@ def intervene(plan: Plan, folder: Path) -> None:
     if not len(chosen):
         write_json(folder / "effects.json", {"effects": [], "records": [], "note": selection["rule"]})
         return
-    tests, tasks = tests_of(plan), choice_tasks(plan)
+    tests, tasks, written = tests_of(plan), choice_tasks(plan), _written(plan)
     for model in dict.fromkeys(test.model for test in tests):
-        _work(plan, folder, model, [test for test in tests if test.model == model], tasks, chosen, half)
-    found = {test: [read_json(_place(folder, plan, test, task)) for task in tasks] for test in tests}
+        _work(plan, folder, model, [test for test in tests if test.model == model], chosen, half)
+    found = {test: [read_json(_place(folder, plan, test, task)) for task in (*tasks, *written)] for test in tests}
     made: Record = {"effects": [], "records": [], "claims": []}
     for test, files in found.items():
         adjusted = holm(np.array([one["effect"]["p"] for one in files], dtype=float)).tolist()
         made["effects"] += [one["effect"] | {"p_holm": p} for one, p in zip(files, adjusted, strict=True)]
         made["records"] += [one["record"] | {"p_holm": p} for one, p in zip(files, adjusted, strict=True)]
-        made["claims"].append(_claim(plan, test, files))
+        made["claims"].append(_claim(plan, test, files[: len(tasks)]))
     made["doses"] = [one for test in _first(tests) for one in _doses(plan, folder, test.model)]
     made["side_effects"] = [
         one for test in _first(tests) for one in read_json(folder / test.model / "side_effects.json")["edits"]
@@ -77,18 +81,17 @@ def tests_of(plan: Plan) -> list[Test]:
     return list(dict.fromkeys(tests))
 
 
+def _written(plan: Plan) -> list[TaskSettings]:
+    """Tasks whose answers are generated again under edits."""
+    return generated_tasks(plan) if plan.study.intervention.generated_controls else []
+
+
 def _work(
-    plan: Plan,
-    folder: Path,
-    model: str,
-    tests: list[Test],
-    tasks: list[TaskSettings],
-    chosen: Int[Tensor, " n"],
-    half: Int[Tensor, " half"],
+    plan: Plan, folder: Path, model: str, tests: list[Test], chosen: Int[Tensor, " n"], half: Int[Tensor, " half"]
 ) -> None:
     """Whatever is missing of one model's files."""
     bench = None
-    for task in tasks:
+    for task in choice_tasks(plan):
         missing = [test for test in tests if not _place(folder, plan, test, task).is_file()]
         swept = _dose_place(folder, model, task)
         if not missing and (swept.is_file() or not plan.study.intervention.doses):
@@ -98,17 +101,21 @@ def _work(
         levels = [test.level for test in tests] + dose_levels(plan, model)
         found = measured(bench, requests, levels)
         for test in missing:
-            effect, more = _effect(bench, test, task, items, requests, found, chosen, half)
-            write_json(
-                _place(folder, plan, test, task),
-                {"effect": effect.to_json() | more, "record": effect.to_record() | more},
-            )
+            _write(_place(folder, plan, test, task), *_effect(bench, test, task, items, requests, found, chosen, half))
         if plan.study.intervention.doses and not swept.is_file():
             sets = _sets(plan, task, items)
             write_json(swept, doses(bench, task.name, tests[0].goal, requests, chosen, found, sets.critical))
+    for test, task in itertools.product(tests, _written(plan)):
+        if not (place := _place(folder, plan, test, task)).is_file():
+            bench = bench or Bench.of(plan, model)
+            _write(place, *effect_on_answers(bench, test, task, chosen, place.parent / "answers" / task.name))
     if not (folder / model / "side_effects.json").is_file():
         bench = bench or Bench.of(plan, model)
         write_json(folder / model / "side_effects.json", {"edits": side_effects(bench, tests, chosen)})
+
+
+def _write(place: Path, effect: Effect, more: Record) -> None:
+    write_json(place, {"effect": effect.to_json() | more, "record": effect.to_record() | more})
 
 
 def _effect(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from featdiff.pipeline.plan import Plan
+from featdiff.study import Study
 from featdiff.study_file import DEMO_PREFIX, is_hub_id
 
 
@@ -30,6 +31,7 @@ def check_inputs(plan: Plan) -> None:
             _demand_model("posttrain.teacher_model", study.posttrain.teacher_model)
     if unknown := [name for name in study.lineup.devices if name not in plan.paths]:
         raise ValueError(f"lineup.devices names {', '.join(unknown)}; the models are {', '.join(plan.paths)}")
+    _check_generation(study)
     _check_device("lineup.device", study.lineup.device)
     for name, device in study.lineup.devices.items():
         _check_device(f"lineup.devices.{name}", device)
@@ -49,6 +51,16 @@ def _demand_model(setting: str, path: str) -> None:
         raise ValueError(f"{setting}: {path} holds no config.json; give a model folder in Hugging Face form")
     if place.is_file():
         raise ValueError(f"{setting}: {path} is a file; give a model folder in Hugging Face form")
+
+
+def _check_generation(study: Study) -> None:
+    written = [task.name for task in study.evaluation.tasks if task.generates]
+    settings = study.intervention
+    if study.lineup.turns and written and settings.generated_controls and settings.reading == "joint":
+        raise ValueError(
+            f"{', '.join(written)}: no answers can be generated under edits while models take turns (lineup.turns) and "
+            "are all read; set lineup.turns = false, intervention.reading, or intervention.generated_controls = 0"
+        )
 
 
 def _check_device(setting: str, device: str) -> None:

@@ -11,7 +11,7 @@ from featdiff.causal.records import Requests
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.quality import NO_LABEL, measure
 from featdiff.pipeline.attribute import held_out_statistics
-from featdiff.pipeline.evaluate import choice_tasks, requests_of
+from featdiff.pipeline.evaluate import choice_tasks, longest_read, requests_of
 from featdiff.pipeline.held_out import calibration_of
 from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
@@ -27,7 +27,10 @@ def quality(plan: Plan, folder: Path) -> None:
     models = tuple(model for model in plan.models if any(model in one.models for one in crosscoders.values()))
     lineup = load_lineup(plan, models)
     calibration = calibration_of(plan, lineup.names)
-    parts = [part for task in choice_tasks(plan) for part in _parts(plan, requests_of(plan, task.name, lineup))]
+    longest = longest_read(lineup)
+    parts = [
+        part for task in choice_tasks(plan) for part in _parts(plan, requests_of(plan, task.name, lineup), longest)
+    ]
     harvested = harvest(plan, lineup, calibration, parts)
     for name, crosscoder in crosscoders.items():
         mean = held_out_statistics(plan, name)["mean"]
@@ -44,10 +47,14 @@ def quality(plan: Plan, folder: Path) -> None:
         )
 
 
-def _parts(plan: Plan, requests: Requests) -> list[Part]:
-    """Every item once, its prompt with the right answer, in padded batches; the first position is left alone."""
+def _parts(plan: Plan, requests: Requests, longest: int) -> list[Part]:
+    """Every item once, its prompt with the right answer, in padded batches; the first position is left alone.
+
+    Unlike a model that scores the answer, all read its last token too; a row that is then too long loses its first.
+    """
     right = requests.choice_of == requests.target[requests.sample_of]
-    rows = [requests.context_ids[i] + requests.continuation_ids[i] for i in right.nonzero().flatten().tolist()]
+    pairs = [(requests.context_ids[i], requests.continuation_ids[i]) for i in right.nonzero().flatten().tolist()]
+    rows = [[*context, *answer][-longest:] for context, answer in pairs]
     rows.sort(key=len)
     size = plan.study.intervention.batch_size
     return [_padded_part(rows[start : start + size]) for start in range(0, len(rows), size)]

@@ -9,7 +9,7 @@ from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import outcomes_of
 from featdiff.pipeline.plan import MADE_BY, Plan
 from featdiff.pipeline.report_cards import feature_cards
-from featdiff.pipeline.report_causal import causal_panel
+from featdiff.pipeline.report_causal import causal_panel, generated_row
 from featdiff.pipeline.report_drift import drift_panel
 from featdiff.pipeline.report_dynamics import (
     chosen_stability,
@@ -232,6 +232,7 @@ def _effect(record: Record, role: str) -> EffectRow:
         control=ControlDraws(measured_on="held_out", **held_out["control"]),
         p=held_out["p"],
         verdict=held_out["verdict"],
+        generated=generated_row(record),
     )
 
 

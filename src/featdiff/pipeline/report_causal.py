@@ -9,6 +9,8 @@ from featdiff.report.causal import (
     DoseCurve,
     Elsewhere,
     EvidenceRow,
+    FormChange,
+    GeneratedRow,
     KindRow,
     Origin,
     SideEffectRow,
@@ -23,11 +25,31 @@ def causal_panel(plan: Plan) -> CausalPanel:
     )
     return CausalPanel(
         claims=[_claim(record) for record in effects.get("claims", [])],
-        evidence=[_evidence(record) for record in effects.get("records", [])],
+        evidence=[_evidence(record) for record in effects.get("records", []) if "repeats" not in record],
         side_effects=[_side_effect(record) for record in effects.get("side_effects", [])],
         doses=_curves(effects.get("doses", [])),
         origin=_origin(selection) if "null" in selection else None,
     )
+
+
+def generated_row(record: Record) -> GeneratedRow | None:
+    """The form of an effect's generated answers; None where answers are choices."""
+    if "repeats" not in record:
+        return None
+    whole = record["sets"]["all"]
+    return GeneratedRow(
+        repeats=record["repeats"],
+        lost=whole["flips"]["lost"],
+        gained=whole["flips"]["gained"],
+        sign_p=whole["flips"]["p"],
+        control=_kind(whole["control"] | {"p": whole["p"]}),
+        answer_format=_form(record["answer_format"]),
+        answer_length=_form(record["answer_length"]),
+    )
+
+
+def _form(record: Record) -> FormChange:
+    return FormChange(record["before"], record["after"], record["interval"], _kind(record["control"]))
 
 
 def _read(plan: Plan, *path: str) -> Record:

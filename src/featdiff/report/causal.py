@@ -19,6 +19,36 @@ class KindRow:
 
 
 @dataclass(frozen=True)
+class FormChange:
+    """One property of generated answers before and under an edit, with the interval of its change over items."""
+
+    before: Number
+    after: Number
+    interval: Sequence[Unknown]
+    control: KindRow
+    """The change under features matched by activity."""
+
+
+@dataclass(frozen=True)
+class GeneratedRow:
+    """What is said of an effect on generated answers beside accuracy on the sets of items."""
+
+    repeats: int
+    """Answers to every item."""
+    lost: int
+    """Of all items, those of which fewer answers are right."""
+    gained: int
+    sign_p: Number
+    """Exact test that losses and gains are equally likely."""
+    control: KindRow
+    """The change on all items under features matched by activity."""
+    answer_format: FormChange
+    """Share of the texts from which an answer can be extracted."""
+    answer_length: FormChange
+    """Mean number of tokens."""
+
+
+@dataclass(frozen=True)
 class ClaimRow:
     """One edit of one model over all tasks, on the held-out critical items."""
 

@@ -12,7 +12,7 @@ import torch
 
 from featdiff.attribution import Attribution
 from featdiff.report.cards import FeatureCard
-from featdiff.report.causal import CausalPanel
+from featdiff.report.causal import CausalPanel, GeneratedRow
 from featdiff.report.drift import DriftPanel
 from featdiff.report.dynamics import ChosenStability, DynamicsPanel, StabilityPanel
 from featdiff.report.tails import TailPanel
@@ -195,6 +195,8 @@ class EffectRow:
     p: Number
     """Empirical p against the control draws, in the expected direction."""
     verdict: str
+    generated: GeneratedRow | None = None
+    """Where answers are generated rather than chosen; no features are selected on such a task, whatever its role."""
 
 
 @dataclass(frozen=True)

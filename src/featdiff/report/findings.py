@@ -104,12 +104,15 @@ def _causal(data: ReportData) -> Iterable[str]:
 
 
 def _tally(effects: Sequence[EffectRow]) -> str:
-    """On how many tasks an edit beats its controls, those unseen apart, and what else was found."""
+    """On how many tasks an edit beats its controls, those unseen or generated apart, and what else was found."""
     verdicts = [effect.verdict for effect in effects]
-    seen = [effect.verdict for effect in effects if effect.role != UNSEEN]
-    unseen = [effect.verdict for effect in effects if effect.role == UNSEEN]
+    choices = [effect for effect in effects if effect.generated is None]
+    seen = [effect.verdict for effect in choices if effect.role != UNSEEN]
+    unseen = [effect.verdict for effect in choices if effect.role == UNSEEN]
+    written = [effect.verdict for effect in effects if effect.generated is not None]
     parts = [f"{seen.count(SUPPORTED)} of {plural(len(seen), 'task')} used for selection"] if seen else []
     parts += [f"{unseen.count(SUPPORTED)} of {plural(len(unseen), 'unseen task')}"] if unseen else []
+    parts += [f"{written.count(SUPPORTED)} of {plural(len(written), 'task')} of generated answers"] if written else []
     others = [f"opposite on {verdicts.count(OPPOSITE)}"] if OPPOSITE in verdicts else []
     others += [f"too few items or controls on {verdicts.count(UNDERPOWERED)}"] if UNDERPOWERED in verdicts else []
     return listing(parts) + (f" ({', '.join(others)})" if others else "")
@@ -142,21 +145,33 @@ def _no_better_than_constant(cells: Iterable[AccuracyCell]) -> bool:
 
 
 def _about_tests(data: ReportData) -> Iterable[str]:
-    tested = [effect for effect in data.effects if effect.control.draws]
+    tested, alpha = [effect for effect in data.effects if effect.control.draws], 1 - data.confidence
+    if choices := [effect for effect in tested if effect.generated is None]:
+        draws, tests = min(effect.control.draws for effect in choices), len(choices)
+        yield (
+            f"With {plural(draws, 'control draw')} no p can be below {probability(1 / (1 + draws))}, and "
+            f"{plural(tests, 'test')} at {100 * alpha:g} % each would give about {tests * alpha:.1f} passes, in either "
+            "direction, by chance alone. Holm's correction, and one test over all tasks, stand beside them."
+        )
+    if written := [effect.generated for effect in data.effects if effect.generated is not None]:
+        yield _about_generation(min(row.control.draws for row in written), alpha)
     if not tested:
         return
-    draws, tests, alpha = min(effect.control.draws for effect in tested), len(tested), 1 - data.confidence
-    yield (
-        f"With {plural(draws, 'control draw')} no p can be below {probability(1 / (1 + draws))}, and "
-        f"{plural(tests, 'test')} at {100 * alpha:g} % each would give about {tests * alpha:.1f} passes, in either "
-        "direction, by chance alone. Holm's correction, and one test over all tasks, stand beside them."
-    )
     if len({effect.expected for effect in data.effects}) > 1:
         yield (
             "Setting a feature to 0 does nothing where it is silent; setting it to a fixed value acts on every edited "
             "token. So the edits are no mirror images, although the same "
             f"{plural(data.effects[0].features, 'feature')} take part."
         )
+
+
+def _about_generation(draws: int, alpha: float) -> str:
+    smallest = 1 / (1 + draws)
+    few = ", too few for any verdict but underpowered, whatever the features do" if 2 * smallest > alpha else ""
+    return (
+        f"Edits of generated answers are compared with {plural(draws, 'set')} of random features, so no p there can be "
+        f"below {probability(smallest)}{few}. Sampled answers differ when a model is merely asked again."
+    )
 
 
 def _about_crosscoders(data: ReportData) -> Iterable[str]:

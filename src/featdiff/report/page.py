@@ -84,6 +84,9 @@ def _environment() -> Environment:
         "plural": words.plural,
         "nats": words.nats,
         "ratio": words.ratio,
+        "tokens": words.tokens,
+        "tokens_change": words.tokens_change,
+        "tokens_interval": words.tokens_interval,
         "mean": words.mean,
     }
     return environment

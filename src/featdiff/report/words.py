@@ -41,6 +41,21 @@ def nats(value: Unknown) -> str:
     return UNDEFINED if value is None or value != value else _minus(f"{value:.3f}")
 
 
+def tokens(value: Unknown) -> str:
+    """A mean number of tokens: 47.94 as 47.9."""
+    return UNDEFINED if value is None or value != value else f"{value:.1f}"
+
+
+def tokens_change(value: Unknown) -> str:
+    """A change of such a mean, always signed; it has the digits of points."""
+    return points(None if value is None else value / 100)
+
+
+def tokens_interval(interval: Sequence[Unknown]) -> str:
+    """[-1.52, 0.2] as [−1.5, +0.2]."""
+    return f"[{', '.join(map(tokens_change, interval))}]"
+
+
 def ratio(value: Unknown) -> str:
     """0.987 as 0.99."""
     return UNDEFINED if value is None or value != value else _minus(f"{value:.2f}")

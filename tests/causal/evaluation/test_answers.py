@@ -2,7 +2,7 @@ import pytest
 
 pytest.importorskip("math_verify")
 
-from featdiff.causal.evaluation.answers import is_equal
+from featdiff.causal.evaluation.answers import is_equal, is_found
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,17 @@ from featdiff.causal.evaluation.answers import is_equal
 )
 def test_answers_are_compared_as_mathematics(answer: str, right: str, equal: bool) -> None:
     assert is_equal(answer, right) == equal
+
+
+@pytest.mark.parametrize(
+    ("answer", "mathematical", "found"),
+    [
+        ("so it is $\\boxed{7}$.", True, True),
+        ("The answer is 7", True, True),
+        ("one day, a cat", True, False),
+        ("one day, a cat", False, True),
+        (" \n", False, False),
+    ],
+)
+def test_an_answer_is_in_form_if_it_can_be_extracted(answer: str, mathematical: bool, found: bool) -> None:
+    assert is_found(answer, mathematical=mathematical) == found

@@ -236,6 +236,14 @@ def test_limit_keeps_the_first_items_in_results_and_requests(folder: Path) -> No
     assert result.sample_ids == requests.sample_ids == whole.sample_ids[:5]
 
 
+def test_a_limit_of_one_task_goes_before_that_of_all(folder: Path) -> None:
+    common = settings_for(folder, "colours", limit=5)
+    own = common.model_copy(update={"tasks": (TaskSettings(name="colours", limit=2),)})
+    (result,) = evaluate(tiny_model(), tokenizer_of_bytes(), own, seed=0)
+    assert result.sample_ids == build_requests("colours", own, tokenizer_of_bytes(), seed=0).sample_ids
+    assert len(result.sample_ids) == 2 and own.limit_of("another") == 5
+
+
 def test_worked_examples_come_before_the_question_and_follow_the_seed(folder: Path) -> None:
     write_task(folder, "shots", fewshot_split="test")
     settings = settings_for(folder, "shots", fewshot=2, limit=4)

@@ -81,6 +81,32 @@ def test_generated_answers_are_paid_by_token_and_repetition(ran: Ground) -> None
     assert once == pytest.approx(30 * MODELS * per_answer)
 
 
+def test_generated_answers_are_written_again_under_every_edit_and_control(ran: Ground) -> None:
+    def price(controls: int, repeats: int = 10) -> float:
+        study = ran.plan.study
+        math = TaskSettings(name="aime24", repeats=repeats, temperature=0.7, max_new_tokens=4)
+        evaluation = study.evaluation.model_copy(update={"tasks": (*study.evaluation.tasks, math)})
+        intervention = study.intervention.model_copy(update={"generated_controls": controls})
+        changes = {"evaluation": evaluation, "intervention": intervention}
+        return flops(intervene(replace(ran, plan=Plan(study.model_copy(update=changes)))))
+
+    assert price(0) == flops(intervene(ran)), "no controls, no edits"
+    # Three edits, ten answers to thirty items: one model writes four tokens, the two others follow it up to the tap.
+    shape, answers = ran.model.shape, 3 * 30 * 10
+    written = LENGTH * shape.forward(LENGTH / 2) + 4 * shape.forward(LENGTH + 2)
+    beside = (MODELS - 1) * (LENGTH + 4) * shape.forward(LENGTH + 4, layers=2, head=False)
+    assert price(2) - price(1) == pytest.approx(answers * (written + beside))
+    assert price(2, repeats=20) - price(0) == pytest.approx(2 * (price(2) - price(0)))
+
+
+def test_a_limit_of_one_task_makes_it_cheaper(ran: Ground) -> None:
+    tasks = ran.plan.study.evaluation.tasks
+    few = tasks[0].model_copy(update={"limit": ITEMS // 2})
+    evaluation = ran.plan.study.evaluation.model_copy(update={"tasks": (few, *tasks[1:])})
+    limited = replace(ran, plan=Plan(ran.plan.study.model_copy(update={"evaluation": evaluation})))
+    assert flops(evaluate(limited)) == pytest.approx(flops(evaluate(ran)) * (TASKS - 0.5) / TASKS)
+
+
 def test_an_intervention_runs_above_the_tap_once_for_every_edit(ran: Ground) -> None:
     def edits(controls: int) -> float:
         study = changed(ran.plan.study, intervention__controls=controls)

@@ -11,3 +11,8 @@ def is_equal(answer: str, right: str) -> bool:
     gold = right if "\\boxed" in right or "$" in right else f"${right}$"
     wanted, found = parse(gold, parsing_timeout=_SECONDS), parse(answer, parsing_timeout=_SECONDS)
     return bool(verify(wanted, found, timeout_seconds=_SECONDS))
+
+
+def is_found(answer: str, *, mathematical: bool) -> bool:
+    """Whether an answer can be extracted from a generated text: an expression that math-verify finds, or any text."""
+    return bool(parse(answer, parsing_timeout=_SECONDS)) if mathematical else bool(answer.strip())

@@ -66,7 +66,7 @@ def build_requests(
         loaded = load_task(TaskSettings(name=task), settings, seed)
         if loaded.OUTPUT_TYPE != "multiple_choice":
             raise ValueError(f"{task} asks for generated answers; interventions need a multiple-choice task")
-        loaded.build_all_requests(limit=settings.limit)
+        loaded.build_all_requests(limit=settings.limit_of(task))
         items = _items(loaded)
         encoded = tokenised(tokenizer, [instance for item in items for instance in item.instances])
     return _requests(task, items, [_cut(task, *pair, max_length) for pair in encoded])
@@ -99,9 +99,10 @@ def _language_model(model: PreTrainedModel | EditedModel, tokenizer: Tokenizer, 
 def _evaluate(scorer: LM, one: TaskSettings, task: ConfigurableTask, settings: EvaluationSettings) -> TaskResult:
     name = one.name
     try:  # simple_evaluate would do the same, after reseeding all of Python and listing the machine's packages
-        report = run_lm_eval(scorer, {"tasks": {name: task}}, limit=settings.limit, bootstrap_iters=0)
+        limit = settings.limit_of(name)
+        report = run_lm_eval(scorer, {"tasks": {name: task}}, limit=limit, bootstrap_iters=0)
     except AssertionError as error:
-        reason = line(error) or "a choice has no tokens, or more than the model reads"
+        reason = line(error) or "a choice has no tokens or more than it reads; give the task a limit before that item"
         raise ValueError(f"{name}: lm-eval cannot put it to this model: {reason}") from error
     assert report is not None, "lm-eval answers on the only process"
     if task.OUTPUT_TYPE == "generate_until":

@@ -1,5 +1,6 @@
 """What evaluation and analysis cost: models on items, features on prompts, edits on answers."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
@@ -169,12 +170,15 @@ def select(ground: Ground) -> Cost:
 
 
 def intervene(ground: Ground) -> Cost:
-    """Every edit on every task: below the tap three times, above it once per control and dose."""
+    """Every edit on every task of choices: below the tap three times, above it once per control and dose. Under every
+    edit and control of generated answers a whole model writes, while the others read up to the tap."""
     plan, model, length = ground.plan, ground.model, ground.assumed.item_tokens
     settings, joint, choices = plan.study.intervention, plan.crosscoders[plan.joint], ground.assumed.choices
     tests, controls = 2 + len(settings.also), sum(settings.drawn(kind) for kind in get_args(ControlName))
-    items = tests * sum(_edited(ground, task) for task in plan.study.evaluation.tasks)
-    swept = 2 * sum(min(ground.items(t), settings.items or ground.items(t)) for t in plan.study.evaluation.tasks)
+    tasks = [task for task in plan.study.evaluation.tasks if not task.generates]
+    written = [task for task in plan.study.evaluation.tasks if task.generates and settings.generated_controls]
+    items = tests * sum(_edited(ground, task) for task in tasks)
+    swept = 2 * sum(min(ground.items(task), settings.items or ground.items(task)) for task in tasks)
     swept *= len(settings.doses) * (1 + settings.dose_controls)
     rows, sequences = items * choices, items * (choices + 1 + controls) + swept
     models, in_pass = ground.distinct(joint.models), settings.batch_size * length
@@ -189,6 +193,7 @@ def intervene(ground: Ground) -> Cost:
             "edits, controls": (
                 forward(model, sequences * length, length, sequences / settings.batch_size, layers=above, head=False),
             ),
+            **({"generated answers": tuple(_edited_generation(ground, written, tests))} if written else {}),
         },
         memory={
             "models up to the tap": ground.below(joint.models),
@@ -315,13 +320,7 @@ def _answers(ground: Ground, models: int, limit: int | None) -> tuple[Work, ...]
     written = [task for task in items if task.generates]
     rows = ground.assumed.choices * models * sum(count for task, count in items.items() if not task.generates)
     batch = plan.study.evaluation.batch_size
-    answers = (
-        sampling(model, count, min(batch, count), length, longest, weight=model.value, recorded=False)
-        for task in written
-        for count in [models * items[task] * (task.repeats or 1)]
-        if count
-        for longest in [min(task.max_new_tokens or UNLIMITED, ground.assumed.completion_tokens)]
-    )
+    answers = (_generation(ground, task, models * items[task]) for task in written if models * items[task])
     return forward(model, rows * length, length, rows / batch), *answers
 
 
@@ -334,6 +333,32 @@ def _scores(size: CrosscoderSize) -> int:
 def _summed(size: CrosscoderSize) -> int:
     """Bytes of the sums of latent scaling, and of its control directions."""
     return size.features * (8 * (6 * size.models**2 + 4 * size.models) + FLOAT * size.d_model)
+
+
+def _generation(ground: Ground, task: TaskSettings, items: int) -> Work:
+    """All answers to so many items of a task."""
+    length, count = ground.assumed.item_tokens, items * (task.repeats or 1)
+    batch = min(ground.plan.study.evaluation.batch_size, count)
+    return sampling(
+        ground.model, count, batch, length, _longest(ground, task), weight=ground.model.value, recorded=False
+    )
+
+
+def _edited_generation(ground: Ground, tasks: list[TaskSettings], tests: int) -> Iterator[Work]:
+    """Every variant of every test: the edited model writes, the others follow it up to the tap, a token at a time."""
+    plan, model = ground.plan, ground.model
+    others = ground.distinct(plan.crosscoders[plan.joint].models) - 1
+    times = tests * (1 + plan.study.intervention.generated_controls)
+    for task in tasks:
+        yield _generation(ground, task, times * ground.items(task))
+        count, longest = times * ground.items(task) * (task.repeats or 1), _longest(ground, task)
+        read = ground.assumed.item_tokens + longest
+        calls = others * longest * count / min(plan.study.evaluation.batch_size, count)
+        yield forward(model, others * count * read, read, calls, layers=ground.layers, head=False)
+
+
+def _longest(ground: Ground, task: TaskSettings) -> int:
+    return min(task.max_new_tokens or UNLIMITED, ground.assumed.completion_tokens)
 
 
 def _edited(ground: Ground, task: TaskSettings) -> float:

@@ -101,7 +101,7 @@ class Ground:
     def items(self, task: TaskSettings) -> int:
         """Items of a task that are evaluated."""
         count = self.assumed.items_of(task.name)
-        return min(count, self.plan.study.evaluation.limit or count)
+        return min(count, self.plan.study.evaluation.limit_of(task.name) or count)
 
     def splicing_memory(self, tokens: int, positions: int) -> dict[str, float]:
         """Of one whole model whose logits are compared: at most so many tokens, in rows of so many positions."""
