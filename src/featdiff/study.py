@@ -19,6 +19,7 @@ from featdiff.settings_dynamics import DynamicsSettings, StabilitySettings
 from featdiff.settings_evaluation import EvaluationSettings, TaskSettings
 from featdiff.settings_evidence import DriftSettings, ExampleSettings, ScalingSettings
 from featdiff.settings_posttrain import GRPOSettings, PosttrainSettings, SFTSettings
+from featdiff.settings_sensitivity import SensitivitySettings
 
 __all__ = [
     "BatchTopKSettings",
@@ -210,6 +211,8 @@ class Study(Settings):
     """Features that may control generalization."""
     intervention: InterventionSettings = InterventionSettings()
     """The causal test."""
+    sensitivity: SensitivitySettings | None = None
+    """What hangs on choices of the dictionary; absent: they are not varied."""
     drift: DriftSettings = DriftSettings()
     """How far the models moved."""
     examples: ExampleSettings = ExampleSettings()

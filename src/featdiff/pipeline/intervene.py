@@ -10,7 +10,17 @@ from torch import Tensor
 
 from featdiff.causal.claims import Part, claim
 from featdiff.causal.edits import Edit
-from featdiff.causal.effects import MATCHED, Answers, ControlKind, Effect, ItemSets, deciding_kinds, measure
+from featdiff.causal.effects import (
+    HEADLINE,
+    MATCHED,
+    Answers,
+    ControlKind,
+    Effect,
+    ItemSets,
+    SetName,
+    deciding_kinds,
+    measure,
+)
 from featdiff.causal.levels import Level
 from featdiff.causal.records import Requests
 from featdiff.causal.side_effects import first_tokens
@@ -55,7 +65,7 @@ def intervene(plan: Plan, folder: Path) -> None:
         adjusted = holm(np.array([one["effect"]["p"] for one in files], dtype=float)).tolist()
         made["effects"] += [one["effect"] | {"p_holm": p} for one, p in zip(files, adjusted, strict=True)]
         made["records"] += [one["record"] | {"p_holm": p} for one, p in zip(files, adjusted, strict=True)]
-        made["claims"].append(_claim(plan, test, files))
+        made["claims"].append(claim_of(plan, test, [one["record"] for one in files]))
     made["doses"] = [one for test in _first(tests) for one in _doses(plan, folder, test.model)]
     made["side_effects"] = [
         one for test in _first(tests) for one in read_json(folder / test.model / "side_effects.json")["edits"]
@@ -77,6 +87,60 @@ def tests_of(plan: Plan) -> list[Test]:
     return list(dict.fromkeys(tests))
 
 
+def edited_items(plan: Plan, task: TaskSettings, requests: Requests) -> tuple[Int[Tensor, " items"], Requests]:
+    """The items of a task on which models are edited, and their requests."""
+    items = sampled(len(requests.sample_ids), plan.study.intervention.items, plan.study.seed)
+    return items, requests.select(items)
+
+
+def effect_of(
+    bench: Bench,
+    test: Test,
+    task: TaskSettings,
+    items: Int[Tensor, " items"],
+    requests: Requests,
+    found: Measured,
+    chosen: Int[Tensor, " n"],
+    half: Int[Tensor, " half"],
+) -> tuple[Effect, Int[Tensor, "2 items"]]:
+    """One edit on one task, and the choices before and under it. Features for held-out items were chosen without them;
+    of unseen tasks all are held out."""
+    plan, settings = bench.plan, bench.plan.study.intervention
+    sets = _sets(plan, task, items)
+    before, answers, choices = answers_of(bench, test, requests, chosen, found)
+    unseen = task.role == "unseen"
+    held = answers if unseen else _on_part(bench, test, requests, half, sets.held_out, before, answers)
+    effect = measure(
+        task.name,
+        bench.model,
+        edit_of(bench, test, chosen, found),
+        before,
+        answers,
+        held,
+        sets,
+        resamples=settings.bootstrap,
+        confidence=settings.confidence,
+        seed=plan.study.seed,
+    )
+    return effect, choices
+
+
+def claim_of(plan: Plan, test: Test, records: list[Record], items: SetName = HEADLINE) -> Record:
+    """One edit over all tasks, by one set of items and the controls that decide."""
+    settings, parts = plan.study.intervention, list[Part]()
+    for one in (record["sets"][items] for record in records):
+        flips = Flips(one["n"], one["flips"]["lost"], one["flips"]["gained"])
+        others = {kind: np.array(record["values"]) for kind, record in one["controls"].items()}
+        kinds = deciding_kinds(others, settings.confidence)
+        controls: dict[ControlKind, Draws] = {MATCHED: np.array(one["control"]["values"])}
+        controls |= {kind: others[kind] for kind in kinds}
+        parts.append(Part(flips, controls))
+    confidence, resamples = settings.confidence, settings.bootstrap
+    found = claim(parts, test.goal, resamples=resamples, confidence=confidence, seed=plan.study.seed)
+    about: Record = {"model": test.model, "edit": test.level.name, "expected": test.goal}
+    return about | {"tasks": sum(part.flips.n > 0 for part in parts)} | found.to_json()
+
+
 def _work(
     plan: Plan,
     folder: Path,
@@ -94,7 +158,7 @@ def _work(
         if not missing and (swept.is_file() or not plan.study.intervention.doses):
             continue
         bench = bench or Bench.of(plan, model)
-        items, requests = _items(bench, task)
+        items, requests = edited_items(plan, task, requests_of(plan, task.name, bench.lineup))
         levels = [test.level for test in tests] + dose_levels(plan, model)
         found = measured(bench, requests, levels)
         for test in missing:
@@ -121,24 +185,8 @@ def _effect(
     chosen: Int[Tensor, " n"],
     half: Int[Tensor, " half"],
 ) -> tuple[Effect, Record]:
-    """One edit on one task. Features for held-out items were chosen without them; of unseen tasks all are held out."""
-    plan, settings = bench.plan, bench.plan.study.intervention
-    sets = _sets(plan, task, items)
-    before, answers, choices = answers_of(bench, test, requests, chosen, found)
-    unseen = task.role == "unseen"
-    held = answers if unseen else _on_part(bench, test, requests, half, sets.held_out, before, answers)
-    effect = measure(
-        task.name,
-        bench.model,
-        edit_of(bench, test, chosen, found),
-        before,
-        answers,
-        held,
-        sets,
-        resamples=settings.bootstrap,
-        confidence=settings.confidence,
-        seed=plan.study.seed,
-    )
+    """One edit on one task, and what became of the form of the answers."""
+    effect, choices = effect_of(bench, test, task, items, requests, found, chosen, half)
     return effect, _form(bench, edit_of(bench, test, chosen, found), requests, choices)
 
 
@@ -155,13 +203,6 @@ def _form(bench: Bench, edit: Edit, requests: Requests, choices: Int[Tensor, "2 
         "predictions": {"before": histogram[0], "after": histogram[1]},
         "answer_format": {"before": shares[0], "after": shares[1]},
     }
-
-
-def _items(bench: Bench, task: TaskSettings) -> tuple[Int[Tensor, " items"], Requests]:
-    plan = bench.plan
-    requests = requests_of(plan, task.name, bench.lineup)
-    items = sampled(len(requests.sample_ids), plan.study.intervention.items, plan.study.seed)
-    return items, requests.select(items)
 
 
 def _sets(plan: Plan, task: TaskSettings, items: Int[Tensor, " items"]) -> ItemSets:
@@ -193,22 +234,6 @@ def _on_part(
         for kind, draws in answers.others.items():
             draws[:, part] = found.others[kind]
     return answers
-
-
-def _claim(plan: Plan, test: Test, files: list[Record]) -> Record:
-    """One edit over all tasks, by the held-out critical items and the controls that decide."""
-    settings, parts = plan.study.intervention, list[Part]()
-    for one in (file["record"]["sets"]["held_out"] for file in files):
-        flips = Flips(one["n"], one["flips"]["lost"], one["flips"]["gained"])
-        others = {kind: np.array(record["values"]) for kind, record in one["controls"].items()}
-        kinds = deciding_kinds(others, settings.confidence)
-        controls: dict[ControlKind, Draws] = {MATCHED: np.array(one["control"]["values"])}
-        controls |= {kind: others[kind] for kind in kinds}
-        parts.append(Part(flips, controls))
-    confidence, resamples = settings.confidence, settings.bootstrap
-    found = claim(parts, test.goal, resamples=resamples, confidence=confidence, seed=plan.study.seed)
-    about: Record = {"model": test.model, "edit": test.level.name, "expected": test.goal}
-    return about | {"tasks": sum(part.flips.n > 0 for part in parts)} | found.to_json()
 
 
 def _doses(plan: Plan, folder: Path, model: str) -> list[Record]:

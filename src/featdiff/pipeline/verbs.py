@@ -35,6 +35,7 @@ MAKERS = {
     "dynamics": Maker("dynamics"),
     "select": Maker("select"),
     "intervene": Maker("intervene", resumable=True),
+    "sensitivity": Maker("sensitivity", resumable=True),
     "drift": Maker("drift"),
     "examples": Maker("examples"),
     "report": Maker("report"),
