@@ -17,6 +17,7 @@ from featdiff.pipeline.report_dynamics import (
     missing_alignments,
     stability_panels,
 )
+from featdiff.pipeline.report_sensitivity import sensitivity_panel
 from featdiff.pipeline.report_tails import tail_panels
 from featdiff.pipeline.summary import summary
 from featdiff.report import write_report
@@ -74,6 +75,7 @@ def report_data(plan: Plan) -> ReportData:
         selection=_selection(plan),
         effects=_effects(plan),
         causal=causal_panel(plan),
+        sensitivity=sensitivity_panel(plan),
         provenance=_provenance(plan),
         confidence=plan.study.intervention.confidence,
         shrinkage=max((settings.weight for settings in relu), default=None) and max(s.weight for s in relu) / 2,

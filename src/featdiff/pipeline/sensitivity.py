@@ -53,9 +53,7 @@ def _check_layers(plan: Plan) -> None:
         if layer == own:
             raise ValueError(f"sensitivity.layers: {layer} is the study's own layer; leave it out")
         if layer > blocks:
-            raise ValueError(
-                f"sensitivity.layers: {layer}, but the base has {blocks} blocks; choose 1..{blocks}"
-            )
+            raise ValueError(f"sensitivity.layers: {layer}, but the base has {blocks} blocks; choose 1..{blocks}")
 
 
 def _trained(plan: Plan, folder: Path) -> list[Place]:

@@ -85,9 +85,7 @@ def _quantities(plan: Plan) -> list[Quantity]:
         found += [Quantity("rbo", "their ranking, RBO", "similarity")]
         for test in tests_of(plan)[:2]:
             about = f"{test.model}, {test.level.name}"
-            found += [
-                Quantity(f"effect {test.model} {key}", f"{about}: {of}", "effect") for key, of in ITEMS.items()
-            ]
+            found += [Quantity(f"effect {test.model} {key}", f"{about}: {of}", "effect") for key, of in ITEMS.items()]
     return found
 
 

@@ -16,6 +16,7 @@ from featdiff.report.figures.style import Drawing, theme_css
 from featdiff.report.findings import caveats, groups, headline
 from featdiff.report.picture import Picture
 from featdiff.report.pictures import pictures
+from featdiff.report.sensitivity import BASES, robustness
 
 
 def write_report(data: ReportData, folder: Path) -> Path:
@@ -51,6 +52,8 @@ def _page(data: ReportData, found: list[Picture], drawings: Mapping[str, Drawing
             caveats=caveats(data),
             groups=groups(data.effects),
             drift_verdicts=drift_verdicts,
+            robustness=robustness,
+            bases=BASES,
             unseen_role=UNSEEN,
             # Safe: matplotlib and Drawing escape every label.
             svg=lambda picture: Markup(drawings[picture.name].inline()),

@@ -15,6 +15,7 @@ from featdiff.pipeline.estimate.analysis import (
 from featdiff.pipeline.estimate.crosscoders import quality, train
 from featdiff.pipeline.estimate.ground import Cost, Ground
 from featdiff.pipeline.estimate.posttraining import grpo, sft
+from featdiff.pipeline.estimate.sensitivity import sensitivity
 
 LIBRARIES = 0.75e9
 """Bytes that a process holds before any tensor: its libraries, or the context of a GPU."""
@@ -106,6 +107,8 @@ def _cost(ground: Ground, stage: str) -> Cost:
             return select(ground)
         case "intervene":
             return intervene(ground)
+        case "sensitivity":
+            return sensitivity(ground)
         case "drift":
             return drift(ground)
         case "examples":
