@@ -29,6 +29,8 @@ Trained = Literal["reference", "seed", "objective", "sparsity", "shared", "encod
 Rescored = Literal["norm_p", "space"]
 FIELDS: tuple[Trained, ...] = ("objective", "sparsity", "shared", "encoder", "align")
 """Choices that are settings of a crosscoder, by its field."""
+MEASURES = {"weight", "k", "width", "features"}
+"""Settings by which a choice is called where that tells it from others."""
 OWN = 1.0
 """Strength of the study's own sparsity."""
 
@@ -41,11 +43,13 @@ class Choice:
     label: str
     crosscoder: CrosscoderPlan
     layer: int | None
+    words: str
+    """The label, with all that is not as by default."""
 
     @property
     def name(self) -> str:
         """For files."""
-        return re.sub(r"[^A-Za-z0-9.]+", "-", self.label).strip("-")
+        return re.sub(r"[^A-Za-z0-9.]+", "-", self.words).strip("-")
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def settings_of(plan: Plan) -> SensitivitySettings:
 def choices_of(plan: Plan) -> tuple[Choice, ...]:
     """The study's own crosscoder, its further seeds, and every choice. ValueError for one that cannot be, or that is no
     change."""
-    found = tuple(_choices(plan))
+    found = _distinct(tuple(_choices(plan)))
     for position, choice in enumerate(found):
         if same := [other for other in found[:position] if other.name == choice.name]:
             raise ValueError(f"sensitivity gives {same[0].label} twice; give it once")
@@ -208,23 +212,34 @@ def scaled(sparsity: SparsitySettings, strength: float) -> SparsitySettings:
 
 def _choices(plan: Plan) -> Iterator[Choice]:
     settings, own = settings_of(plan), plan.crosscoders[plan.joint]
-    yield Choice("reference", "reference", own, None)
+    yield Choice("reference", "reference", own, None, "reference")
     for seed in settings.seeds:
-        yield Choice("seed", f"seed {seed}", replace(own, seed=seed), None)
+        yield Choice("seed", f"seed {seed}", replace(own, seed=seed), None, f"seed {seed}")
     for kind in FIELDS:
         given: Sequence[Settings] = getattr(settings, kind)
         for one in given:
-            yield Choice(kind, _words(kind, one), replace(own, **{kind: one}), None)
+            label, words = _words(kind, one, brief=True), _words(kind, one, brief=False)
+            yield Choice(kind, label, replace(own, **{kind: one}), None, words)
     for layer in settings.layers:
-        yield Choice("layer", f"layer {layer}", own, None if layer == plan.study.lineup.layer else layer)
+        here = None if layer == plan.study.lineup.layer else layer
+        yield Choice("layer", f"layer {layer}", own, here, f"layer {layer}")
 
 
-def _words(kind: Trained, settings: Settings) -> str:
-    """A choice in words: its kind, and what is not as by default; of a sparsity always how strong it is."""
-    given = settings.model_dump(exclude_defaults=True) | settings.model_dump(include={"kind"})
+def _distinct(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    """Choices whose short labels would be the same are called by all that is not as by default."""
+    labels = [choice.label for choice in choices]
+    return tuple(
+        replace(choice, label=choice.words) if labels.count(choice.label) > 1 else choice for choice in choices
+    )
+
+
+def _words(kind: Trained, settings: Settings, brief: bool) -> str:
+    """A choice in words: its kind and how much of it; unless `brief` all that is not as by default."""
+    given = settings.model_dump(exclude_defaults=not brief, include=MEASURES if brief else None)
     if kind == "sparsity":
         given |= settings.model_dump(include={"weight", "k"})
-    name = given.pop("kind", "features")
+    name = getattr(settings, "kind", "")
+    given.pop("kind", None)
     values = [f"{key.replace('_', ' ')} {value:g}" for key, value in given.items()]
     return ", ".join([f"{kind} {name}" if kind != "shared" else "shared block", *values])
 

@@ -1,0 +1,72 @@
+"""Reading a curve at an equal abscissa, and the rule by which a choice matters."""
+
+import math
+
+import pytest
+
+from featdiff.attribution.sensitivity import (
+    Number,
+    at_equal,
+    bracket,
+    prediction_interval,
+    verdict_on_number,
+    verdict_on_similarity,
+)
+
+NAN = math.nan
+
+
+def test_a_curve_is_read_between_its_points_in_the_logarithm() -> None:
+    numbers = [Number(0.0, -1.0, 1.0, 0.2, 0.4), Number(1.0, 0.0, 4.0, 0.4, 0.8)]
+    found = at_equal([100.0, 1.0], numbers, 10.0)  # half-way in log L0
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, -0.5, 2.5))
+    assert (found.chance, found.chance_high) == pytest.approx((0.3, 0.6))
+    assert at_equal([100.0, 1.0], numbers, 100.0) == numbers[0]
+
+
+def test_nothing_is_read_beyond_the_ends_of_a_curve() -> None:
+    numbers = [Number(0.0), Number(1.0)]
+    assert math.isnan(at_equal([8.0, 4.0], numbers, 9.0).value) and math.isnan(at_equal([8.0, 4.0], numbers, 2.0).value)
+    assert math.isnan(at_equal([], [], 2.0).value)
+    assert math.isnan(at_equal([8.0, 2.0], [Number(0.0), Number(NAN)], 4.0).value)
+
+
+def test_a_number_is_read_from_the_points_that_enclose_it() -> None:
+    xs = [100.0, 50.0, 25.0, 12.0]
+    assert bracket(xs, 30.0) == (1, 2) and bracket(xs, 25.0) == (2,) and bracket(xs, 200.0) == ()
+    known = [Number(float(at)) if at in bracket(xs, 30.0) else Number(NAN) for at in range(4)]
+    assert 1 < at_equal(xs, known, 30.0).value < 2
+
+
+def test_the_prediction_interval_of_two_values_is_students() -> None:
+    # mean 1, deviation sqrt 2, t(1) = 12.706
+    half = 12.7062 * math.sqrt(2) * math.sqrt(1.5)
+    assert prediction_interval([0.0, 2.0]) == pytest.approx((1 - half, 1 + half), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("choice", "verdict"),
+    [(0.25, "robust"), (0.35, "robust"), (0.42, "undecided"), (0.9, "not robust"), (NAN, "not measured")],
+)
+def test_a_number_may_change_as_much_as_seeds_change_it(choice: float, verdict: str) -> None:
+    # The largest change by a seed is 0.05; the prediction interval of 0.3, 0.32, 0.27, 0.35 is 0.31 +- 0.120.
+    assert verdict_on_number(choice, 0.3, [0.32, 0.27, 0.35]) == verdict
+
+
+def test_one_seed_is_no_yardstick() -> None:
+    assert verdict_on_number(0.3, 0.3, [0.3]) == verdict_on_number(0.3, 0.3, [0.3, NAN]) == "no yardstick"
+    assert verdict_on_similarity(0.9, [Number(0.9)]) == "no yardstick"
+
+
+@pytest.mark.parametrize(
+    ("choice", "verdict"),
+    [(1.0, "robust"), (0.5, "robust"), (0.45, "undecided"), (0.1, "not robust"), (NAN, "not measured")],
+)
+def test_a_choice_may_be_as_unlike_the_reference_as_the_least_like_seed(choice: float, verdict: str) -> None:
+    seeds = [Number(value, chance=0.01, chance_high=0.1) for value in (0.5, 0.56, 0.54)]
+    assert verdict_on_similarity(choice, seeds) == verdict
+
+
+def test_seeds_that_agree_no_better_than_chance_are_no_yardstick() -> None:
+    seeds = [Number(0.5, chance_high=0.1), Number(0.1, chance_high=0.1)]
+    assert verdict_on_similarity(0.9, seeds) == "no yardstick"

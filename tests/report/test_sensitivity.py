@@ -1,0 +1,96 @@
+"""Sensitivity on the page: verdicts by quantity, both readings, and nothing that was not measured."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from featdiff.report import ReportData, write_report
+from featdiff.report.sensitivity import (
+    ChoiceCell,
+    ChoiceRow,
+    EffectCell,
+    PointRow,
+    QuantityRow,
+    SensitivityPanel,
+    overall,
+    robustness,
+)
+from featdiff.report.sensitivity_pictures import sensitivity_pictures
+
+TAIL, ALIKE, EFFECT = "tail rl 0.8", "jaccard", "effect rl held_out"
+
+
+def row(label: str, kind: str, l0: dict[str, ChoiceCell], fit: dict[str, ChoiceCell] | None = None) -> ChoiceRow:
+    return ChoiceRow(label, kind, {"l0": l0, "variance_explained": l0 if fit is None else fit})
+
+
+def cells(tail: float | None, alike: float, effect: float, verdict: str | None) -> dict[str, ChoiceCell]:
+    return {
+        TAIL: ChoiceCell(tail, 0.01, 0.09, verdict=verdict),
+        ALIKE: ChoiceCell(alike, chance=0.02, chance_high=0.06, verdict=verdict),
+        EFFECT: ChoiceCell(effect, effect - 0.1, effect + 0.1, verdict=verdict),
+    }
+
+
+def point(choice: str, kind: str, strength: float, tail: int) -> PointRow:
+    effect = EffectCell(120, -0.2, [-0.3, -0.1], -0.05, 20, 0.05, "supported")
+    fit = {"base": 0.9, "rl": 0.8}
+    tails = {"base": {"0.8": 1, "0.9": 0}, "rl": {"0.8": tail, "0.9": 1}}
+    return PointRow(choice, kind, strength, 40 / strength, fit, 0.1, 200, tails, 5, 0.6, {"rl": effect})
+
+
+PANEL = SensitivityPanel(
+    quantities=[
+        QuantityRow(TAIL, "rl above 0.8", "share"),
+        QuantityRow(ALIKE, "final features, Jaccard", "similarity"),
+        QuantityRow(EFFECT, "rl, zero: held-out critical items", "effect"),
+    ],
+    choices=[
+        row("reference", "reference", cells(0.05, 1.0, -0.15, None)),
+        row("seed 1", "seed", cells(0.06, 0.5, -0.12, None)),
+        row("<cosine>", "objective", cells(0.05, 0.55, -0.14, "robust"), cells(0.3, 0.55, -0.14, "not robust")),
+        row("layer 3", "layer", cells(0.07, 0.4, -0.11, "undecided"), cells(None, 0.4, -0.1, "not measured")),
+        row("L2 norm", "score", {TAIL: ChoiceCell(0.05, 0.02, 0.08, verdict="robust")}),
+    ],
+    points=[
+        point(choice, kind, strength, tail)
+        for choice, kind in (("reference", "reference"), ("seed 1", "seed"), ("<cosine>", "objective"))
+        for strength, tail in ((0.5, 12), (1.0, 8))
+    ],
+    at={"l0": 40.0, "variance_explained": 0.15},
+    strengths=[0.5, 1.0],
+    rbo_p=0.9,
+    acceptance=0.7,
+)
+
+
+def test_a_choice_is_robust_only_if_both_readings_say_so() -> None:
+    _, _, cosine, layer, norm = PANEL.choices
+    assert overall(cosine, TAIL) == "not robust" and overall(layer, TAIL) == "undecided"
+    assert overall(norm, TAIL) == "robust" and overall(norm, ALIKE) is None
+
+
+def test_verdicts_are_listed_by_quantity_with_what_is_not_robust_first() -> None:
+    found = dict(robustness(PANEL))
+    assert list(found) == ["rl above 0.8", "final features, Jaccard", "rl, zero: held-out critical items"]
+    wanted = {"not robust": ["<cosine>"], "undecided": ["layer 3"], "robust": ["L2 norm"]}
+    assert found["rl above 0.8"] == wanted and list(found["rl above 0.8"]) == list(wanted)
+
+
+def test_curves_show_every_crosscoder_and_choices_both_readings() -> None:
+    curve, *choices = list(sensitivity_pictures(PANEL))
+    lines = {str(line.get_label()): line.get_xydata().tolist() for line in curve.figure.axes[0].lines}  # pyright: ignore
+    assert lines["reference"] == lines["<cosine>"] == [[80.0, 6.0], [40.0, 4.0]]
+    assert "<cosine>: 12 of 200 at 80 and 8 of 200 at 40" in curve.finding
+    assert [picture.title for picture in choices] == ["final features, Jaccard", "rl, zero: held-out critical items"]
+    labels = [label.get_text() for label in choices[1].figure.axes[0].get_yticklabels()]
+    assert labels == ["reference", "seed 1", "<cosine>", "layer 3"]  # a norm touches no effect
+
+
+def test_the_page_has_both_tables_and_escapes_names(study: ReportData, tmp_path: Path) -> None:
+    page = write_report(replace(study, sensitivity=PANEL), tmp_path).read_text()
+    section = page[page.index('<section id="sensitivity">') : page.index('<section id="limits">')]
+    assert "At equal L0" in section and "At equal variance explained" in section and "<cosine>" not in section
+    assert '<span class="verdict-not-robust">not robust</span> to &lt;cosine&gt;' in section
+    assert section.count("not touched") == 4 and "chance 0.02, 0.06" in section
+    assert "Every crosscoder of the analysis (6)" in section
+    assert 'id="sensitivity"' not in write_report(study, tmp_path).read_text()
