@@ -36,7 +36,7 @@ LABELS = ["reference", "seed 1", "seed 2", "sparsity relu, weight 0.2", "layer 3
 def varied(tiny: Plan, tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """The tiny study with an analysis, after it; not to be changed."""
     runs = tmp_path_factory.mktemp("varied")
-    plan = Plan(changed(tiny.study, sensitivity=ANALYSIS, intervention__bootstrap=50, runs=str(runs)))
+    plan = Plan(changed(tiny.study, sensitivity=ANALYSIS, runs=str(runs)))
     shutil.copytree(tiny.run.folder, plan.run.folder)
     run_verb(plan.study, "sensitivity")
     return plan

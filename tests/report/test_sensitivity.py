@@ -12,9 +12,9 @@ from featdiff.report.sensitivity import (
     QuantityRow,
     SensitivityPanel,
     overall,
-    robustness,
 )
 from featdiff.report.sensitivity_pictures import sensitivity_pictures
+from featdiff.report.sensitivity_words import sensitivity_sentences
 
 TAIL, ALIKE, EFFECT = "tail rl 0.8", "jaccard", "effect rl held_out"
 
@@ -69,11 +69,20 @@ def test_a_choice_is_robust_only_if_both_readings_say_so() -> None:
     assert overall(norm, TAIL) == "robust" and overall(norm, ALIKE) is None
 
 
-def test_verdicts_are_listed_by_quantity_with_what_is_not_robust_first() -> None:
-    found = dict(robustness(PANEL))
-    assert list(found) == ["rl above 0.8", "final features, Jaccard", "rl, zero: held-out critical items"]
-    wanted = {"not robust": ["<cosine>"], "undecided": ["layer 3"], "robust": ["L2 norm"]}
-    assert found["rl above 0.8"] == wanted and list(found["rl above 0.8"]) == list(wanted)
+def test_a_sentence_names_what_is_not_robust_with_its_number_and_what_seeds_do() -> None:
+    tail, alike, effect = sensitivity_sentences(PANEL)
+    assert tail == (
+        "rl above 0.8 (5.0 %, seeds 6.0 to 6.0 %): robust to 1 of 3 choices; not robust to <cosine> (30.0 % at equal "
+        "variance explained); undecided: layer 3."
+    )
+    assert "seeds 0.50 to 0.50): robust to 0 of 2 choices; not robust to <cosine> (0.55 at" in alike
+    assert effect.startswith("rl, zero: held-out critical items (−15.0 points, seeds −12.0 to −12.0 points): ")
+
+
+def test_without_seeds_there_is_no_yardstick() -> None:
+    blind = {TAIL: ChoiceCell(0.05, verdict="no yardstick")}
+    panel = replace(PANEL, quantities=PANEL.quantities[:1], choices=[row("layer 3", "layer", blind)])
+    assert sensitivity_sentences(panel) == ["rl above 0.8: no yardstick for 1 choice."]
 
 
 def test_curves_show_every_crosscoder_and_choices_both_readings() -> None:
@@ -90,7 +99,8 @@ def test_the_page_has_both_tables_and_escapes_names(study: ReportData, tmp_path:
     page = write_report(replace(study, sensitivity=PANEL), tmp_path).read_text()
     section = page[page.index('<section id="sensitivity">') : page.index('<section id="limits">')]
     assert "At equal L0" in section and "At equal variance explained" in section and "<cosine>" not in section
-    assert '<span class="verdict-not-robust">not robust</span> to &lt;cosine&gt;' in section
-    assert section.count("not touched") == 4 and "chance 0.02, 0.06" in section
+    assert "not robust to &lt;cosine&gt; (30.0 %" in section
+    assert '<th scope="row">&lt;cosine&gt;</th><td class="verdict-not-robust">not robust</td>' in section
+    assert section.count("<small>not touched") == 4 and "chance 0.02, 0.06" in section
     assert "Every crosscoder of the analysis (6)" in section
     assert 'id="sensitivity"' not in write_report(study, tmp_path).read_text()

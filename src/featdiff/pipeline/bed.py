@@ -115,7 +115,6 @@ def whole_model(plan: Plan, bed: Bed, model: str) -> UpperModel:
     return UpperModel(load_whole(plan, plan.paths[model]), bed.lineup.layers)
 
 
-@torch.no_grad()
 def _codes(
     own: tuple[Plan, Scored, Bed], other: tuple[Plan, Scored, Bed], tokens: int
 ) -> Iterator[tuple[Float[Tensor, "tokens features"], Float[Tensor, "tokens others"]]]:
@@ -133,7 +132,8 @@ def _codes(
             for batch, (_, largest, _) in zip(pair, sides, strict=True)
         ]
         keep = (kept[0] & kept[1]).to(pair[0].values.device)
-        a, b = (one.encode(batch.values[keep]).cpu() for batch, (one, *_) in zip(pair, sides, strict=True))
+        with torch.no_grad():
+            a, b = (one.encode(batch.values[keep]).cpu() for batch, (one, *_) in zip(pair, sides, strict=True))
         yield a, b
         left -= len(a)
         if left <= 0:

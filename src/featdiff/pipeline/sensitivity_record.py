@@ -81,8 +81,8 @@ def _quantities(plan: Plan) -> list[Quantity]:
     for model in models:
         found += [Quantity(f"absent {model} {cut}", f"{model} above {cut}, absent elsewhere", "share") for cut in cuts]
     if selecting_tasks(plan):
-        found += [Quantity("jaccard", "final features, Jaccard", "similarity")]
-        found += [Quantity("rbo", "their ranking, RBO", "similarity")]
+        found += [Quantity("jaccard", "Final features: Jaccard", "similarity")]
+        found += [Quantity("rbo", "Their ranking: RBO", "similarity")]
         for test in tests_of(plan)[:2]:
             about = f"{test.model}, {test.level.name}"
             found += [Quantity(f"effect {test.model} {key}", f"{about}: {of}", "effect") for key, of in ITEMS.items()]

@@ -16,7 +16,8 @@ from featdiff.report.figures.style import Drawing, theme_css
 from featdiff.report.findings import caveats, groups, headline
 from featdiff.report.picture import Picture
 from featdiff.report.pictures import pictures
-from featdiff.report.sensitivity import BASES, robustness
+from featdiff.report.sensitivity import BASES, overall
+from featdiff.report.sensitivity_words import sensitivity_sentences
 
 
 def write_report(data: ReportData, folder: Path) -> Path:
@@ -52,7 +53,8 @@ def _page(data: ReportData, found: list[Picture], drawings: Mapping[str, Drawing
             caveats=caveats(data),
             groups=groups(data.effects),
             drift_verdicts=drift_verdicts,
-            robustness=robustness,
+            sensitivity_sentences=sensitivity_sentences,
+            overall=overall,
             bases=BASES,
             unseen_role=UNSEEN,
             # Safe: matplotlib and Drawing escape every label.

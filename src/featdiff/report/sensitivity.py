@@ -1,4 +1,4 @@
-"""What the report says of choices of the dictionary: their numbers at equal L0 and at equal variance explained, and by
+"""What the report knows of choices of the dictionary: their numbers at equal L0 and at equal variance explained, and by
 fixed rules what is robust and what is not."""
 
 from collections.abc import Mapping, Sequence
@@ -109,14 +109,3 @@ def overall(row: ChoiceRow, key: str) -> str | None:
     found = [row.at[base][key].verdict for base in BASES if key in row.at.get(base, {})]
     measured = [verdict for verdict in found if verdict != "not measured"]
     return next((verdict for verdict in VERDICTS if verdict in measured), "not measured") if found else None
-
-
-def robustness(panel: SensitivityPanel) -> list[tuple[str, dict[str, list[str]]]]:
-    """For each quantity, the choices by verdict: what is not robust first."""
-    rows = [row for row in panel.choices if row.kind not in OWN]
-    found = []
-    for one in panel.quantities:
-        by = {row.label: overall(row, one.key) for row in rows}
-        named = {verdict: [label for label, its in by.items() if its == verdict] for verdict in VERDICTS}
-        found.append((one.label, {verdict: labels for verdict, labels in named.items() if labels}))
-    return found

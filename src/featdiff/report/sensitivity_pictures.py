@@ -6,15 +6,15 @@ from dataclasses import asdict
 from featdiff.report.figures.sensitivity import choice_plot, tail_curves
 from featdiff.report.picture import Picture, file_name
 from featdiff.report.sensitivity import OWN, QuantityRow, SensitivityPanel
-from featdiff.report.words import listing, percent, points, ratio
+from featdiff.report.sensitivity_words import WRITTEN
+from featdiff.report.words import listing
 
 SCALES = {"share": 100.0, "similarity": 1.0, "effect": 100.0}
 AXES = {
     "share": "alive features, %",
     "similarity": "likeness to the study's own crosscoder",
-    "effect": "change of accuracy beyond matched random features, points",
+    "effect": "points beyond matched random features",
 }
-WRITTEN = {"share": percent, "similarity": ratio, "effect": points}
 
 
 def sensitivity_pictures(panel: SensitivityPanel | None) -> Iterator[Picture]:
@@ -50,13 +50,13 @@ def _choices(panel: SensitivityPanel, position: int, one: QuantityRow) -> Pictur
     write = WRITTEN[one.kind]
     cells = {row.label: row.at["l0"][one.key] for row in panel.choices if one.key in row.at["l0"]}
     named = [f"{label} {write(cell.value)}" for label, cell in cells.items()]
-    seeds = [row.label for row in panel.choices if row.kind in OWN]
+    band = [row.label for row in panel.choices if row.kind in (OWN if one.kind != "similarity" else ("seed",))]
     return Picture(
         file_name("choices", position, one.label),
         "sensitivity",
-        choice_plot(panel, one.key, one.label, AXES[one.kind], SCALES[one.kind]),
+        choice_plot(panel, one, band, AXES[one.kind], SCALES[one.kind]),
         one.label,
-        f"{one.label}, at equal L0: {', '.join(named)}. The band spans {listing(seeds)}.",
+        f"{one.label}, at equal L0: {', '.join(named)}. The band spans {listing(band)}.",
         {
             row.label: {base: asdict(found[one.key]) for base, found in row.at.items() if one.key in found}
             for row in panel.choices

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from featdiff.report.figures.style import BLUE, GREEN, INK, LINE, MUTED, ORANGE, PURPLE, TITLE, canvas, fitted, styled
-from featdiff.report.sensitivity import OWN, ChoiceCell, SensitivityPanel
+from featdiff.report.sensitivity import OWN, ChoiceCell, QuantityRow, SensitivityPanel
 
 LOOKS = [
     (colour, line, marker)
@@ -39,6 +40,9 @@ def tail_curves(panel: SensitivityPanel, model: str, cut: str) -> Figure:
         xs = [point.l0 for point in points]
         axes.plot(xs, shares, look, marker=marker, markersize=4, linewidth=width, color=colour, label=name)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("L0: active features per token")
     axes.set_ylabel(f"alive features above {cut}, %")
     axes.set_ylim(bottom=0)
@@ -48,14 +52,15 @@ def tail_curves(panel: SensitivityPanel, model: str, cut: str) -> Figure:
 
 
 @styled
-def choice_plot(panel: SensitivityPanel, key: str, title: str, words: str, scale: float) -> Figure:
-    """A row for each choice: its number at equal L0 and at equal variance explained, with interval or chance.
-
-    The band spans the study's own crosscoder and its further seeds, at equal L0.
-    """
+def choice_plot(
+    panel: SensitivityPanel, quantity: QuantityRow, band: Sequence[str], words: str, scale: float
+) -> Figure:
+    """A row for each choice: its number at equal L0 and at equal variance explained, with interval or chance; the band
+    spans the rows that it names, at equal L0."""
+    key = quantity.key
     rows = [row for row in panel.choices if any(key in cells for cells in row.at.values())]
     figure, axes = canvas(1.4 + 0.34 * len(rows))
-    own = [row.at["l0"][key].value for row in rows if row.kind in OWN and key in row.at["l0"]]
+    own = [row.at["l0"][key].value for row in rows if row.label in band]
     known = [scale * value for value in own if value is not None]
     if known:
         axes.axvspan(min(known), max(known), color=MUTED, alpha=0.18, linewidth=0)
@@ -69,7 +74,7 @@ def choice_plot(panel: SensitivityPanel, key: str, title: str, words: str, scale
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0, labelsize=8.5)
     axes.set_xlabel(words)
-    axes.set_title(fitted(title, TITLE))
+    axes.set_title(fitted(quantity.label, TITLE))
     _legend(figure, axes, [row.at["l0"].get(key) for row in rows])
     return figure
 
