@@ -162,7 +162,8 @@ def _work(
         levels = [test.level for test in tests] + dose_levels(plan, model)
         found = measured(bench, requests, levels)
         for test in missing:
-            effect, more = _effect(bench, test, task, items, requests, found, chosen, half)
+            effect, choices = effect_of(bench, test, task, items, requests, found, chosen, half)
+            more = _form(bench, edit_of(bench, test, chosen, found), requests, choices)
             write_json(
                 _place(folder, plan, test, task),
                 {"effect": effect.to_json() | more, "record": effect.to_record() | more},
@@ -173,21 +174,6 @@ def _work(
     if not (folder / model / "side_effects.json").is_file():
         bench = bench or Bench.of(plan, model)
         write_json(folder / model / "side_effects.json", {"edits": side_effects(bench, tests, chosen)})
-
-
-def _effect(
-    bench: Bench,
-    test: Test,
-    task: TaskSettings,
-    items: Int[Tensor, " items"],
-    requests: Requests,
-    found: Measured,
-    chosen: Int[Tensor, " n"],
-    half: Int[Tensor, " half"],
-) -> tuple[Effect, Record]:
-    """One edit on one task, and what became of the form of the answers."""
-    effect, choices = effect_of(bench, test, task, items, requests, found, chosen, half)
-    return effect, _form(bench, edit_of(bench, test, chosen, found), requests, choices)
 
 
 def _form(bench: Bench, edit: Edit, requests: Requests, choices: Int[Tensor, "2 items"]) -> Record:
