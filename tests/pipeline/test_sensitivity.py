@@ -153,5 +153,5 @@ def test_a_study_that_varies_nothing_has_no_such_stage_and_no_such_section(tiny:
     assert "sensitivity" not in [stage.name for stage in tiny.stages()]
     assert 'id="sensitivity"' not in tiny.run.path("report.html").read_text()
     assert "sensitivity" not in read_json(tiny.run.path("summary.json"))
-    with pytest.raises(ValueError, match="this study has no stage sensitivity"):
+    with pytest.raises(ValueError, match=r"the study has no section \[sensitivity\]"):
         run_verb(tiny.study, "sensitivity")

@@ -152,6 +152,8 @@ class Plan:
         for stage in self.stages():
             if stage.name == name:
                 return stage
+        if name == "sensitivity":
+            raise ValueError("the study has no section [sensitivity]; say there what to vary, or run another study")
         raise ValueError(f"this study has no stage {name}; it has {', '.join(stage.name for stage in self.stages())}")
 
     def _lineup_of(self, models: tuple[str, ...]) -> str | None:

@@ -24,6 +24,7 @@ from featdiff.pipeline.variants import (
     OWN,
     Place,
     Rescoring,
+    check_layers,
     group_plan,
     groups_of,
     rescored_plan,
@@ -36,7 +37,7 @@ from featdiff.study import BASE
 
 def sensitivity(plan: Plan, folder: Path) -> None:
     """Write `crosscoders/`, `attribution/`, `choices/`, `effects/`, and `sensitivity.json` with all comparisons."""
-    _check_layers(plan)
+    check_layers(plan, depth(plan.paths[BASE], trust_remote_code=plan.study.lineup.trust_remote_code))
     places = _trained(plan, folder)
     own = next(place for place in places if place.point.choice.kind == "reference" and place.point.strength == OWN)
     rescored = {one.label: _rescored(own, one, folder) for one in rescorings_of(plan)}
@@ -44,16 +45,6 @@ def sensitivity(plan: Plan, folder: Path) -> None:
         choose_features(settings_of(plan), places, own, folder)
         edit_features(places, own, folder)
     write_json(folder / "sensitivity.json", sensitivity_record(plan, places, own, rescored, folder))
-
-
-def _check_layers(plan: Plan) -> None:
-    blocks = depth(plan.paths[BASE], trust_remote_code=plan.study.lineup.trust_remote_code)
-    own = plan.study.lineup.layer or max(1, blocks // 2)
-    for layer in settings_of(plan).layers:
-        if layer == own:
-            raise ValueError(f"sensitivity.layers: {layer} is the study's own layer; leave it out")
-        if layer > blocks:
-            raise ValueError(f"sensitivity.layers: {layer}, but the base has {blocks} blocks; choose 1..{blocks}")
 
 
 def _trained(plan: Plan, folder: Path) -> list[Place]:

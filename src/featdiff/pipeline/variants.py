@@ -133,6 +133,16 @@ def choices_of(plan: Plan) -> tuple[Choice, ...]:
     return found
 
 
+def check_layers(plan: Plan, blocks: int) -> None:
+    """ValueError for a layer that the models do not have, or that is the study's own."""
+    own = plan.study.lineup.layer or max(1, blocks // 2)
+    for layer in settings_of(plan).layers:
+        if layer == own:
+            raise ValueError(f"sensitivity.layers: {layer} is the study's own layer; leave it out")
+        if layer > blocks:
+            raise ValueError(f"sensitivity.layers: {layer}, but the base has {blocks} blocks; choose 1..{blocks}")
+
+
 def rescorings_of(plan: Plan) -> tuple[Rescoring, ...]:
     """Other norms and units of the scores."""
     settings, own = settings_of(plan), plan.study.attribution

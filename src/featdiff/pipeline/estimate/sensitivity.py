@@ -6,7 +6,7 @@ from pathlib import Path
 from featdiff.pipeline.estimate.analysis import attribute, intervene, select
 from featdiff.pipeline.estimate.crosscoders import train
 from featdiff.pipeline.estimate.ground import Cost, Ground, fullest
-from featdiff.pipeline.variants import Group, group_plan, groups_of, rescorings_of
+from featdiff.pipeline.variants import Group, check_layers, group_plan, groups_of, rescorings_of
 
 READ_FROM = 3
 """Crosscoders of a choice whose features are edited: its curve passes the study's L0, and its variance explained,
@@ -15,6 +15,7 @@ between two each, and one is mostly the same. Of the study's own all are."""
 
 def sensitivity(ground: Ground) -> Cost:
     """Groups one after another; each reads the corpus anew, unless the study keeps a cache of its streams."""
+    check_layers(ground.plan, ground.model.shape.layers)
     groups = groups_of(ground.plan)
     costs = [_group(ground, group) for group in groups]
     parts = {name: tuple(work for cost in costs for work in cost.parts[name]) for name in costs[0].parts}
