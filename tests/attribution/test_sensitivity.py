@@ -21,7 +21,7 @@ def test_a_curve_is_read_between_its_points_in_the_logarithm() -> None:
     found = at_equal([100.0, 1.0], numbers, 10.0)  # half-way in log L0
     assert (found.value, found.low, found.high) == pytest.approx((0.5, -0.5, 2.5))
     assert (found.chance, found.chance_high) == pytest.approx((0.3, 0.6))
-    assert at_equal([100.0, 1.0], numbers, 100.0) == numbers[0]
+    assert at_equal([100.0, 1.0], numbers, 100.0) == at_equal([100.0, 1.0], numbers, 101.0) == numbers[0]
 
 
 def test_nothing_is_read_beyond_the_ends_of_a_curve() -> None:

@@ -82,7 +82,17 @@ def test_a_sentence_names_what_is_not_robust_with_its_number_and_what_seeds_do()
 def test_without_seeds_there_is_no_yardstick() -> None:
     blind = {TAIL: ChoiceCell(0.05, verdict="no yardstick")}
     panel = replace(PANEL, quantities=PANEL.quantities[:1], choices=[row("layer 3", "layer", blind)])
-    assert sensitivity_sentences(panel) == ["rl above 0.8: no yardstick for 1 choice."]
+    assert sensitivity_sentences(panel) == ["rl above 0.8: fewer than two seeds have it, so no choice can be judged."]
+
+
+def test_seeds_that_agree_by_chance_are_said_to() -> None:
+    blind = {ALIKE: ChoiceCell(0.0, chance=0.01, chance_high=0.05, verdict="no yardstick")}
+    seeds = [row(f"seed {seed}", "seed", {ALIKE: ChoiceCell(0.02)}) for seed in (1, 2)]
+    choices = [*seeds, row("layer 3", "layer", blind)]
+    (said,) = sensitivity_sentences(replace(PANEL, quantities=PANEL.quantities[1:2], choices=choices))
+    assert said.endswith(
+        "further seeds are no more like the study's own than chance is, so it is a result of the seed."
+    )
 
 
 def test_curves_show_every_crosscoder_and_choices_both_readings() -> None:

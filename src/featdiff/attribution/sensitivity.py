@@ -2,8 +2,9 @@
 
 A choice of the dictionary is trained at several strengths of its sparsity, which makes each of its numbers a curve. It
 is compared with the study's own crosscoder where it is as sparse, or explains as much variance: between the two points
-of its curve that lie on either side, linearly in the logarithm of L0, or of the variance left over. Where its curve
-does not come to either side, the choice is not measured: nothing is extrapolated.
+of its curve that lie on either side, linearly in the logarithm of L0, or of the variance left over. A point that is as
+good as there is taken as it is. Where its curve does not come to either side, the choice is not measured: nothing is
+extrapolated.
 
 What a choice may change without mattering is what another seed changes. The rule, for a number r of the study's own
 crosscoder, s_1, ..., s_n of its further seeds, and c of the choice:
@@ -21,6 +22,7 @@ not robust below the prediction interval of s_1, ..., s_n; seeds that agree no b
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -28,6 +30,8 @@ from scipy.special import stdtrit
 
 Verdict = Literal["robust", "not robust", "undecided", "not measured", "no yardstick"]
 COVERAGE = 0.95
+NEAR = 0.02
+"""A point whose L0, or unexplained variance, is off by no more than this share stands for what is looked for."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,17 @@ NOWHERE = Number(math.nan)
 
 
 def at_equal(xs: Sequence[float], numbers: Sequence[Number], x: float) -> Number:
-    """A curve's number at `x`, between the two points on either side; `NOWHERE` where it does not come to either side.
+    """A curve's number at `x`: that of a point within `NEAR` of it, or between the two points on either side; `NOWHERE`
+    where it does not come to either side.
 
     `xs` are positive and in the order of the curve. Where it passes `x` several times, the first passage counts. The
     interval is that between the two intervals: their errors are of the same items, so they do not average out.
     """
-    for left in range(len(xs)):
-        if xs[left] == x:
-            return numbers[left]
-        right = left + 1
-        if right < len(xs) and (xs[left] - x) * (xs[right] - x) < 0:
+    away = [abs(math.log(one / x)) for one in xs]
+    if away and min(away) <= math.log1p(NEAR):
+        return numbers[away.index(min(away))]
+    for left, right in pairwise(range(len(xs))):
+        if (xs[left] - x) * (xs[right] - x) < 0:
             share = math.log(x / xs[left]) / math.log(xs[right] / xs[left])
             return _between(numbers[left], numbers[right], share)
     return NOWHERE

@@ -25,10 +25,17 @@ def _sentence(panel: SensitivityPanel, one: QuantityRow) -> str:
     if by["undecided"]:
         said.append(f"undecided: {listing([row.label for row in by['undecided']])}")
     if by["no yardstick"]:
-        said.append(f"no yardstick for {plural(len(by['no yardstick']), 'choice')}")
+        said.append(_no_yardstick(panel, one))
     if by["not measured"]:
         said.append(f"not measured: {listing([row.label for row in by['not measured']])}")
     return f"{one.label}{_seeds(panel, one)}: {'; '.join(said) if said else 'touched by no choice'}."
+
+
+def _no_yardstick(panel: SensitivityPanel, one: QuantityRow) -> str:
+    """Why no choice can be judged."""
+    if panel.seeds < 2 or one.kind != "similarity":
+        return "fewer than two seeds have it, so no choice can be judged"
+    return "further seeds are no more like the study's own than chance is, so it is a result of the seed"
 
 
 def _seeds(panel: SensitivityPanel, one: QuantityRow) -> str:
