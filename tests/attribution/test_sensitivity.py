@@ -16,6 +16,10 @@ from featdiff.attribution.sensitivity import (
 NAN = math.nan
 
 
+def seeds(*values: float) -> list[Number]:
+    return [Number(value) for value in values]
+
+
 def test_a_curve_is_read_between_its_points_in_the_logarithm() -> None:
     numbers = [Number(0.0, -1.0, 1.0, 0.2, 0.4), Number(1.0, 0.0, 4.0, 0.4, 0.8)]
     found = at_equal([100.0, 1.0], numbers, 10.0)  # half-way in log L0
@@ -50,12 +54,22 @@ def test_the_prediction_interval_of_two_values_is_students() -> None:
 )
 def test_a_number_may_change_as_much_as_seeds_change_it(choice: float, verdict: str) -> None:
     # The largest change by a seed is 0.05; the prediction interval of 0.3, 0.32, 0.27, 0.35 is 0.31 +- 0.120.
-    assert verdict_on_number(choice, 0.3, [0.32, 0.27, 0.35]) == verdict
+    assert verdict_on_number(Number(choice), Number(0.3), seeds(0.32, 0.27, 0.35)) == verdict
+
+
+def test_what_may_be_the_error_of_a_count_is_undecided() -> None:
+    none = [Number(0.0, 0.0, 0.01)] * 3  # seeds that find nothing predict nothing
+    assert verdict_on_number(Number(0.002, 0.0003, 0.011), none[0], none) == "undecided"
+    assert verdict_on_number(Number(0.04, 0.02, 0.06), none[0], none) == "not robust"
 
 
 def test_one_seed_is_no_yardstick() -> None:
-    assert verdict_on_number(0.3, 0.3, [0.3]) == verdict_on_number(0.3, 0.3, [0.3, NAN]) == "no yardstick"
-    assert verdict_on_similarity(0.9, [Number(0.9)]) == "no yardstick"
+    for few in (seeds(0.3), seeds(0.3, NAN)):
+        assert (
+            verdict_on_number(Number(0.3), Number(0.3), few)
+            == verdict_on_similarity(Number(0.9), few)
+            == "no yardstick"
+        )
 
 
 @pytest.mark.parametrize(
@@ -63,10 +77,10 @@ def test_one_seed_is_no_yardstick() -> None:
     [(1.0, "robust"), (0.5, "robust"), (0.45, "undecided"), (0.1, "not robust"), (NAN, "not measured")],
 )
 def test_a_choice_may_be_as_unlike_the_reference_as_the_least_like_seed(choice: float, verdict: str) -> None:
-    seeds = [Number(value, chance=0.01, chance_high=0.1) for value in (0.5, 0.56, 0.54)]
-    assert verdict_on_similarity(choice, seeds) == verdict
+    others = [Number(value, chance=0.01, chance_high=0.1) for value in (0.5, 0.56, 0.54)]
+    assert verdict_on_similarity(Number(choice), others) == verdict
 
 
 def test_seeds_that_agree_no_better_than_chance_are_no_yardstick() -> None:
-    seeds = [Number(0.5, chance_high=0.1), Number(0.1, chance_high=0.1)]
-    assert verdict_on_similarity(0.9, seeds) == "no yardstick"
+    others = [Number(0.5, chance_high=0.1), Number(0.1, chance_high=0.1)]
+    assert verdict_on_similarity(Number(0.9), others) == "no yardstick"

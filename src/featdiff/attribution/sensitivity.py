@@ -10,8 +10,8 @@ What a choice may change without mattering is what another seed changes. The rul
 crosscoder, s_1, ..., s_n of its further seeds, and c of the choice:
 
     robust       |c - r| <= max_i |s_i - r|
-    not robust   c lies outside Student's 95 % prediction interval for one more of r, s_1, ..., s_n:
-                 mean +- t(n) * deviation * sqrt(1 + 1 / (n + 1))
+    not robust   c lies outside Student's 95 % prediction interval for one more of r, s_1, ..., s_n,
+                 mean +- t(n) * deviation * sqrt(1 + 1 / (n + 1)), and its own interval apart from that of r
     undecided    in between: more seeds would tell
     no yardstick there are fewer than two seeds
 
@@ -51,6 +51,10 @@ class Number:
         """Whether it exceeds the null; true where there is none."""
         return not self.value <= self.chance_high
 
+    def overlaps(self, other: "Number") -> bool:
+        """Whether the two intervals have a value in common; false where one is missing."""
+        return self.low <= other.high and other.low <= self.high
+
 
 NOWHERE = Number(math.nan)
 """A number that was not measured."""
@@ -80,29 +84,29 @@ def bracket(xs: Sequence[float], x: float) -> tuple[int, ...]:
     return () if math.isnan(value) else tuple(sorted({math.floor(value), math.ceil(value)}))
 
 
-def verdict_on_number(choice: float, own: float, seeds: Sequence[float]) -> Verdict:
+def verdict_on_number(choice: Number, own: Number, seeds: Sequence[Number]) -> Verdict:
     """Whether a number changes by more than seeds change it."""
     known = _known(seeds)
-    if math.isnan(choice) or math.isnan(own):
+    if math.isnan(choice.value) or math.isnan(own.value):
         return "not measured"
     if len(known) < 2:
         return "no yardstick"
-    if abs(choice - own) <= max(abs(seed - own) for seed in known):
+    if abs(choice.value - own.value) <= max(abs(seed - own.value) for seed in known):
         return "robust"
-    low, high = prediction_interval([own, *known])
-    return "undecided" if low <= choice <= high else "not robust"
+    low, high = prediction_interval([own.value, *known])
+    return "undecided" if low <= choice.value <= high or choice.overlaps(own) else "not robust"
 
 
-def verdict_on_similarity(choice: float, seeds: Sequence[Number]) -> Verdict:
+def verdict_on_similarity(choice: Number, seeds: Sequence[Number]) -> Verdict:
     """Whether a choice is less like the study's own crosscoder than another seed is."""
-    known = _known([seed.value for seed in seeds])
-    if math.isnan(choice):
+    known = _known(seeds)
+    if math.isnan(choice.value):
         return "not measured"
     if len(known) < 2 or not all(seed.beyond_chance for seed in seeds):
         return "no yardstick"
-    if choice >= min(known):
+    if choice.value >= min(known):
         return "robust"
-    return "undecided" if choice >= prediction_interval(known)[0] else "not robust"
+    return "undecided" if choice.value >= prediction_interval(known)[0] else "not robust"
 
 
 def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -125,5 +129,5 @@ def _between(one: Number, other: Number, share: float) -> Number:
     )
 
 
-def _known(values: Sequence[float]) -> list[float]:
-    return [value for value in values if not math.isnan(value)]
+def _known(numbers: Sequence[Number]) -> list[float]:
+    return [number.value for number in numbers if not math.isnan(number.value)]

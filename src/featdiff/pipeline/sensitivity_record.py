@@ -108,11 +108,9 @@ def _verdicts(
             continue
         yardstick = [numbers[one.key] for numbers in seeds]
         if one.kind == "similarity":
-            verdicts[one.key] = verdict_on_similarity(found[one.key].value, yardstick)
+            verdicts[one.key] = verdict_on_similarity(found[one.key], yardstick)
         else:
-            own_value = own.get(one.key, NOWHERE).value
-            values = [number.value for number in yardstick]
-            verdicts[one.key] = verdict_on_number(found[one.key].value, own_value, values)
+            verdicts[one.key] = verdict_on_number(found[one.key], own.get(one.key, NOWHERE), yardstick)
     return verdicts
 
 

@@ -39,7 +39,7 @@ def test_seeds_share_the_harvest_and_layers_do_not(ran: Ground) -> None:
     assert flops(deeper, "harvest") == pytest.approx(3 * flops(one, "harvest"), rel=0.15)
     parted = sensitivity(varied(ran, seeds=[1, 2], together=1))
     assert flops(parted, "harvest") == pytest.approx(3 * flops(one, "harvest"))
-    assert sum(parted.memory.values()) < sum(seeds.memory.values())
+    assert parted.passing < seeds.passing  # checkpoints of fewer crosscoders
 
 
 def test_of_a_choice_three_crosscoders_are_edited_and_of_the_studys_own_all(ran: Ground) -> None:
