@@ -36,6 +36,7 @@ VERBS = {
     "select": "Find features that differ where the tuned model is right and the base wrong.",
     "intervene": "Zero them in the tuned model, amplify them in the base, beside matched random features.",
     "ways": "Compare features, steering, neurons and tuned weights as ways to put the behaviour into the base.",
+    "sensitivity": "Change one choice of the dictionary at a time: what of the result is robust, and what is not.",
     "drift": "Measure how far each model moved from the base, and its tail at less of the same change.",
     "examples": "Find the contexts that excite specific and selected features most, and the tokens that they write.",
     "report": "Write figures, summary.json and report.html.",

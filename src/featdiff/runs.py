@@ -45,13 +45,15 @@ class Stage:
 
 
 class Run:
-    """The results of one study, in a folder."""
+    """The results of one study, in a folder; what lies `elsewhere` is given by the first part of its path."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, elsewhere: Mapping[str, Path] | None = None) -> None:
+        self.folder, self.elsewhere = folder, elsewhere or {}
 
     def path(self, *parts: str) -> Path:
         """A place in the run."""
+        if parts and parts[0] in self.elsewhere:
+            return self.elsewhere[parts[0]].joinpath(*parts[1:])
         return self.folder.joinpath(*parts)
 
     def state(self, stage: Stage) -> State:

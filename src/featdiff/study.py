@@ -19,6 +19,7 @@ from featdiff.settings_dynamics import DynamicsSettings, StabilitySettings
 from featdiff.settings_evaluation import EvaluationSettings, TaskSettings
 from featdiff.settings_evidence import DriftSettings, ExampleSettings, ScalingSettings
 from featdiff.settings_posttrain import GRPOSettings, PosttrainSettings, RejectionSettings, SFTSettings
+from featdiff.settings_sensitivity import SensitivitySettings
 
 __all__ = [
     "BatchTopKSettings",
@@ -213,6 +214,8 @@ class Study(Settings):
     """The causal test."""
     ways: WaysSettings = WaysSettings()
     """Features beside other ways to change the base."""
+    sensitivity: SensitivitySettings | None = None
+    """What hangs on choices of the dictionary; absent: they are not varied."""
     drift: DriftSettings = DriftSettings()
     """How far the models moved."""
     examples: ExampleSettings = ExampleSettings()

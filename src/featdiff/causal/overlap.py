@@ -67,12 +67,24 @@ def rate_matched(
     generator: torch.Generator,
 ) -> Bool[Tensor, "draws tasks features"]:
     """For each task random sets of so many alive features, drawn one after another in proportion to their rate."""
-    # Largest of log rate plus Gumbel noise: drawing without replacement by weight.
-    uniform = torch.rand(draws, len(sizes), len(rate), generator=generator).clamp(1e-9, 1 - 1e-7)
-    keys = rate.clamp_min(1e-12).log() - (-uniform.log()).log()
-    first = torch.where(alive, keys, -torch.inf).topk(int(sizes.max()), dim=-1).indices
+    first = drawn_by_rate(int(sizes.max()), rate, alive, (draws, len(sizes)), generator)
     wanted = torch.arange(first.shape[-1]) < sizes[:, None]
-    return torch.zeros(keys.shape, dtype=torch.bool).scatter_(-1, first, wanted.expand_as(first)) & alive
+    sets = torch.zeros(draws, len(sizes), len(rate), dtype=torch.bool)
+    return sets.scatter_(-1, first, wanted.expand_as(first)) & alive
+
+
+def drawn_by_rate(
+    count: int,
+    rate: Float[Tensor, " features"],
+    alive: Bool[Tensor, " features"],
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+) -> Int[Tensor, "*shape count"]:
+    """Alive features in the order in which they are drawn, in proportion to their rate and none twice."""
+    # Largest of log rate plus Gumbel noise: drawing without replacement by weight.
+    uniform = torch.rand(*shape, len(rate), generator=generator).clamp(1e-9, 1 - 1e-7)
+    keys = rate.clamp_min(1e-12).log() - (-uniform.log()).log()
+    return torch.where(alive, keys, -torch.inf).topk(count, dim=-1).indices
 
 
 def overlap_null(
@@ -96,7 +108,7 @@ def overlap_null(
     return OverlapNull(
         jaccard=_table(found[0], jaccard),
         coefficient=_table(found[1], coefficient),
-        in_at_least=[_null(float(votes[k]), counts[:, k]) for k in range(tasks)],
+        in_at_least=[null_of(float(votes[k]), counts[:, k]) for k in range(tasks)],
     )
 
 
@@ -120,9 +132,10 @@ def _votes(selected: Bool[Tensor, "*draws tasks features"]) -> Float[Tensor, "*d
 
 def _table(found: Float[Tensor, "tasks tasks"], null: Float[Tensor, "draws tasks tasks"]) -> list[list[Null]]:
     tasks = range(len(found))
-    return [[_null(float(found[one, other]), null[:, one, other]) for other in tasks] for one in tasks]
+    return [[null_of(float(found[one, other]), null[:, one, other]) for other in tasks] for one in tasks]
 
 
-def _null(found: float, null: Float[Tensor, " draws"]) -> Null:
+def null_of(found: float, null: Float[Tensor, " draws"]) -> Null:
+    """A number beside the draws of its null."""
     high = float(torch.quantile(null, 0.975))
     return Null(found, float(null.mean()), high, (1 + int((null >= found - 1e-9).sum())) / (1 + len(null)))

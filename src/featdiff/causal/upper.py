@@ -25,7 +25,7 @@ class UpperModel:
             raise ValueError(
                 f"the tap lies after block {layers} of {len(stack)}; choose a layer from 1 to {len(stack)}"
             )
-        self.layers = layers
+        self.layers, self.whole = layers, model
         self.dtype: torch.dtype = model.dtype
         self._given: Tensor | None = None
         below = [_with_forward(block, _pass_on) for block in stack[: layers - 1]]

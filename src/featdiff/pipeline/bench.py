@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
-from featdiff.activations.models import Lineup, PreTrainedModel, load_model
+from featdiff.activations.models import Lineup, load_model
 from featdiff.attribution import Attribution
 from featdiff.causal.activity import Activity, activity
 from featdiff.causal.batches import final_prompt_activations
@@ -51,7 +51,6 @@ class Bench:
     plan: Plan
     crosscoder: Crosscoder
     lineup: Lineup
-    whole: PreTrainedModel
     upper: UpperModel
     attribution: Attribution
     model: str
@@ -68,7 +67,7 @@ class Bench:
             trust_remote_code=settings.trust_remote_code,
         )
         upper = UpperModel(whole, lineup.layers)
-        return Bench(plan, crosscoder, lineup, whole, upper, attribution_of(plan, plan.joint), model)
+        return Bench(plan, crosscoder, lineup, upper, attribution_of(plan, plan.joint), model)
 
     @property
     def other(self) -> str:

@@ -68,7 +68,7 @@ def _answers(bench: Bench, task: TaskSettings, edit: Edit, place: Path) -> TaskR
         return TaskResult.load(place)
     plan, settings = bench.plan, bench.plan.study.intervention
     edited = EditedModel(
-        bench.whole, bench.lineup, bench.crosscoder, bench.model, (edit,), settings.reading, settings.error
+        bench.upper.whole, bench.lineup, bench.crosscoder, bench.model, (edit,), settings.reading, settings.error
     )
     path, trust = plan.paths[bench.model], plan.study.lineup.trust_remote_code
     tokenizer = load_tokenizer(path, trust_remote_code=trust)

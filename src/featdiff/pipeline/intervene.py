@@ -11,7 +11,17 @@ from torch import Tensor
 
 from featdiff.causal.claims import Part, claim
 from featdiff.causal.edits import Edit
-from featdiff.causal.effects import MATCHED, Answers, ControlKind, Effect, ItemSets, deciding_kinds, measure
+from featdiff.causal.effects import (
+    HEADLINE,
+    MATCHED,
+    Answers,
+    ControlKind,
+    Effect,
+    ItemSets,
+    SetName,
+    deciding_kinds,
+    measure,
+)
 from featdiff.causal.levels import Level
 from featdiff.causal.records import Requests
 from featdiff.causal.side_effects import first_tokens
@@ -59,7 +69,7 @@ def intervene(plan: Plan, folder: Path) -> None:
         adjusted = holm(np.array([one["effect"]["p"] for one in files], dtype=float)).tolist()
         made["effects"] += [one["effect"] | {"p_holm": p} for one, p in zip(files, adjusted, strict=True)]
         made["records"] += [one["record"] | {"p_holm": p} for one, p in zip(files, adjusted, strict=True)]
-        made["claims"].append(_claim(plan, test, files[: len(tasks)]))
+        made["claims"].append(claim_of(plan, test, [one["record"] for one in files[: len(tasks)]]))
     made["doses"] = [one for test in _first(tests) for one in _doses(plan, folder, test.model)]
     made["side_effects"] = [
         one for test in _first(tests) for one in read_json(folder / test.model / "side_effects.json")["edits"]
@@ -81,44 +91,13 @@ def tests_of(plan: Plan) -> list[Test]:
     return list(dict.fromkeys(tests))
 
 
-def _written(plan: Plan) -> list[TaskSettings]:
-    """Tasks whose answers are generated again under edits."""
-    return generated_tasks(plan) if plan.study.intervention.generated_controls else []
+def edited_items(plan: Plan, task: TaskSettings, requests: Requests) -> tuple[Int[Tensor, " items"], Requests]:
+    """The items of a task on which models are edited, and their requests."""
+    items = sampled(len(requests.sample_ids), plan.study.intervention.items, plan.study.seed)
+    return items, requests.select(items)
 
 
-def _work(
-    plan: Plan, folder: Path, model: str, tests: list[Test], chosen: Int[Tensor, " n"], half: Int[Tensor, " half"]
-) -> None:
-    """Whatever is missing of one model's files."""
-    bench = None
-    for task in choice_tasks(plan):
-        missing = [test for test in tests if not _place(folder, plan, test, task).is_file()]
-        swept = _dose_place(folder, model, task)
-        if not missing and (swept.is_file() or not plan.study.intervention.doses):
-            continue
-        bench = bench or Bench.of(plan, model)
-        items, requests = _items(bench, task)
-        levels = [test.level for test in tests] + dose_levels(plan, model)
-        found = measured(bench, requests, levels)
-        for test in missing:
-            _write(_place(folder, plan, test, task), *_effect(bench, test, task, items, requests, found, chosen, half))
-        if plan.study.intervention.doses and not swept.is_file():
-            sets = _sets(plan, task, items)
-            write_json(swept, doses(bench, task.name, tests[0].goal, requests, chosen, found, sets.critical))
-    for test, task in itertools.product(tests, _written(plan)):
-        if not (place := _place(folder, plan, test, task)).is_file():
-            bench = bench or Bench.of(plan, model)
-            _write(place, *effect_on_answers(bench, test, task, chosen, place.parent / "answers" / task.name))
-    if not (folder / model / "side_effects.json").is_file():
-        bench = bench or Bench.of(plan, model)
-        write_json(folder / model / "side_effects.json", {"edits": side_effects(bench, tests, chosen)})
-
-
-def _write(place: Path, effect: Effect, more: Record) -> None:
-    write_json(place, {"effect": effect.to_json() | more, "record": effect.to_record() | more})
-
-
-def _effect(
+def effect_of(
     bench: Bench,
     test: Test,
     task: TaskSettings,
@@ -127,8 +106,9 @@ def _effect(
     found: Measured,
     chosen: Int[Tensor, " n"],
     half: Int[Tensor, " half"],
-) -> tuple[Effect, Record]:
-    """One edit on one task. Features for held-out items were chosen without them; of unseen tasks all are held out."""
+) -> tuple[Effect, Int[Tensor, "2 items"]]:
+    """One edit on one task, and the choices before and under it. Features for held-out items were chosen without them;
+    of unseen tasks all are held out."""
     plan, settings = bench.plan, bench.plan.study.intervention
     sets = _sets(plan, task, items)
     before, answers, choices = answers_of(bench, test, requests, chosen, found)
@@ -146,7 +126,62 @@ def _effect(
         confidence=settings.confidence,
         seed=plan.study.seed,
     )
-    return effect, _form(bench, edit_of(bench, test, chosen, found), requests, choices)
+    return effect, choices
+
+
+def claim_of(plan: Plan, test: Test, records: list[Record], items: SetName = HEADLINE) -> Record:
+    """One edit over all tasks, by one set of items and the controls that decide."""
+    settings, parts = plan.study.intervention, list[Part]()
+    for one in (record["sets"][items] for record in records):
+        flips = Flips(one["n"], one["flips"]["lost"], one["flips"]["gained"])
+        others = {kind: np.array(record["values"]) for kind, record in one["controls"].items()}
+        kinds = deciding_kinds(others, settings.confidence)
+        controls: dict[ControlKind, Draws] = {MATCHED: np.array(one["control"]["values"])}
+        controls |= {kind: others[kind] for kind in kinds}
+        parts.append(Part(flips, controls))
+    confidence, resamples = settings.confidence, settings.bootstrap
+    found = claim(parts, test.goal, resamples=resamples, confidence=confidence, seed=plan.study.seed)
+    about: Record = {"model": test.model, "edit": test.level.name, "expected": test.goal}
+    return about | {"tasks": sum(part.flips.n > 0 for part in parts)} | found.to_json()
+
+
+def _written(plan: Plan) -> list[TaskSettings]:
+    """Tasks whose answers are generated again under edits."""
+    return generated_tasks(plan) if plan.study.intervention.generated_controls else []
+
+
+def _work(
+    plan: Plan, folder: Path, model: str, tests: list[Test], chosen: Int[Tensor, " n"], half: Int[Tensor, " half"]
+) -> None:
+    """Whatever is missing of one model's files."""
+    bench = None
+    for task in choice_tasks(plan):
+        missing = [test for test in tests if not _place(folder, plan, test, task).is_file()]
+        swept = _dose_place(folder, model, task)
+        if not missing and (swept.is_file() or not plan.study.intervention.doses):
+            continue
+        bench = bench or Bench.of(plan, model)
+        items, requests = edited_items(plan, task, requests_of(plan, task.name, bench.lineup))
+        levels = [test.level for test in tests] + dose_levels(plan, model)
+        found = measured(bench, requests, levels)
+        for test in missing:
+            effect, choices = effect_of(bench, test, task, items, requests, found, chosen, half)
+            more = _form(bench, edit_of(bench, test, chosen, found), requests, choices)
+            _write(_place(folder, plan, test, task), effect, more)
+        if plan.study.intervention.doses and not swept.is_file():
+            sets = _sets(plan, task, items)
+            write_json(swept, doses(bench, task.name, tests[0].goal, requests, chosen, found, sets.critical))
+    for test, task in itertools.product(tests, _written(plan)):
+        if not (place := _place(folder, plan, test, task)).is_file():
+            bench = bench or Bench.of(plan, model)
+            _write(place, *effect_on_answers(bench, test, task, chosen, place.parent / "answers" / task.name))
+    if not (folder / model / "side_effects.json").is_file():
+        bench = bench or Bench.of(plan, model)
+        write_json(folder / model / "side_effects.json", {"edits": side_effects(bench, tests, chosen)})
+
+
+def _write(place: Path, effect: Effect, more: Record) -> None:
+    write_json(place, {"effect": effect.to_json() | more, "record": effect.to_record() | more})
 
 
 def _form(bench: Bench, edit: Edit, requests: Requests, choices: Int[Tensor, "2 items"]) -> Record:
@@ -162,13 +197,6 @@ def _form(bench: Bench, edit: Edit, requests: Requests, choices: Int[Tensor, "2 
         "predictions": {"before": histogram[0], "after": histogram[1]},
         "answer_format": {"before": shares[0], "after": shares[1]},
     }
-
-
-def _items(bench: Bench, task: TaskSettings) -> tuple[Int[Tensor, " items"], Requests]:
-    plan = bench.plan
-    requests = requests_of(plan, task.name, bench.lineup)
-    items = sampled(len(requests.sample_ids), plan.study.intervention.items, plan.study.seed)
-    return items, requests.select(items)
 
 
 def _sets(plan: Plan, task: TaskSettings, items: Int[Tensor, " items"]) -> ItemSets:
@@ -200,22 +228,6 @@ def _on_part(
         for kind, draws in answers.others.items():
             draws[:, part] = found.others[kind]
     return answers
-
-
-def _claim(plan: Plan, test: Test, files: list[Record]) -> Record:
-    """One edit over all tasks, by the held-out critical items and the controls that decide."""
-    settings, parts = plan.study.intervention, list[Part]()
-    for one in (file["record"]["sets"]["held_out"] for file in files):
-        flips = Flips(one["n"], one["flips"]["lost"], one["flips"]["gained"])
-        others = {kind: np.array(record["values"]) for kind, record in one["controls"].items()}
-        kinds = deciding_kinds(others, settings.confidence)
-        controls: dict[ControlKind, Draws] = {MATCHED: np.array(one["control"]["values"])}
-        controls |= {kind: others[kind] for kind in kinds}
-        parts.append(Part(flips, controls))
-    confidence, resamples = settings.confidence, settings.bootstrap
-    found = claim(parts, test.goal, resamples=resamples, confidence=confidence, seed=plan.study.seed)
-    about: Record = {"model": test.model, "edit": test.level.name, "expected": test.goal}
-    return about | {"tasks": sum(part.flips.n > 0 for part in parts)} | found.to_json()
 
 
 def _doses(plan: Plan, folder: Path, model: str) -> list[Record]:

@@ -3,6 +3,7 @@
 Nothing here imports torch, so that `featdiff show` answers at once.
 """
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +60,11 @@ class CrosscoderPlan:
 
 
 class Plan:
-    """A study laid out over a run folder."""
+    """A study laid out over a run folder; of a variant of the study some folders lie `elsewhere`."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, elsewhere: Mapping[str, Path] | None = None) -> None:
         self.study = study
-        self.run = Run(Path(study.runs) / study.name)
+        self.run = Run(Path(study.runs) / study.name, elsewhere)
         self.tuned: tuple[str, ...] = tuple(study.lineup.tuned) or (tuple(MADE_BY) if study.posttrain else ())
         if not self.tuned:
             raise ValueError("the study names no tuned model; give lineup.tuned (name = path), or posttrain")
@@ -177,6 +178,8 @@ class Plan:
         for stage in self.stages():
             if stage.name == name:
                 return stage
+        if name == "sensitivity":
+            raise ValueError("the study has no section [sensitivity]; say there what to vary, or run another study")
         raise ValueError(f"this study has no stage {name}; it has {', '.join(stage.name for stage in self.stages())}")
 
     def _lineup_of(self, models: tuple[str, ...]) -> str | None:
@@ -328,6 +331,11 @@ def _stages(plan: Plan) -> list[Stage]:
         if study.ways.compare:
             read = dump_of(study.intervention, READ_BY_WAYS)
             add("ways", "ways", ("select",), ways=dump(study.ways), intervention=read)
+    if study.sensitivity:
+        rules = {"sensitivity": dump(study.sensitivity, without={"together"}), "stability": matching}
+        rules |= {"attribution": dump(study.attribution), "selection": dump(study.selection)}
+        rules |= {"intervention": dump(study.intervention, without={"batch_size"})}
+        add("sensitivity", "sensitivity", ("evaluate", "train"), **rules)
     add("examples", "examples", ("train", "attribute", "select"), examples=dump(study.examples))
     add("report", "figures", tuple(made))
     return list(made.values())

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from featdiff.pipeline.plan import Plan
+from featdiff.pipeline.variants import choices_of, rescorings_of
 from featdiff.study import Study
 from featdiff.study_file import DEMO_PREFIX, is_hub_id
 
@@ -29,6 +30,9 @@ def check_inputs(plan: Plan) -> None:
             _demand("posttrain.teacher", study.posttrain.teacher, hub=False)
         if study.posttrain.teacher_model:
             _demand_model("posttrain.teacher_model", study.posttrain.teacher_model)
+    if study.sensitivity:
+        choices_of(plan)
+        rescorings_of(plan)
     if unknown := [name for name in study.lineup.devices if name not in plan.paths]:
         raise ValueError(f"lineup.devices names {', '.join(unknown)}; the models are {', '.join(plan.paths)}")
     _check_generation(study)

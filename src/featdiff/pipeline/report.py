@@ -17,6 +17,7 @@ from featdiff.pipeline.report_dynamics import (
     missing_alignments,
     stability_panels,
 )
+from featdiff.pipeline.report_sensitivity import sensitivity_panel
 from featdiff.pipeline.report_tails import tail_panels
 from featdiff.pipeline.report_ways import ways_panel
 from featdiff.pipeline.summary import summary
@@ -76,6 +77,7 @@ def report_data(plan: Plan) -> ReportData:
         effects=_effects(plan),
         causal=causal_panel(plan),
         ways=ways_panel(plan),
+        sensitivity=sensitivity_panel(plan),
         provenance=_provenance(plan),
         confidence=plan.study.intervention.confidence,
         shrinkage=max((settings.weight for settings in relu), default=None) and max(s.weight for s in relu) / 2,

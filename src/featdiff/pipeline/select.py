@@ -1,6 +1,5 @@
 """`select`: features that differ where the tuned model is right and the base wrong (Sec. 3.2)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from featdiff.activations.models import Lineup
 from featdiff.causal.batches import final_prompt_activations
-from featdiff.causal.outcomes import Outcomes
 from featdiff.causal.rules import above_share, by_paired_t, top
 from featdiff.causal.selection import Halves, Selection, agreed, branch_score, halves, swap_score, task_score
 from featdiff.crosscoder import Crosscoder
@@ -26,6 +24,7 @@ from featdiff.settings_causal import SelectionSettings
 from featdiff.study import BASE
 
 ItemScore = Float[Tensor, "items features"]
+Residuals = Float[Tensor, "items models d_model"]
 RULES = ("rel_max", "top_n", "t_bh")
 
 
@@ -40,8 +39,10 @@ class TaskScores:
     swap: ItemScore
     rate: Float[Tensor, " features"]
     """Share of the task's prompts at whose end each feature fires."""
-    others: dict[str, Others]
-    """The same score where the two models do not differ, or differ the other way."""
+
+    def by(self, score: str) -> ItemScore:
+        """The differences by one reading, "branch" or "swap"."""
+        return self.swap if score == "swap" else self.branch
 
 
 def select(plan: Plan, folder: Path) -> None:
@@ -52,27 +53,27 @@ def select(plan: Plan, folder: Path) -> None:
     """
     crosscoder, lineup = crosscoder_and_lineup(plan)
     alive = attribution_of(plan, plan.joint).alive
-    tasks = [task.name for task in choice_tasks(plan) if task.role != "unseen"]
+    tasks = selecting_tasks(plan)
     if not tasks:
         raise ValueError(
             "no multiple-choice task takes part in the selection; give evaluation.tasks one whose role is not unseen"
         )
-    found = [_task_scores(plan, crosscoder, lineup, task) for task in tasks]
-    chosen = {
-        "swap": _selections(plan, found, alive, lambda scores: scores.swap),
-        "branch": _selections(plan, found, alive, lambda scores: scores.branch),
-    }
+    found, others = list[TaskScores](), dict[str, dict[str, Others]]()
+    for task in tasks:
+        residuals = prompt_ends(plan, lineup, task)
+        found.append(task_scores(plan, crosscoder, residuals, task))
+        others[task] = _others(plan, crosscoder, residuals, task)
+    chosen = {kind: _selections(plan, found, alive, kind) for kind in ("swap", "branch")}
     main = plan.study.selection.score
     record = chosen[main] | {"score": main, "lineup": plan.joint, "model": plan.study.selection.model}
     record |= {"critical": {scores.task: scores.critical for scores in found}, "by": chosen}
-    rate = torch.stack([scores.rate for scores in found]).mean(dim=0)
-    others = {scores.task: scores.others for scores in found}
-    agreement, draws = agreement_record(plan, _retained(plan, found, alive, main), others, rate, alive)
+    whole, _ = selections(plan, found, alive)
+    agreement, draws = agreement_record(plan, whole, others, mean_rate(found), alive)
     record |= agreement
     if stability := stability_of_features(plan, plan.joint, chosen[main]["chosen"], plan.study.selection.model):
         record["stability"] = stability
     write_json(folder / "selection.json", record)
-    tensors = {f"{name}.{kind}": task_score(getattr(s, kind)) for s in found for name in [s.task] for kind in chosen}
+    tensors = {f"{scores.task}.{kind}": task_score(scores.by(kind)) for scores in found for kind in chosen}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "scores.safetensors")
     save_file(draws, folder / "controls.safetensors")
 
@@ -81,6 +82,46 @@ def crosscoder_and_lineup(plan: Plan) -> tuple[Crosscoder, Lineup]:
     """The crosscoder that supplies the features, and its models up to the tap."""
     crosscoder = Crosscoder.load(plan.run.path("crosscoders", plan.joint)).to(plan.study.lineup.device)
     return crosscoder, load_lineup(plan, crosscoder.models)
+
+
+def selecting_tasks(plan: Plan) -> list[str]:
+    """The tasks that take part in the selection: multiple choice, and not unseen."""
+    return [task.name for task in choice_tasks(plan) if task.role != "unseen"]
+
+
+def prompt_ends(plan: Plan, lineup: Lineup, task: str) -> Residuals:
+    """What every model of a lineup holds at the end of each prompt of a task."""
+    requests = requests_of(plan, task, lineup)
+    return final_prompt_activations(requests, lineup, batch_size=plan.study.intervention.batch_size)
+
+
+def task_scores(plan: Plan, crosscoder: Crosscoder, residuals: Residuals, task: str) -> TaskScores:
+    """The scores of one task's critical items, from what the crosscoder's models hold at the ends of its prompts."""
+    tuned = plan.study.selection.model
+    critical = outcomes_of(plan, task).critical(BASE, tuned)
+    at_critical = residuals[critical]
+    return TaskScores(
+        task=task,
+        critical=len(critical),
+        parts=_positions(held_out_parts(plan, task), critical),
+        branch=_differences(crosscoder, at_critical, tuned, "branch"),
+        swap=_differences(crosscoder, at_critical, tuned, "swap"),
+        rate=_rate(crosscoder, residuals),
+    )
+
+
+def selections(plan: Plan, found: list[TaskScores], alive: Bool[Tensor, " features"]) -> tuple[Selection, Selection]:
+    """What the tasks agree on by the study's rule and score: from all critical items, and without those held out."""
+    settings = plan.study.selection
+    items = [scores.by(settings.score) for scores in found]
+    half = [one[scores.parts.choosing] for one, scores in zip(items, found, strict=True)]
+    whole = _agreed(items, found, alive, settings, settings.rule)
+    return whole, _agreed(half, found, alive, settings, settings.rule)
+
+
+def mean_rate(found: list[TaskScores]) -> Float[Tensor, " features"]:
+    """Share of a prompt's ends at which each feature fires, the mean over tasks."""
+    return torch.stack([scores.rate for scores in found]).mean(dim=0)
 
 
 def held_out_parts(plan: Plan, task: str) -> Halves:
@@ -102,51 +143,30 @@ def retained(
             return above_share(task_score(differences), alive, settings.threshold)
 
 
-def _task_scores(plan: Plan, crosscoder: Crosscoder, lineup: Lineup, task: str) -> TaskScores:
-    outcomes, tuned = outcomes_of(plan, task), plan.study.selection.model
-    critical = outcomes.critical(BASE, tuned)
-    requests = requests_of(plan, task, lineup)
-    residuals = final_prompt_activations(requests, lineup, batch_size=plan.study.intervention.batch_size)
-
-    def differences(items: Int[Tensor, " items"], score: str) -> ItemScore:
-        return _differences(crosscoder, residuals[items].to(crosscoder.W_dec.device), tuned, score)
-
-    return TaskScores(
-        task=task,
-        critical=len(critical),
-        parts=_positions(held_out_parts(plan, task), critical),
-        branch=differences(critical, "branch"),
-        swap=differences(critical, "swap"),
-        rate=_rate(crosscoder, residuals),
-        others={name: _other(plan, outcomes, name, differences) for name in CONTRASTS},
-    )
-
-
 @torch.no_grad()
-def _differences(
-    crosscoder: Crosscoder, residuals: Float[Tensor, "items models d_model"], tuned: str, score: str
-) -> ItemScore:
+def _differences(crosscoder: Crosscoder, residuals: Residuals, tuned: str, score: str) -> ItemScore:
+    residuals = residuals.to(crosscoder.W_dec.device)
     if score == "swap":
         return swap_score(crosscoder, residuals, tuned, BASE).cpu()
     of, base = crosscoder.index(tuned), crosscoder.index(BASE)
     return branch_score(crosscoder, residuals[:, of], residuals[:, base], tuned, BASE).cpu()
 
 
-def _other(
-    plan: Plan,
-    outcomes: Outcomes,
-    name: str,
-    differences: Callable[[Int[Tensor, " items"], str], ItemScore],
-) -> Others:
-    """The score on items of another kind: of all of them, and of as many, drawn again and again, as are critical."""
-    tuned, settings = plan.study.selection.model, plan.study.selection
-    critical = len(outcomes.critical(BASE, tuned))
-    score = differences(CONTRASTS[name](outcomes, tuned), settings.score)
-    return contrast(score, critical, settings.redraws, plan.study.seed)
+def _others(plan: Plan, crosscoder: Crosscoder, residuals: Residuals, task: str) -> dict[str, Others]:
+    """The score where the two models do not differ, or differ the other way: of all such items, and of as many, drawn
+    again and again, as are critical."""
+    outcomes, settings = outcomes_of(plan, task), plan.study.selection
+    critical = len(outcomes.critical(BASE, settings.model))
+
+    def other(items: Int[Tensor, " items"]) -> Others:
+        score = _differences(crosscoder, residuals[items], settings.model, settings.score)
+        return contrast(score, critical, settings.redraws, plan.study.seed)
+
+    return {name: other(items_of(outcomes, settings.model)) for name, items_of in CONTRASTS.items()}
 
 
 @torch.no_grad()
-def _rate(crosscoder: Crosscoder, residuals: Float[Tensor, "items models d_model"]) -> Float[Tensor, " features"]:
+def _rate(crosscoder: Crosscoder, residuals: Residuals) -> Float[Tensor, " features"]:
     fired = torch.zeros(crosscoder.features)
     for chunk in residuals.to(crosscoder.W_dec.device).split(1024):
         fired += (crosscoder.encode(chunk) > 0).sum(dim=0).cpu()
@@ -156,13 +176,6 @@ def _rate(crosscoder: Crosscoder, residuals: Float[Tensor, "items models d_model
 def _positions(parts: Halves, critical: Tensor) -> Halves:
     """The parts as positions among the critical items."""
     return Halves(torch.searchsorted(critical, parts.choosing), torch.searchsorted(critical, parts.held_out))
-
-
-def _retained(plan: Plan, found: list[TaskScores], alive: Bool[Tensor, " features"], score: str) -> Selection:
-    """What the tasks retain by the study's rule and score."""
-    settings = plan.study.selection
-    items: list[ItemScore] = [getattr(scores, score) for scores in found]
-    return _agreed(items, found, alive, settings, settings.rule)
 
 
 def _agreed(
@@ -177,12 +190,10 @@ def _agreed(
     return agreed(kept, mean, [scores.task for scores in found], settings.at_least)
 
 
-def _selections(
-    plan: Plan, found: list[TaskScores], alive: Bool[Tensor, " features"], of: Callable[[TaskScores], ItemScore]
-) -> Record:
+def _selections(plan: Plan, found: list[TaskScores], alive: Bool[Tensor, " features"], score: str) -> Record:
     settings = plan.study.selection
-    whole = [of(scores) for scores in found]
-    half = [of(scores)[scores.parts.choosing] for scores in found]
+    whole = [scores.by(score) for scores in found]
+    half = [scores.by(score)[scores.parts.choosing] for scores in found]
     by_rule = {rule: _agreed(whole, found, alive, settings, rule) for rule in RULES}
     without_held_out = _agreed(half, found, alive, settings, settings.rule)
     return {

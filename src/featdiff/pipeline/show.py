@@ -47,4 +47,4 @@ def _line(plan: Plan, stage: Stage) -> str:
     if state == "missing" and plan.run.path(stage.folder + ".partial").is_dir():
         state = "begun"
     why = f"; changed: {', '.join(plan.run.changed(stage))}" if state == "stale" else ""
-    return f"  {state:<8} {stage.name:<10} {stage.folder + '/':<16} {source}{why}"
+    return f"  {state:<8} {stage.name:<11} {stage.folder + '/':<16} {source}{why}"

@@ -51,6 +51,7 @@ def summary(plan: Plan) -> Record:
         **({"claims": effects["claims"]} if "claims" in effects else {}),
         **({"side_effects": effects["side_effects"]} if "side_effects" in effects else {}),
         **({"ways": ways} if (ways := _ways(plan)) else {}),
+        **({"sensitivity": found} if (found := _sensitivity(plan)) else {}),
     }
 
 
@@ -93,6 +94,12 @@ def _fits(plan: Plan, lineup: str) -> Record:
     return {
         model: [fit["variance_explained"][model] for fit in fits if fit] for model in plan.crosscoders[lineup].models
     }
+
+
+def _sensitivity(plan: Plan) -> Record:
+    """Every choice at equal L0 and at equal variance explained; single crosscoders are left out."""
+    found = _read(plan.run.path("sensitivity", "sensitivity.json"))
+    return {key: value for key, value in found.items() if key != "points"}
 
 
 def _drift(plan: Plan) -> Record:

@@ -96,7 +96,7 @@ def _on_own_device(plan: Plan) -> Plan:
 def _placed(plan: Plan, **placement: str | bool) -> Plan:
     """The plan with its models elsewhere."""
     lineup = plan.study.lineup.model_copy(update=placement)
-    return Plan(plan.study.model_copy(update={"lineup": lineup}))
+    return Plan(plan.study.model_copy(update={"lineup": lineup}), plan.run.elsewhere)
 
 
 def _streams(plan: Plan, lineup: Lineup, corpus: Corpus) -> Residuals:

@@ -37,6 +37,7 @@ MAKERS = {
     "select": Maker("select"),
     "intervene": Maker("intervene", resumable=True),
     "ways": Maker("ways", resumable=True),
+    "sensitivity": Maker("sensitivity", resumable=True),
     "drift": Maker("drift", resumable=True),
     "examples": Maker("examples"),
     "report": Maker("report"),

@@ -77,7 +77,7 @@ class Workshop:
         crosscoder, lineup = crosscoder_and_lineup(plan)
         base = load_whole(plan, plan.paths[BASE])
         upper = UpperModel(base, lineup.layers)
-        bench = Bench(plan, crosscoder, lineup, base, upper, attribution_of(plan, plan.joint), BASE)
+        bench = Bench(plan, crosscoder, lineup, upper, attribution_of(plan, plan.joint), BASE)
         choosing = items_of(plan, lineup, "choosing")
         assert choosing is not None, "features were selected, so some task took part"
         return Workshop(plan, bench, base, torch.tensor(features, dtype=torch.long), choosing)

@@ -15,6 +15,7 @@ from featdiff.report.cards import FeatureCard
 from featdiff.report.causal import CausalPanel, GeneratedRow
 from featdiff.report.drift import DriftPanel
 from featdiff.report.dynamics import ChosenStability, DynamicsPanel, StabilityPanel
+from featdiff.report.sensitivity import SensitivityPanel
 from featdiff.report.tails import TailPanel
 from featdiff.report.ways import WaysPanel
 
@@ -233,6 +234,8 @@ class ReportData:
     """Lineups under several seeds."""
     chosen_stability: ChosenStability | None = None
     """The selected features under other seeds."""
+    sensitivity: SensitivityPanel | None = None
+    """What hangs on choices of the dictionary; None where they are not varied."""
     causal: CausalPanel = field(default_factory=CausalPanel)
     """Claims, controls, doses, side effects, and where the selected features come from."""
     ways: WaysPanel | None = None

@@ -16,6 +16,8 @@ from featdiff.report.figures.style import Drawing, theme_css
 from featdiff.report.findings import caveats, groups, headline
 from featdiff.report.picture import Picture
 from featdiff.report.pictures import pictures
+from featdiff.report.sensitivity import BASES, overall
+from featdiff.report.sensitivity_words import sensitivity_sentences
 from featdiff.report.ways_findings import ways_verdicts
 
 
@@ -53,6 +55,9 @@ def _page(data: ReportData, found: list[Picture], drawings: Mapping[str, Drawing
             groups=groups(data.effects),
             equal_drift_verdicts=equal_drift_verdicts,
             ways_verdicts=ways_verdicts,
+            sensitivity_sentences=sensitivity_sentences,
+            overall=overall,
+            bases=BASES,
             unseen_role=UNSEEN,
             # Safe: matplotlib and Drawing escape every label.
             svg=lambda picture: Markup(drawings[picture.name].inline()),

@@ -17,6 +17,7 @@ from featdiff.report.figures import (
 from featdiff.report.figures.style import BLUE, colour_of
 from featdiff.report.findings import groups
 from featdiff.report.picture import Picture, file_name
+from featdiff.report.sensitivity_pictures import sensitivity_pictures
 from featdiff.report.tail_pictures import tail_pictures
 from featdiff.report.ways_pictures import ways_pictures
 from featdiff.report.words import count, edited, listing, percent, plural, points
@@ -50,6 +51,7 @@ def _all(data: ReportData) -> Iterator[Picture]:
         yield _effects(position, model, edit, effects)
     yield from causal_pictures(data.causal)
     yield from ways_pictures(data.ways)
+    yield from sensitivity_pictures(data.sensitivity)
 
 
 def _accuracy(data: ReportData, models: Sequence[str]) -> Picture:

@@ -16,6 +16,7 @@ from featdiff.pipeline.estimate.analysis import (
 from featdiff.pipeline.estimate.crosscoders import quality, train
 from featdiff.pipeline.estimate.ground import Cost, Ground
 from featdiff.pipeline.estimate.posttraining import grpo, rft, sft
+from featdiff.pipeline.estimate.sensitivity import sensitivity
 
 LIBRARIES = 0.75e9
 """Bytes that a process holds before any tensor: its libraries, or the context of a GPU."""
@@ -111,6 +112,8 @@ def _cost(ground: Ground, stage: str) -> Cost:
             return intervene(ground)
         case "ways":
             return ways(ground)
+        case "sensitivity":
+            return sensitivity(ground)
         case "drift":
             return drift(ground)
         case "examples":

@@ -1,0 +1,75 @@
+"""`sensitivity`: the study's crosscoder over all models with one thing changed at a time, compared at equal L0 and at
+equal variance explained.
+
+1. Every choice is trained at every strength of its sparsity; what shares a layer trains on one stream.
+2. Each crosscoder is measured and scored as the study's own.
+3. Each chooses features, which are compared with those of the study's own.
+4. The paper's two edits are made with them: of the study's own at every strength, of others where their curve comes to
+   the study's L0 or variance explained.
+
+Each crosscoder's part of each step is a file or folder, so a killed attempt is gone on with.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from featdiff.activations.models import depth
+from featdiff.pipeline.attribute import attribute
+from featdiff.pipeline.plan import Plan
+from featdiff.pipeline.select import selecting_tasks
+from featdiff.pipeline.sensitivity_features import choose_features, edit_features
+from featdiff.pipeline.sensitivity_record import sensitivity_record
+from featdiff.pipeline.train import train
+from featdiff.pipeline.variants import (
+    OWN,
+    Place,
+    Rescoring,
+    check_layers,
+    group_plan,
+    groups_of,
+    rescored_plan,
+    rescorings_of,
+    settings_of,
+)
+from featdiff.runs import Record, write_json
+from featdiff.study import BASE
+
+
+def sensitivity(plan: Plan, folder: Path) -> None:
+    """Write `crosscoders/`, `attribution/`, `choices/`, `effects/`, and `sensitivity.json` with all comparisons."""
+    check_layers(plan, depth(plan.paths[BASE], trust_remote_code=plan.study.lineup.trust_remote_code))
+    places = _trained(plan, folder)
+    own = next(place for place in places if place.point.choice.kind == "reference" and place.point.strength == OWN)
+    rescored = {one.label: _rescored(own, one, folder) for one in rescorings_of(plan)}
+    if selecting_tasks(plan):
+        choose_features(settings_of(plan), places, own, folder)
+        edit_features(places, own, folder)
+    write_json(folder / "sensitivity.json", sensitivity_record(plan, places, own, rescored, folder))
+
+
+def _trained(plan: Plan, folder: Path) -> list[Place]:
+    """Train and score what is missing, a group at a time."""
+    places = list[Place]()
+    for group in groups_of(plan):
+        varied = group_plan(plan, group, folder)
+        _whole(folder / "crosscoders" / group.name, lambda place, varied=varied: train(varied, place))
+        _whole(folder / "attribution" / group.name, lambda place, varied=varied: attribute(varied, place))
+        places += [Place(varied, point) for point in group.points]
+    return places
+
+
+def _rescored(own: Place, one: Rescoring, folder: Path) -> Record:
+    """The tails of the study's own crosscoder under another norm, or in other units."""
+    varied = rescored_plan(own, one, folder)
+    _whole(varied.run.path("attribution"), lambda place: attribute(varied, place))
+    return Place(varied, own.point).tails()
+
+
+def _whole(place: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder beside its place, and put it there when it is whole; nothing where that has been done."""
+    if place.is_dir():
+        return
+    partial = place.with_name(f"{place.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    write(partial)
+    partial.rename(place)
