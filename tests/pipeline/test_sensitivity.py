@@ -92,16 +92,14 @@ def test_a_choice_is_read_between_its_neighbours_in_log_l0(record: dict[str, Any
 
 
 def test_jaccard_is_that_of_the_matched_final_sets(varied: Plan, record: dict[str, Any]) -> None:
-    group = groups_of(varied)[0]
-    plan = group_plan(varied, group, varied.run.path("sensitivity"))
-    pairs = match_scored(scored(plan, "reference-x1"), scored(plan, "seed-1-x2"), varied.study.stability.acceptance)
+    plan = group_plan(varied, groups_of(varied)[1], varied.run.path("sensitivity"))
+    pairs = match_scored(scored(varied, "joint"), scored(plan, "seed-1-x2"), varied.study.stability.acceptance)
     chosen = {
-        name: read_json(varied.run.path("sensitivity", "choices", f"{name}.json"))
-        for name in ("reference-x1", "seed-1-x2")
+        name: read_json(varied.run.path("sensitivity", "choices", f"{name}.json")) for name in ("joint", "seed-1-x2")
     }
     sets = [
-        Crosscoder.load(plan.run.path("crosscoders", name)).W_dec.new_tensor(one["chosen"]).long()
-        for name, one in chosen.items()
+        Crosscoder.load(where.run.path("crosscoders", name)).W_dec.new_tensor(one["chosen"]).long()
+        for where, (name, one) in zip((varied, plan), chosen.items(), strict=True)
     ]
     found = chosen["seed-1-x2"]["jaccard"]["found"]
     assert found == pytest.approx(matched_jaccard(pairs, *sets))
@@ -112,8 +110,7 @@ def test_another_norm_changes_tails_and_touches_nothing_else(varied: Plan, recor
     assert set(cells) == {
         f"{kind} {m} {cut}" for kind in ("tail", "absent") for m in ("sft", "rl") for cut in ("0.8", "0.9")
     }
-    plan = group_plan(varied, groups_of(varied)[0], varied.run.path("sensitivity"))
-    attribution = attribution_of(plan, "reference-x1")
+    attribution = attribution_of(varied, "joint")
     tail = (attribution.mas_l2[attribution.alive, 2] > 0.8).double().mean()
     assert cells["tail rl 0.8"]["value"] == pytest.approx(float(tail))
 
@@ -130,11 +127,11 @@ def test_effects_are_measured_where_they_are_read(record: dict[str, Any]) -> Non
 def test_a_killed_attempt_is_gone_on_with_and_ends_with_the_same_bytes(varied: Plan, tmp_path: Path) -> None:
     wanted, folder = contents(varied.run.path("sensitivity")), tmp_path / "again"
     shutil.copytree(varied.run.path("sensitivity"), folder)
-    trained = folder / "crosscoders" / "layer-own-1" / "reference-x1" / "crosscoder.safetensors"
+    trained = folder / "crosscoders" / "layer-own-1" / "seed-1-x1" / "crosscoder.safetensors"
     before = trained.stat().st_mtime_ns
     (folder / "sensitivity.json").unlink()
     (folder / "choices" / "layer-3-x1.json").unlink()
-    shutil.rmtree(folder / "effects" / "reference-x1")
+    shutil.rmtree(folder / "effects" / "joint")
     shutil.rmtree(folder / "attribution" / "norm_p-2")
     sensitivity(varied, folder)
     assert contents(folder) == wanted and trained.stat().st_mtime_ns == before

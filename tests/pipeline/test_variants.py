@@ -63,14 +63,24 @@ def test_a_strength_multiplies_beta_and_divides_k() -> None:
 
 
 def test_what_shares_a_layer_trains_together_unless_memory_is_short() -> None:
-    assert [(group.layer, len(group.points)) for group in groups_of(plan())] == [(None, 30), (3, 3)]
+    assert [(group.layer, len(group.points)) for group in groups_of(plan())] == [(None, 2), (None, 28), (3, 3)]
     parted = groups_of(plan({"together": 16}))
     assert [(group.name, len(group.points)) for group in parted] == [
+        ("study", 2),  # its own, which is also L1 of half the weight at twice the strength
         ("layer-own-1", 16),
-        ("layer-own-2", 14),
+        ("layer-own-2", 12),
         ("layer-3-1", 3),
     ]
-    assert [point.name for group in parted for point in group.points] == [point.name for point in points_of(plan())]
+    found = [point.name for group in parted for point in group.points]
+    assert sorted(found) == sorted(point.name for point in points_of(plan()))
+
+
+def test_crosscoders_that_the_study_has_anyway_are_not_trained_again() -> None:
+    (standing, *others) = groups_of(plan({"seeds": [1, 2], "sparsity": []}, seeds=[0, 2]))
+    assert standing.standing and not any(group.standing for group in others)
+    assert standing.names == ("joint", "joint-seed2")
+    assert [point.name for point in standing.points] == ["reference-x1", "seed-2-x1"]
+    assert "seed-1-x1" in others[0].names
 
 
 def test_a_group_is_a_study_of_its_own_whose_crosscoders_lie_elsewhere(tmp_path: Path) -> None:

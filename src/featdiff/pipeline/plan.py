@@ -335,7 +335,7 @@ def _stages(plan: Plan) -> list[Stage]:
         rules = {"sensitivity": dump(study.sensitivity, without={"together"}), "stability": matching}
         rules |= {"attribution": dump(study.attribution), "selection": dump(study.selection)}
         rules |= {"intervention": dump(study.intervention, without={"batch_size"})}
-        add("sensitivity", "sensitivity", ("evaluate", "train"), **rules)
+        add("sensitivity", "sensitivity", ("evaluate", "train", "attribute"), **rules)
     add("examples", "examples", ("train", "attribute", "select"), examples=dump(study.examples))
     add("report", "figures", tuple(made))
     return list(made.values())

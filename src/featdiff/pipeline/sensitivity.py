@@ -1,7 +1,8 @@
 """`sensitivity`: the study's crosscoder over all models with one thing changed at a time, compared at equal L0 and at
 equal variance explained.
 
-1. Every choice is trained at every strength of its sparsity; what shares a layer trains on one stream.
+1. Every choice is trained at every strength of its sparsity, unless the study has that crosscoder anyway; what shares a
+   layer trains on one stream.
 2. Each crosscoder is measured and scored as the study's own.
 3. Each chooses features, which are compared with those of the study's own.
 4. The paper's two edits are made with them: of the study's own at every strength, of others where their curve comes to
@@ -27,6 +28,7 @@ from featdiff.pipeline.variants import (
     check_layers,
     group_plan,
     groups_of,
+    points_of,
     rescored_plan,
     rescorings_of,
     settings_of,
@@ -52,17 +54,20 @@ def _trained(plan: Plan, folder: Path) -> list[Place]:
     places = list[Place]()
     for group in groups_of(plan):
         varied = group_plan(plan, group, folder)
+        places += [Place(varied, point, name) for point, name in zip(group.points, group.names, strict=True)]
+        if group.standing:
+            continue
         _whole(folder / "crosscoders" / group.name, lambda place, varied=varied: train(varied, place))
         _whole(folder / "attribution" / group.name, lambda place, varied=varied: attribute(varied, place))
-        places += [Place(varied, point) for point in group.points]
-    return places
+    order = points_of(plan)
+    return sorted(places, key=lambda place: order.index(place.point))
 
 
 def _rescored(own: Place, one: Rescoring, folder: Path) -> Record:
     """The tails of the study's own crosscoder under another norm, or in other units."""
     varied = rescored_plan(own, one, folder)
     _whole(varied.run.path("attribution"), lambda place: attribute(varied, place))
-    return Place(varied, own.point).tails()
+    return Place(varied, own.point, own.name).tails()
 
 
 def _whole(place: Path, write: Callable[[Path], None]) -> None:

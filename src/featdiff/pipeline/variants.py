@@ -91,6 +91,10 @@ class Group:
     name: str
     layer: int | None
     points: tuple[Point, ...]
+    names: tuple[str, ...]
+    """Of the crosscoders, point by point."""
+    standing: bool = False
+    """Whether the study has them anyway, so that nothing is trained."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,8 @@ class Place:
 
     plan: Plan
     point: Point
-
-    @property
-    def name(self) -> str:
-        """Of the crosscoder."""
-        return self.point.name
+    name: str
+    """Of the crosscoder."""
 
     def quality(self) -> Record:
         """Its fit on held-out text."""
@@ -160,18 +161,31 @@ def points_of(plan: Plan) -> tuple[Point, ...]:
 
 
 def groups_of(plan: Plan) -> tuple[Group, ...]:
-    """The crosscoders by layer, the study's own first, so many at a time as train together."""
-    points, groups = points_of(plan), list[Group]()
+    """First those crosscoders that the study has anyway, its own among them; the others by layer, so many at a time as
+    train together."""
+    had = [(point, name) for point in points_of(plan) if (name := _had(plan, point)) is not None]
+    groups = [Group("study", None, *zip(*had, strict=True), standing=True)]
+    points = [point for point in points_of(plan) if _had(plan, point) is None]
     for layer in dict.fromkeys(point.choice.layer for point in points):
         here = tuple(point for point in points if point.choice.layer == layer)
         size, tag = settings_of(plan).together or len(here), "own" if layer is None else str(layer)
         for start in range(0, len(here), size):
-            groups.append(Group(f"layer-{tag}-{start // size + 1}", layer, here[start : start + size]))
+            part = here[start : start + size]
+            names = tuple(point.name for point in part)
+            groups.append(Group(f"layer-{tag}-{start // size + 1}", layer, part, names))
     return tuple(groups)
 
 
+def _had(plan: Plan, point: Point) -> str | None:
+    """Name of the study's crosscoder that differs in nothing from a point."""
+    if point.choice.layer is not None:
+        return None
+    wanted = point.crosscoder.record()
+    return next((name for name, one in plan.crosscoders.items() if one.record() == wanted), None)
+
+
 def group_plan(plan: Plan, group: Group, folder: Path) -> Plan:
-    """The study with the crosscoders of a group in place of its own; theirs lie in the stage's folder."""
+    """The study with a group's crosscoders in place of its own; those that it has not lie in the stage's folder."""
     settings, study = settings_of(plan), plan.study
     others = {name: 0 for name in get_args(ControlName) if name != "activity-matched"}
     intervention = study.intervention.model_copy(
@@ -183,17 +197,18 @@ def group_plan(plan: Plan, group: Group, folder: Path) -> Plan:
             "items": settings.items or study.intervention.items,
         }
     )
-    lineups = {point.name: _lineup(point.crosscoder) for point in group.points}
+    lineups = {name: _lineup(point.crosscoder) for name, point in zip(group.names, group.points, strict=True)}
     varied = study.model_copy(
         update={
             "lineup": study.lineup.model_copy(update={"layer": group.layer or study.lineup.layer}),
             "crosscoder": study.crosscoder.model_copy(update={"lineups": lineups, "seeds": ()}),
-            "selection": study.selection.model_copy(update={"lineup": group.points[0].name}),
+            "selection": study.selection.model_copy(update={"lineup": group.names[0]}),
             "intervention": intervention,
             "sensitivity": None,
         }
     )
-    places = {stage: folder / stage / group.name for stage in ("crosscoders", "attribution")}
+    own = () if group.standing else ("crosscoders", "attribution")
+    places = {stage: folder / stage / group.name for stage in own}
     return Plan(varied, places)
 
 

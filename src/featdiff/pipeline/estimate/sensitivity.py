@@ -18,7 +18,8 @@ def sensitivity(ground: Ground) -> Cost:
     check_layers(ground.plan, ground.model.shape.layers)
     groups = groups_of(ground.plan)
     costs = [_group(ground, group) for group in groups]
-    parts = {name: tuple(work for cost in costs for work in cost.parts[name]) for name in costs[0].parts}
+    names = dict.fromkeys(name for cost in costs for name in cost.parts)
+    parts = {name: tuple(work for cost in costs for work in cost.parts.get(name, ())) for name in names}
     scored = attribute(_ground(ground, groups[0])).stays / len(groups[0].points)
     return Cost(
         parts=parts,
@@ -30,16 +31,19 @@ def sensitivity(ground: Ground) -> Cost:
 
 def _group(ground: Ground, group: Group) -> Cost:
     here = _ground(ground, group)
-    trained, scored, chosen, edited = train(here), attribute(here), select(here), intervene(here)
+    chosen, edited = select(here), intervene(here)
     (read, *coded), points, tested = chosen.parts["models"], len(group.points), _tested(group)
+    parts = {
+        "features": (read, *coded * points),
+        **{name: tuple(works) * tested for name, works in edited.parts.items()},
+    }
+    memory = fullest(dict(chosen.memory), dict(edited.memory))
+    if group.standing:
+        return Cost(parts=parts, memory=memory)
+    trained, scored = train(here), attribute(here)
     return Cost(
-        parts={
-            **trained.parts,
-            "scores": tuple(scored.parts["models"]),
-            "features": (read, *coded * points),
-            **{name: tuple(works) * tested for name, works in edited.parts.items()},
-        },
-        memory=fullest(*(dict(cost.memory) for cost in (trained, scored, chosen, edited))),
+        parts={**trained.parts, "scores": tuple(scored.parts["models"]), **parts},
+        memory=fullest(memory, dict(trained.memory), dict(scored.memory)),
         stays=trained.stays + scored.stays,
         passing=trained.passing,
     )
