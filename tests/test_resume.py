@@ -98,7 +98,6 @@ REACHED: dict[str, tuple[str, Callable[[Path], bool]]] = {
     "train near its end": ("train", lambda partial: lines(partial / "joint" / "metrics.jsonl") >= 100),
     "train while quality is measured": ("train", lambda partial: (partial / "stream.json").is_file()),
     "intervene after two tasks": ("intervene", lambda partial: len(list(partial.glob("*/*.json"))) >= 2),
-    "ways after two ways": ("ways", lambda partial: len(list(partial.glob("*.json"))) >= 2),
     "report at its beginning": ("report", lambda partial: partial.is_dir()),
 }
 
