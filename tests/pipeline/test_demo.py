@@ -14,9 +14,9 @@ def test_the_demo_is_a_study_of_the_shipped_inputs_with_every_stage() -> None:
     assert plan.uses_demo
     made, read = (
         ["inputs", "sft", "grpo", "rft"],
-        ["attribute", "stability", "dynamics", "quality", "drift", "select", "intervene", "ways", "examples", "report"],
+        ["attribute", "stability", "dynamics", "quality", "drift", "select", "intervene", "ways", "sensitivity"],
     )
-    assert [stage.name for stage in plan.stages()] == [*made, "evaluate", "train", *read]
+    assert [stage.name for stage in plan.stages()] == [*made, "evaluate", "train", *read, "examples", "report"]
     roles = [task.role for task in plan.study.evaluation.tasks]
     assert roles.count("unseen") == 2 and len(roles) >= 7
 
