@@ -89,8 +89,10 @@ def test_analysis_is_that_of_the_paper(paper: Study) -> None:
 
 def test_the_demo_goes_through_every_stage_with_tasks_of_every_relation() -> None:
     demo = Plan(read_study(STUDIES / "demo.toml"))
-    assert [stage.name for stage in demo.stages() if stage.name != "stability"] == ["inputs", *STAGES]
-    assert len(demo.seeds[demo.joint]) >= 2 and demo.follows == ("sft", "rl")
+    more = {"stability", "sensitivity"}
+    assert [stage.name for stage in demo.stages() if stage.name not in more] == ["inputs", *STAGES]
+    assert more < {stage.name for stage in demo.stages()}
+    assert len(demo.seeds[demo.joint]) >= 3 and demo.follows == ("sft", "rl")
     assert all(demo.dynamics(tuned) and demo.per_checkpoint(tuned) and demo.swap(tuned) for tuned in demo.tuned)
     assert {task.role for task in demo.study.evaluation.tasks} == {"train", "near", "far", "unseen"}
     assert demo.study.posttrain is not None and demo.study.posttrain.grpo.rollouts == 8
