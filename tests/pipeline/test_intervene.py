@@ -114,6 +114,7 @@ def test_predictions_before_an_edit_are_those_on_record(tiny: Plan) -> None:
         assert effect["predictions"]["before"] == torch.bincount(row, minlength=4).tolist()
         assert sum(effect["predictions"]["after"]) == len(row)
         assert all(0 <= share <= 1 for share in effect["answer_format"].values())
+        assert effect["guessing_again"] == pytest.approx(1 / 3)
 
 
 def test_a_dose_of_zero_is_the_edit_that_zeroes(tiny: Plan) -> None:

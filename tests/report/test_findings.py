@@ -178,3 +178,16 @@ def test_few_controls_of_generated_answers_are_said_to_allow_no_verdict(study: R
     assert "too few" not in many
     (choices,) = [text for text in said(5) if "control draws" in text]
     assert choices.startswith("With 50 control draws") and "2 tests" in choices
+
+
+def test_a_rise_is_compared_with_guessing_again_on_every_task(study: ReportData) -> None:
+    rises = [effect for effect in study.effects if effect.expected == "increase"]
+    assert not [caveat for caveat in caveats(study) if "at random" in caveat]
+
+    def said(guessing: float) -> list[str]:
+        effects = [replace(effect, guessing_again=guessing) for effect in study.effects]
+        return [caveat for caveat in caveats(replace(study, effects=effects)) if "picked at random" in caveat]
+
+    (above,), (below,) = said(0.0), said(1.0)
+    assert f"on 0 of {len(rises)} tasks" in above and f"on {len(rises)} of {len(rises)} tasks" in below
+    assert "base answers every held-out critical item wrongly" in above

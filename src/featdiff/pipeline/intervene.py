@@ -185,7 +185,8 @@ def _write(place: Path, effect: Effect, more: Record) -> None:
 
 
 def _form(bench: Bench, edit: Edit, requests: Requests, choices: Int[Tensor, "2 items"]) -> Record:
-    """How often each choice is predicted, and how often an answer begins as a choice does, before and under an edit."""
+    """How often each choice is predicted, and how often an answer begins as a choice does, before and under an edit;
+    and the share of wrong answers that another choice, picked at random, would put right: mean of 1 / (choices - 1)."""
     settings, width = bench.plan.study.intervention, int(requests.choice_counts.max())
     histogram = [torch.bincount(row, minlength=width).tolist() for row in choices]
     size, reading = settings.batch_size, settings.reading
@@ -196,6 +197,7 @@ def _form(bench: Bench, edit: Edit, requests: Requests, choices: Int[Tensor, "2 
     return {
         "predictions": {"before": histogram[0], "after": histogram[1]},
         "answer_format": {"before": shares[0], "after": shares[1]},
+        "guessing_again": float((1 / (requests.choice_counts - 1).clamp(min=1)).double().mean()),
     }
 
 

@@ -234,6 +234,7 @@ def _effect(record: Record, role: str) -> EffectRow:
         control=ControlDraws(measured_on="held_out", **held_out["control"]),
         p=held_out["p"],
         verdict=held_out["verdict"],
+        guessing_again=record.get("guessing_again"),
         generated=generated_row(record),
     )
 

@@ -196,6 +196,8 @@ class EffectRow:
     p: Number
     """Empirical p against the control draws, in the expected direction."""
     verdict: str
+    guessing_again: Number | None = None
+    """Share of wrong answers that another choice, picked at random, would put right; of choices only."""
     generated: GeneratedRow | None = None
     """Where answers are generated rather than chosen; no features are selected on such a task, whatever its role."""
 

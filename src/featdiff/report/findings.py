@@ -153,6 +153,14 @@ def _about_tests(data: ReportData) -> Iterable[str]:
             f"{plural(tests, 'test')} at {100 * alpha:g} % each would give about {tests * alpha:.1f} passes, in either "
             "direction, by chance alone. Holm's correction, and one test over all tasks, stand beside them."
         )
+    for (model, edit, expected), effects in groups(data.effects).items():
+        if expected == "increase" and (guessed := [pair for effect in effects if (pair := _beside_guessing(effect))]):
+            below = sum(change <= guessing for change, guessing in guessed)
+            yield (
+                f"{model} answers every held-out critical item wrongly. Another choice of each, picked at random, would "
+                f"put right as many as features {edited(edit)} do, or more, on {below} of "
+                f"{plural(len(guessed), 'task')}."
+            )
     if written := [effect.generated for effect in data.effects if effect.generated is not None]:
         yield _about_generation(min(row.control.draws for row in written), alpha)
     if not tested:
@@ -163,6 +171,14 @@ def _about_tests(data: ReportData) -> Iterable[str]:
             "token. So the edits are no mirror images, although the same "
             f"{plural(data.effects[0].features, 'feature')} take part."
         )
+
+
+def _beside_guessing(effect: EffectRow) -> tuple[float, float] | None:
+    """The change on held-out items, and what guessing again among the other choices would give."""
+    held_out = effect.sets.get("held_out")
+    if held_out is None or held_out.change is None or effect.guessing_again is None:
+        return None
+    return held_out.change, effect.guessing_again
 
 
 def _about_generation(draws: int, alpha: float) -> str:
