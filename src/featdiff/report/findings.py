@@ -157,8 +157,8 @@ def _about_tests(data: ReportData) -> Iterable[str]:
         if expected == "increase" and (guessed := [pair for effect in effects if (pair := _beside_guessing(effect))]):
             below = sum(change <= guessing for change, guessing in guessed)
             yield (
-                f"{model} answers every held-out critical item wrongly. Another choice of each, picked at random, would "
-                f"put right as many as features {edited(edit)} do, or more, on {below} of "
+                f"{model} answers every held-out critical item wrongly. Another choice of each, picked at random, puts "
+                f"as many right as features {edited(edit)} do, or more, on {below} of "
                 f"{plural(len(guessed), 'task')}."
             )
     if written := [effect.generated for effect in data.effects if effect.generated is not None]:
