@@ -42,6 +42,15 @@ def test_overlaps_of_hand_made_choices() -> None:
     assert found.rbo is not None and found.rbo.found == pytest.approx(0.75)
 
 
+def test_draws_that_find_as_much_are_counted_whatever_the_fraction() -> None:
+    alive = torch.arange(FEATURES) < 4
+    three = Choice(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2]), torch.full((FEATURES,), 0.1), alive)
+    found = likeness(three, replace(three, final=torch.tensor([1, 2, 3])), SAME, 0.9, draws=100, seed=0).jaccard
+    assert found is not None and found.found == 0.5 and found.p == 1  # three of four share two or three
+    thirds = likeness(three, replace(three, final=torch.tensor([0])), SAME, 0.9, draws=100, seed=0).jaccard
+    assert thirds is not None and thirds.high == thirds.found == 1 / 3 and thirds.p > 0.5
+
+
 def test_features_without_a_match_are_like_nothing() -> None:
     stranger = torch.randn(FEATURES, 2, 80, generator=torch.Generator().manual_seed(9))
     one = choice([1, 2, 3], [1, 2, 3])

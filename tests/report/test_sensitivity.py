@@ -99,7 +99,7 @@ def test_curves_show_every_crosscoder_and_choices_both_readings() -> None:
     curve, *choices = list(sensitivity_pictures(PANEL))
     lines = {str(line.get_label()): line.get_xydata().tolist() for line in curve.figure.axes[0].lines}  # pyright: ignore
     assert lines["reference"] == lines["<cosine>"] == [[80.0, 6.0], [40.0, 4.0]]
-    assert "<cosine>: 12 of 200 at 80 and 8 of 200 at 40" in curve.finding
+    assert "<cosine> 8 of 200 at L0 40" in curve.finding
     assert [picture.title for picture in choices] == ["final features, Jaccard", "rl, zero: held-out critical items"]
     labels = [label.get_text() for label in choices[1].figure.axes[0].get_yticklabels()]
     assert labels == ["reference", "seed 1", "<cosine>", "layer 3"]  # a norm touches no effect

@@ -66,4 +66,4 @@ def _named(matching: Matching) -> Int[Tensor, " others"]:
 
 
 def _beside(found: float, drawn: Sequence[float]) -> Null | None:
-    return None if found != found else null_of(found, torch.tensor(drawn))
+    return None if found != found else null_of(found, torch.tensor(drawn, dtype=torch.float64))

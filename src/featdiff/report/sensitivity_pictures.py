@@ -31,17 +31,14 @@ def sensitivity_pictures(panel: SensitivityPanel | None) -> Iterator[Picture]:
 
 
 def _curves(panel: SensitivityPanel, position: int, model: str, cut: str) -> Picture:
-    parts = []
-    for label in dict.fromkeys(point.choice for point in panel.points):
-        here = [point for point in panel.points if point.choice == label and point.alive]
-        counts = [f"{point.tails[model][cut]} of {point.alive} at {point.l0:.3g}" for point in here]
-        parts.append(f"{label}: {listing(counts)}")
+    own = [point for point in panel.points if point.strength == 1 and point.alive]
+    parts = [f"{point.choice} {point.tails[model][cut]} of {point.alive} at L0 {point.l0:.3g}" for point in own]
     return Picture(
         file_name("tail-curve", position, model),
         "sensitivity",
         tail_curves(panel, model, cut),
         f"Tail of {model} against sparsity",
-        f"Alive features of {model} above {cut} by L0. {'; '.join(parts)}.",
+        f"Alive features of {model} above {cut}, each choice at its own strength 1: {', '.join(parts)}.",
         {"cut": cut, "points": [asdict(point) for point in panel.points]},
     )
 
