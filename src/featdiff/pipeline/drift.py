@@ -26,6 +26,7 @@ from featdiff.activations.drift import (
     weight_change,
 )
 from featdiff.activations.models import PreTrainedModel
+from featdiff.activations.places import quiet
 from featdiff.causal.batches import padded
 from featdiff.causal.records import Requests
 from featdiff.pipeline.drift_tails import Tails
@@ -102,8 +103,9 @@ def _saving(
 
     def save(name: str, alpha: float) -> str:
         mix(alpha)
-        mixed.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
+        with quiet():
+            mixed.save_pretrained(folder / name)
+            tokenizer.save_pretrained(folder / name)
         return str(folder / name)
 
     return save
