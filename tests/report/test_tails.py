@@ -1,5 +1,6 @@
 """Tails before and after latent scaling: what the panel counts, and what the page says of it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,3 +98,12 @@ def test_the_caveat_says_what_latent_scaling_leaves(study: ReportData) -> None:
 def test_a_tail_of_which_nothing_was_measured_has_no_figure() -> None:
     nothing = replace(panel(), beyond=[0] * BINS)
     assert [picture.section for picture in tail_pictures([nothing, panel()], PAIR)] == ["scaling"]
+
+
+def test_an_empty_tail_beside_a_full_one_leaves_no_nan_in_the_numbers_of_the_figure() -> None:
+    low, high = panel().tails
+    nan = float("nan")
+    empty = replace(high, before=0, random_absent=nan, other_absent=nan)
+    (picture,) = tail_pictures([replace(panel(), tails=[low, empty])], PAIR)
+    tails = json.loads(json.dumps(picture.numbers, allow_nan=False))["tails"]
+    assert tails[0]["random_absent"] == 0.75 and tails[1]["random_absent"] is tails[1]["other_absent"] is None

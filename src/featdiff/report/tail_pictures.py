@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
+from featdiff.attribution import ScaledTail
 from featdiff.report.figures.scaling import scaling_histogram
 from featdiff.report.figures.style import colour_of
-from featdiff.report.picture import Picture, file_name
+from featdiff.report.picture import Numbers, Picture, file_name
 from featdiff.report.tails import TailPanel
 from featdiff.report.words import count, plural
 
@@ -21,8 +22,13 @@ def tail_pictures(panels: Sequence[TailPanel], models: Sequence[str]) -> Iterato
             figure=scaling_histogram(panel, colour_of(panel.model, models)),
             title=f"Latent scaling of the features of {panel.model} in the crosscoder {panel.lineup}",
             finding=tail_sentence(panel),
-            numbers=asdict(panel),
+            numbers=asdict(panel) | {"tails": [_numbers(tail) for tail in panel.tails]},
         )
+
+
+def _numbers(tail: ScaledTail) -> Numbers:
+    """A tail as plain values; an empty one has no share of controls, and JSON no nan."""
+    return {key: None if value != value else value for key, value in asdict(tail).items()}
 
 
 def tail_sentence(panel: TailPanel) -> str:
