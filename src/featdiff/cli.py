@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import tyro
 
@@ -57,7 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 a check of `verify` failed, 2 something that the user can mend, 130
     interrupted."""
     spin_briefly()
-    sys.exit(_status(list(sys.argv[1:] if arguments is None else arguments)))
+    status = _status(list(sys.argv[1:] if arguments is None else arguments))
+    if status == 0 and torchrun.processes() > 1:
+        _leave()
+    sys.exit(status)
+
+
+def _leave() -> NoReturn:
+    """End without tearing the interpreter down: gloo's threads can outlive their process group, and abort a process
+    that ends beneath them (pytorch/pytorch#190489)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _status(arguments: list[str]) -> int:

@@ -45,7 +45,7 @@ def test_the_keys_are_those_that_scripts_rely_on(tiny: Plan, numbers: dict[str, 
 def test_an_effect_has_every_set_its_interval_its_controls_and_a_verdict(numbers: dict[str, Any]) -> None:
     for effect in numbers["effects"]:
         agreed = {"task", "model", "edit", "features", "sets", "control", "p", "verdict"}
-        assert effect.keys() == agreed | {"controls", "p_holm", "predictions", "answer_format"}
+        assert effect.keys() == agreed | {"controls", "p_holm", "predictions", "answer_format", "guessing_again"}
         assert effect["sets"].keys() == {"critical", "mirror", "all", "held_out"}
         assert all(one.keys() == {"before", "after", "n", "interval"} for one in effect["sets"].values())
         assert effect["control"].keys() == {"draws", "mean", "interval"} and effect["control"]["draws"] == 6

@@ -120,7 +120,7 @@ def _effects(position: int, model: str, edit: str, effects: Sequence[EffectRow])
     return Picture(
         name=file_name("effects", position, model, edit),
         section="effects",
-        figure=effect_plot(effects, f"{model}: {plural(effects[0].features, 'feature')} {edited(edit)}, {where} items"),
+        figure=effect_plot(effects, f"{model}: {plural(effects[0].features, 'feature')} {edited(edit)}"),
         title=title,
         finding=f"{title}, {where} items: {'; '.join(parts)}.",
         numbers={"effects": [asdict(effect) for effect in effects]},

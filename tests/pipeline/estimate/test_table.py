@@ -28,7 +28,10 @@ ALONE = (
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
 @pytest.mark.parametrize("options", [PlanOptions(), PlanOptions(gpus=8, kind="H100")], ids=["own", "eight"])
 def test_the_table_of_every_study_fits_a_terminal(path: Path, options: PlanOptions) -> None:
-    lines = plan_text(read_study(path), options).splitlines()
+    study = read_study(path)
+    if path.stem == "stories260k" and not Path(study.lineup.base).is_dir():
+        pytest.skip("the model of this study is not in the repository")
+    lines = plan_text(study, options).splitlines()
     assert max(map(len, lines)) <= 100
     assert " ".join(lines[2].split()) == "stage devices FLOPs time memory per device disk after disk at most"
     assert lines[0].startswith(f"study {path.stem} on ") and any(line.startswith("total ") for line in lines)
