@@ -45,8 +45,8 @@ def rl_only(seed: int) -> list[Check]:
         Group(("rl",), 40, (4.0,), probability=fires, magnitude="uniform"),
     ]
     world = World.build(TRIO, 112, groups, seed=seed, noise=0.05)
-    blank = Crosscoder(TRIO, 112, 160, BatchTopK(k=2), seed=seed)
-    crosscoder = trained(world, {"rl": blank}, Plan(1000, lr=5e-3), seed + 1)["rl"]
+    blank = Crosscoder(TRIO, 112, 256, BatchTopK(k=2), seed=seed)
+    crosscoder = trained(world, {"rl": blank}, Plan(2000, 256, lr=5e-3), seed + 1)["rl"]
     attribution = scored(crosscoder, world, seed + 2)
     tail = attribution.alive & (attribution["rl"] > 0.8)
     planted = found(crosscoder, world)[world.group_of == len(groups) - 1]
