@@ -13,7 +13,7 @@ from featdiff.causal.edits import Edit
 from featdiff.causal.effects import Effect, ItemSets
 from featdiff.causal.evaluation import answered, evaluate, is_found
 from featdiff.causal.generated import Generated, form_of_answers, measure_generated
-from featdiff.causal.records import TaskResult
+from featdiff.causal.records import Requests, TaskResult
 from featdiff.pipeline.bench import Bench, Test, edit_of, measured
 from featdiff.pipeline.evaluate import located_settings, longest_read, outcomes_of
 from featdiff.progress import Progress
@@ -78,7 +78,7 @@ def _answers(bench: Bench, task: TaskSettings, edit: Edit, place: Path) -> TaskR
     return result
 
 
-def _read(bench: Bench, result: TaskResult):
+def _read(bench: Bench, result: TaskResult) -> Requests:
     return answered(result, bench.lineup.tokenizer, longest_read(bench.lineup))
 
 

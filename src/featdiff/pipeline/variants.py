@@ -163,9 +163,10 @@ def points_of(plan: Plan) -> tuple[Point, ...]:
 def groups_of(plan: Plan) -> tuple[Group, ...]:
     """First those crosscoders that the study has anyway, its own among them; the others by layer, so many at a time as
     train together."""
-    had = [(point, name) for point in points_of(plan) if (name := _had(plan, point)) is not None]
+    named = [(point, _had(plan, point)) for point in points_of(plan)]
+    had = [(point, name) for point, name in named if name is not None]
     groups = [Group("study", None, *zip(*had, strict=True), standing=True)]
-    points = [point for point in points_of(plan) if _had(plan, point) is None]
+    points = [point for point, name in named if name is None]
     for layer in dict.fromkeys(point.choice.layer for point in points):
         here = tuple(point for point in points if point.choice.layer == layer)
         size, tag = settings_of(plan).together or len(here), "own" if layer is None else str(layer)
