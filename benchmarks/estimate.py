@@ -10,13 +10,13 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from featdiff.config.study_file import read_study
 from featdiff.pipeline.estimate.ground import ground_of
 from featdiff.pipeline.estimate.options import PlanOptions, read_options
 from featdiff.pipeline.estimate.stages import estimate
 from featdiff.pipeline.estimate.table import duration, size
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import read_json
-from featdiff.study_file import read_study
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,10 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Qwen3Con
 from featdiff.activations.corpus import Corpus
 from featdiff.activations.models import Lineup, load_model, load_truncated
 from featdiff.activations.stream import Activations, ActivationStream, StreamState
+from featdiff.config.study import ActivationSettings, TrainingSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
 from featdiff.crosscoder.training import train
-from featdiff.study import ActivationSettings, TrainingSettings
 
 CHECKPOINTS = tuple(f"{paradigm}-{number}" for paradigm in ("sft", "rl") for number in range(1, 6))
 NAMES = ("base", *CHECKPOINTS)

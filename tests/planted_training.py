@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
+from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.design import Design
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.objective import Objective
 from featdiff.crosscoder.sparsity import ReLU
 from featdiff.crosscoder.training import train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
-from featdiff.study import TrainingSettings
 
 PAIR = ("base", "rl")
 SAME = 0.8

@@ -16,7 +16,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from featdiff.settings_evaluation import DATA_FILES
+from featdiff.config.evaluation import DATA_FILES
 
 SHARED = Path(__file__).parents[2] / "shared"
 MODEL, DATA = SHARED / "models" / "stories260K", SHARED / "data"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from featdiff.cli import main
-from featdiff.study_file import read_study
+from featdiff.config.study_file import read_study
 
 STUDY = """
 name = "small"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from featdiff.config.study import ReLUSettings, Study
+from featdiff.config.study_file import read_study
 from featdiff.pipeline.plan import Plan
-from featdiff.study import ReLUSettings, Study
-from featdiff.study_file import read_study
 
 STUDIES = Path(__file__).parents[1] / "studies"
 PAPER = ("qwen3-4b", "qwen2.5-7b", "llama3.1-8b")

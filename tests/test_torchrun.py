@@ -14,11 +14,11 @@ from tiny_study import STUDY, write_tiny_study
 
 from featdiff import torchrun
 from featdiff.cli import main
+from featdiff.config.study_file import read_study
 from featdiff.crosscoder.kernels.ranks import Alone
 from featdiff.crosscoder.parallel import joined
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.train import train
-from featdiff.study_file import read_study
 
 
 def started(monkeypatch: pytest.MonkeyPatch, *, rank: int, processes: int) -> None:

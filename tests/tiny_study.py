@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from featdiff.study import Study
-from featdiff.study_file import validated
+from featdiff.config.study import Study
+from featdiff.config.study_file import validated
 
 ITEMS = 48
 CHOICES = 4

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from featdiff.causal.intervention import Edit
     from featdiff.causal.outcomes import Outcomes
     from featdiff.causal.selection import Selection
+    from featdiff.config.study import Study
+    from featdiff.config.study_file import read_study
     from featdiff.crosscoder.model import Crosscoder, Loss
     from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU
-    from featdiff.study import Study
-    from featdiff.study_file import read_study
 
 _HOMES = {
     "Study": "study",

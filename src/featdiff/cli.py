@@ -17,9 +17,9 @@ from typing import NoReturn
 import tyro
 
 from featdiff import torchrun
+from featdiff.config.study import Study
+from featdiff.config.study_file import read_study, validated
 from featdiff.openmp import spin_briefly
-from featdiff.study import Study
-from featdiff.study_file import read_study, validated
 
 VERBS = {
     "demo": "Make the demo study from beginning to end, with models that are post-trained here.",

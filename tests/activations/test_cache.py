@@ -26,7 +26,7 @@ from featdiff.activations.cache import (
 from featdiff.activations.corpus import Corpus
 from featdiff.activations.models import Lineup, load_tokenizer
 from featdiff.activations.stream import ActivationStream, StreamState
-from featdiff.study import ActivationSettings
+from featdiff.config.study import ActivationSettings
 
 D_MODEL, ROWS, CONTEXT = 4, 23, 10
 ROW_BYTES = CONTEXT * D_MODEL * 4

@@ -11,7 +11,7 @@ from tokenizers import models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from featdiff.activations.corpus import Corpus, build_corpus
-from featdiff.study import CorpusSettings
+from featdiff.config.study import CorpusSettings
 
 BOS, EOS, FIRST = 0, 1, 2
 WORDS = 5000

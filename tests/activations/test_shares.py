@@ -15,7 +15,7 @@ from featdiff.activations.corpus import Corpus
 from featdiff.activations.shares import Shares, Whole
 from featdiff.activations.spread import Residuals, Spread, spread_names
 from featdiff.activations.stream import Activations, ActivationStream, StreamState
-from featdiff.study import ActivationSettings
+from featdiff.config.study import ActivationSettings
 
 Result = TypeVar("Result")
 ROWS, CONTEXT, D_MODEL = 23, 10, 4

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from featdiff.activations import sources
 from featdiff.activations.sources import documents, on_this_machine, opening, shuffled
-from featdiff.study import SourceSettings
+from featdiff.config.study import SourceSettings
 
 
 def source(path: Path | str, **options: str) -> SourceSettings:

@@ -15,7 +15,7 @@ from transformers import AutoModel, LlamaConfig, PreTrainedTokenizerBase
 from featdiff.activations.corpus import Corpus
 from featdiff.activations.models import Lineup
 from featdiff.activations.stream import ActivationStream, StreamCounts, StreamState, calibrate, collect
-from featdiff.study import ActivationSettings
+from featdiff.config.study import ActivationSettings
 
 PREFETCH = ["on", "off"]
 D_MODEL = 4

@@ -18,12 +18,12 @@ from featdiff.attribution.alignments import (
 from featdiff.attribution.dynamics import Trajectory
 from featdiff.attribution.stability import Scored
 from featdiff.attribution.swap import swap_specificity
+from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.origin import note_origin
 from featdiff.crosscoder.sparsity import BatchTopK
 from featdiff.crosscoder.training import train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
-from featdiff.study import TrainingSettings
 
 CHECKPOINTS = ("rl-1", "rl-2", "rl-3")
 OFF = ~torch.eye(3, dtype=torch.bool)

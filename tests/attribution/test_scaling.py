@@ -14,11 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from featdiff.activations.stream import Activations
 from featdiff.attribution.scaling import LatentScaling, Ratios, latent_scaling, latent_scalings, scaled_tails
 from featdiff.attribution.scores import Attribution
+from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
 from featdiff.crosscoder.training import train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
-from featdiff.study import TrainingSettings
 
 PAIR = ("base", "tuned")
 TRIO = ("base", "sft", "rl")

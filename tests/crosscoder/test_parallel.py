@@ -24,6 +24,7 @@ if __name__ == "__main__":
     install_import_hook("featdiff", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 from featdiff.activations.stream import Activations
+from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder, JumpReLU, ReLU, design
 from featdiff.crosscoder.kernels.ranks import Alone, Ranks, smallest_of_largest
 from featdiff.crosscoder.objective import Cosine, DeltaMSE
@@ -31,7 +32,6 @@ from featdiff.crosscoder.parallel import Grid
 from featdiff.crosscoder.shards import part_of
 from featdiff.crosscoder.training import train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
-from featdiff.study import TrainingSettings
 
 MODELS = ("base", "sft", "rl")
 STEPS, BATCH, BROKEN = 50, 64, 20

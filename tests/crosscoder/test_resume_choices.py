@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from featdiff.activations.stream import Activations
+from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.design import MLP, Design, Procrustes, Shared
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.objective import Cosine, DeltaMSE
 from featdiff.crosscoder.sparsity import BatchTopK, ReLU
 from featdiff.crosscoder.training import train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
-from featdiff.study import TrainingSettings
 
 MODELS = ("base", "sft", "rl")
 STEPS = 30

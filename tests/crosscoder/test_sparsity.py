@@ -257,7 +257,7 @@ def test_a_sparsity_survives_its_record(sparsity: Sparsity) -> None:
 
 
 def test_settings_of_a_study_are_a_record() -> None:
-    from featdiff.study import BatchTopKSettings, JumpReLUSettings, ReLUSettings
+    from featdiff.config.study import BatchTopKSettings, JumpReLUSettings, ReLUSettings
 
     assert sparsity_from(ReLUSettings(weight=3.0).model_dump()) == ReLU(weight=3.0)
     assert sparsity_from(BatchTopKSettings(k=5).model_dump()) == BatchTopK(k=5)

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from featdiff.activations.stream import Activations
+from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU
 from featdiff.crosscoder.training import learning_rate, sparsity_ramp, train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
-from featdiff.study import TrainingSettings
 
 MODELS = ("base", "sft", "rl")
 STEPS = 30

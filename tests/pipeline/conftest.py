@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tiny_study import changed, write_tiny_study
 
+from featdiff.config.study_file import read_study
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.verbs import run_study
-from featdiff.study_file import read_study
 
 
 @pytest.fixture(scope="session")

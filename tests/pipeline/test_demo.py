@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from featdiff.config.study_file import read_study
 from featdiff.pipeline.demo import demo_study, inputs
 from featdiff.pipeline.plan import Plan
-from featdiff.study_file import read_study
 
 
 def test_the_demo_is_a_study_of_the_shipped_inputs_with_every_stage() -> None:

@@ -9,6 +9,7 @@ from tiny_study import changed
 from torch.testing import assert_close
 
 from featdiff.attribution.alignments import matched_trajectory
+from featdiff.config.study_file import read_study
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.origin import Origin, origin_of
 from featdiff.pipeline.dynamics import dynamics
@@ -17,7 +18,6 @@ from featdiff.pipeline.scored import scored
 from featdiff.pipeline.summary import summary
 from featdiff.pipeline.verbs import run_verb
 from featdiff.runs import read_json
-from featdiff.study_file import read_study
 
 ALIGNMENTS = ["joint", "matched", "swap", "same_seed_index"]
 

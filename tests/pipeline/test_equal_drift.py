@@ -11,6 +11,7 @@ from tiny_study import changed, contents, write_posttrained_study
 
 from featdiff.causal.records import TaskResult
 from featdiff.causal.tails import unanimous
+from featdiff.config.study_file import read_study
 from featdiff.pipeline.drift import drift
 from featdiff.pipeline.drift_tails import Tails
 from featdiff.pipeline.plan import Plan
@@ -21,7 +22,6 @@ from featdiff.pipeline.verbs import run_verb
 from featdiff.report.drift import DriftPanel
 from featdiff.report.equal_answers import equal_drift_verdicts
 from featdiff.runs import read_json
-from featdiff.study_file import read_study
 
 pytest.importorskip("trl")
 

@@ -14,11 +14,11 @@ from featdiff.activations.models import Lineup, Tokenizer, load_model, load_toke
 from featdiff.causal.comparison import compare_outcomes
 from featdiff.causal.evaluation import evaluate as evaluate_model
 from featdiff.causal.records import TaskResult
+from featdiff.config.study import EvaluationSettings
 from featdiff.pipeline.evaluate import choice_tasks, evaluate, outcomes_of, requests_of
 from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import read_json
-from featdiff.study import EvaluationSettings
 
 TASKS = ("colours", "animals", "numbers")
 

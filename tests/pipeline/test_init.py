@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from featdiff.config.study_file import read_study
 from featdiff.pipeline.init import init
 from featdiff.pipeline.plan import Plan
-from featdiff.study_file import read_study
 
 
 def test_the_study_holds_the_models_in_order_and_plans_every_stage(tmp_path: Path) -> None:

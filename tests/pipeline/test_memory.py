@@ -112,7 +112,7 @@ from featdiff.pipeline.estimate.ground import ground_of
 from featdiff.pipeline.estimate.options import PlanOptions
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.train import train
-from featdiff.study_file import read_study
+from featdiff.config.study_file import read_study
 
 def memory(what):
     return number_in(Path("/proc/self/status"), what, 1024)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from tiny_study import changed
 
+from featdiff.config.study import LineupSettings, Study
+from featdiff.config.study_file import validated
 from featdiff.pipeline.plan import Plan
-from featdiff.study import LineupSettings, Study
-from featdiff.study_file import validated
 
 FROM_CROSSCODERS = ("attribute", "dynamics", "quality", "drift", "select", "intervene", "ways", "examples")
 ORDER = ("evaluate", "train", *FROM_CROSSCODERS, "report")

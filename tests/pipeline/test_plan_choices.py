@@ -2,11 +2,11 @@
 
 import pytest
 
+from featdiff.config.study_file import validated
 from featdiff.crosscoder.design import MLP, Design, Procrustes, Shared
 from featdiff.crosscoder.objective import Cosine, DeltaMSE
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.train import _new
-from featdiff.study_file import validated
 
 ALL = {
     "features": 100,

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 from tiny_study import changed, contents, write_posttrained_study
 
+from featdiff.config.study_file import read_study
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.posttrain import sft
 from featdiff.pipeline.verbs import run_verb
 from featdiff.runs import read_json
-from featdiff.study_file import read_study
 
 pytest.importorskip("trl")
 

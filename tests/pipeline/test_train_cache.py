@@ -10,10 +10,10 @@ from torch import Tensor
 
 from featdiff.activations.models import Lineup
 from featdiff.cli import main
+from featdiff.config.study_file import read_study
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.train import train
 from featdiff.runs import read_json
-from featdiff.study_file import read_study
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import shutil
 import pytest
 from tiny_study import changed, contents
 
+from featdiff.config.study import Study
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.verbs import MAKERS, run_study, run_verb
 from featdiff.runs import read_json
-from featdiff.study import Study
 
 MADE_AT_A_TIME = {"provenance.json", "report.html"}  # these two hold hours and durations
 

@@ -9,11 +9,11 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from featdiff.config.study import GRPOSettings
 from featdiff.posttrain.grpo import train_grpo
 from featdiff.posttrain.prompts import Prompt
 from featdiff.posttrain.rewards import Reward
 from featdiff.runs import read_json
-from featdiff.study import GRPOSettings
 
 SETTINGS = GRPOSettings(
     lr=1e-2,

@@ -6,8 +6,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from featdiff.config.study import PosttrainSettings
 from featdiff.posttrain.prompts import Prompt, load_prompts
-from featdiff.study import PosttrainSettings
 
 ROWS = [{"question": "2+2=", "gold": 4, "id": "a"}, {"question": "3+2=", "gold": "5", "id": "b"}]
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from featdiff.config.study import SFTSettings
 from featdiff.posttrain.sft import IGNORED, tokenized, train_sft
 from featdiff.posttrain.teacher import Trace, Traces
 from featdiff.runs import read_json
-from featdiff.study import SFTSettings
 
 SETTINGS = SFTSettings(lr=1e-2, batch_size=8, micro_batch_size=4, warmup=0.2, epochs=1.5)
 

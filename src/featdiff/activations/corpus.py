@@ -26,8 +26,8 @@ from torch import Tensor
 
 from featdiff.activations.models import Tokenizer
 from featdiff.activations.sources import documents, on_this_machine, opening, shuffled, text_of
+from featdiff.config.study import CorpusSettings, SourceSettings
 from featdiff.progress import Progress
-from featdiff.study import CorpusSettings, SourceSettings
 
 BATCH = 256  # documents that are tokenised at a time
 

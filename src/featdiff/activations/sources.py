@@ -10,7 +10,7 @@ from random import Random
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from featdiff.study import SourceSettings
+from featdiff.config.study import SourceSettings
 
 KINDS = {".txt": "text", ".text": "text", ".md": "text", ".jsonl": "jsonl", ".parquet": "parquet"}
 BLOCK = 1 << 20  # characters of a text file that are read at a time

@@ -29,7 +29,7 @@ from featdiff.activations.models import Lineup
 from featdiff.activations.prefetch import Ahead, one_thread
 from featdiff.activations.shares import Shares, Whole
 from featdiff.activations.spread import Residuals, Spread
-from featdiff.study import ActivationSettings
+from featdiff.config.study import ActivationSettings
 
 FLOAT_BYTES = 4
 MIB = 1 << 20

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from featdiff.settings_crosscoder import dedicated
+from featdiff.config.crosscoder import dedicated
 
 
 @dataclass(frozen=True)

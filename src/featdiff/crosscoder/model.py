@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from featdiff.config.crosscoder import check_blocks
 from featdiff.crosscoder.blocks import Blocks
 from featdiff.crosscoder.design import MLP, Design, design_from, design_record
 from featdiff.crosscoder.files import CONFIG, WEIGHTS, read_config, read_weights
@@ -43,7 +44,6 @@ from featdiff.crosscoder.sparsity import (
     training_features,
     weighted_l1,
 )
-from featdiff.settings_crosscoder import check_blocks
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from featdiff.activations.stream import Activations
+from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.alignment import rotations, turn_back, turned
 from featdiff.crosscoder.checkpoint import Checkpoint, Checkpoints
 from featdiff.crosscoder.kernels.ranks import Alone, Ranks
@@ -38,7 +39,6 @@ from featdiff.crosscoder.shards import assemble, feature_axis, from_rows, part_o
 from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.step import Learner
 from featdiff.progress import Progress
-from featdiff.study import TrainingSettings
 
 METRICS = "metrics.jsonl"
 ALIGNMENT = "alignment.safetensors"

@@ -17,10 +17,10 @@ from featdiff.causal.outcomes import Outcomes
 from featdiff.causal.overlap import overlap_null, shared_null
 from featdiff.causal.rules import above_share
 from featdiff.causal.selection import Selection, agreed, ranked, task_score
+from featdiff.config.intervention import NAMED, REDRAWN
+from featdiff.config.study import BASE
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import Record
-from featdiff.settings_causal import NAMED, REDRAWN
-from featdiff.study import BASE
 
 CONTRASTS: dict[str, Callable[[Outcomes, str], Int[Tensor, " items"]]] = {
     "both right": lambda outcomes, tuned: outcomes.both_right(BASE, tuned),

@@ -19,11 +19,11 @@ from featdiff.causal.intervention import UpperModel, correctness, predictions, s
 from featdiff.causal.levels import Level
 from featdiff.causal.records import Requests
 from featdiff.causal.statistics import Direction
+from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import crosscoder_and_lineup
-from featdiff.study import BASE
 
 KINDS: tuple[ControlKind, ...] = (
     MATCHED,

@@ -29,6 +29,7 @@ from featdiff.activations.models import PreTrainedModel
 from featdiff.activations.places import quiet
 from featdiff.causal.batches import padded
 from featdiff.causal.records import Requests
+from featdiff.config.study import BASE
 from featdiff.pipeline.drift_tails import Tails
 from featdiff.pipeline.equal_drift import Moved, equal_drift
 from featdiff.pipeline.evaluate import choice_tasks, requests_of
@@ -36,7 +37,6 @@ from featdiff.pipeline.lineup import load_lineup, load_whole
 from featdiff.pipeline.plan import Plan
 from featdiff.progress import Progress
 from featdiff.runs import Record, write_json
-from featdiff.study import BASE
 
 
 @dataclass(frozen=True)

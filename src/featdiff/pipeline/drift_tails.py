@@ -7,11 +7,11 @@ from featdiff.activations.models import Lineup
 from featdiff.activations.stream import Calibration, collect
 from featdiff.attribution.swap import swap_specificity
 from featdiff.causal.tails import Tail
+from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.held_out import calibration_of, held_out_corpus
 from featdiff.pipeline.plan import Plan
-from featdiff.study import BASE
 
 COMPARED = "compared"
 """Name of the model that takes the tuned model's place."""

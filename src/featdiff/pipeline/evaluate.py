@@ -12,9 +12,9 @@ from featdiff.causal.outcomes import Outcomes, SetName
 from featdiff.causal.records import Kind, Requests, TaskResult
 from featdiff.causal.repetitions import gain_interval, share_interval
 from featdiff.causal.statistics import Interval, difference_interval
+from featdiff.config.study import BASE, EvaluationSettings, TaskSettings
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import Json, write_json
-from featdiff.study import BASE, EvaluationSettings, TaskSettings
 
 
 def evaluate(plan: Plan, folder: Path) -> None:

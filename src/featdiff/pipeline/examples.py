@@ -13,6 +13,7 @@ from featdiff.activations.corpus import Corpus
 from featdiff.activations.models import Lineup, token_logits
 from featdiff.activations.tokenizer import Tokenizer
 from featdiff.attribution import Attribution, Examples, LatentScaling, Passages, top_examples
+from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
 from featdiff.pipeline.attribute import attribution_of, held_out_statistics, scaling_of
 from featdiff.pipeline.held_out import calibration_of, held_out_corpus
@@ -21,7 +22,6 @@ from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.splice import harvest, packed_parts
 from featdiff.progress import Progress
 from featdiff.runs import Json, read_json, write_json
-from featdiff.study import BASE
 
 SELECTED = "selected"
 

@@ -14,11 +14,11 @@ from featdiff.causal.effects import Effect, ItemSets
 from featdiff.causal.evaluation import answered, evaluate, is_found
 from featdiff.causal.generated import Generated, form_of_answers, measure_generated
 from featdiff.causal.records import Requests, TaskResult
+from featdiff.config.study import BASE, TaskSettings
 from featdiff.pipeline.bench import Bench, Test, edit_of, measured
 from featdiff.pipeline.evaluate import located_settings, longest_read, outcomes_of
 from featdiff.progress import Progress
 from featdiff.runs import Record
-from featdiff.study import BASE, TaskSettings
 
 
 def effect_on_answers(

@@ -4,8 +4,8 @@ import json
 import tomllib
 from pathlib import Path
 
+from featdiff.config.study_file import is_hub_id, validated
 from featdiff.runs import write_text
-from featdiff.study_file import is_hub_id, validated
 
 TEMPLATE = """\
 # A featdiff study. Run it with: featdiff run {file}

@@ -1,7 +1,7 @@
 """Which crosscoders a study has: by its own list, or those that its analyses need; each as often as it has seeds."""
 
-from featdiff.settings_crosscoder import CrosscoderLineup
-from featdiff.study import BASE, Study
+from featdiff.config.crosscoder import CrosscoderLineup
+from featdiff.config.study import BASE, Study
 
 JOINT = "joint"
 PER_CHECKPOINT = {"matched", "same_seed_index"}  # alignments that take a crosscoder of the base and each checkpoint

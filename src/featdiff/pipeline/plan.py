@@ -8,9 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
-from featdiff.pipeline.lineups import PER_CHECKPOINT, lineups_of, seeds_of
-from featdiff.runs import Json, Run, Stage, content_fingerprint
-from featdiff.settings_crosscoder import (
+from featdiff.config.crosscoder import (
     AlignmentSettings,
     CrosscoderLineup,
     EncoderSettings,
@@ -20,8 +18,10 @@ from featdiff.settings_crosscoder import (
     SparsitySettings,
     check_blocks,
 )
-from featdiff.study import BASE, LineupSettings, Settings, Study
-from featdiff.study_file import DEMO_PREFIX
+from featdiff.config.study import BASE, LineupSettings, Settings, Study
+from featdiff.config.study_file import DEMO_PREFIX
+from featdiff.pipeline.lineups import PER_CHECKPOINT, lineups_of, seeds_of
+from featdiff.runs import Json, Run, Stage, content_fingerprint
 
 MADE_BY = {"sft": "sft", "rl": "grpo"}  # tuned model -> the paradigm of `posttrain` that makes it
 REJECTION = "rft"

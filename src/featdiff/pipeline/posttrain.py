@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from featdiff.config.study import PosttrainSettings
 from featdiff.pipeline.plan import Plan
 from featdiff.posttrain.prompts import load_prompts
 from featdiff.posttrain.rejection import draw_samples
 from featdiff.posttrain.rewards import reward_function
 from featdiff.posttrain.teacher import Traces, load_traces, write_traces
 from featdiff.runs import write_json
-from featdiff.study import PosttrainSettings
 
 
 def sft(plan: Plan, folder: Path) -> None:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from featdiff.config.study import Study
+from featdiff.config.study_file import DEMO_PREFIX, is_hub_id
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.variants import choices_of, rescorings_of
-from featdiff.study import Study
-from featdiff.study_file import DEMO_PREFIX, is_hub_id
 
 
 def check_inputs(plan: Plan) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from featdiff.activations.models import depth
 from featdiff.attribution import Attribution
 from featdiff.causal.outcomes import Outcomes
+from featdiff.config.study import BASE, BatchTopKSettings, JumpReLUSettings, ReLUSettings, SparsitySettings, Study
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import outcomes_of
 from featdiff.pipeline.plan import MADE_BY, Plan
@@ -35,7 +36,6 @@ from featdiff.report.data import (
     SpecificityPanel,
 )
 from featdiff.runs import Record, read_json, write_json
-from featdiff.study import BASE, BatchTopKSettings, JumpReLUSettings, ReLUSettings, SparsitySettings, Study
 
 
 def report(plan: Plan, folder: Path) -> None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
+from featdiff.config.study import BASE
 from featdiff.pipeline.attribute import attribution_of, scaled_tails_of, scaling_of
 from featdiff.pipeline.plan import Plan
 from featdiff.report.tails import PeerTails, TailPanel
-from featdiff.study import BASE
 
 
 def tail_panels(plan: Plan, sparsity: Mapping[str, str]) -> list[TailPanel]:

@@ -12,6 +12,8 @@ from featdiff.activations.models import Lineup
 from featdiff.causal.batches import final_prompt_activations
 from featdiff.causal.rules import above_share, by_paired_t, top
 from featdiff.causal.selection import Halves, Selection, agreed, branch_score, halves, swap_score, task_score
+from featdiff.config.intervention import SelectionSettings
+from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
 from featdiff.pipeline.agreement import CONTRASTS, Others, agreement_record, contrast
 from featdiff.pipeline.attribute import attribution_of
@@ -20,8 +22,6 @@ from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.stability import stability_of_features
 from featdiff.runs import Record, write_json
-from featdiff.settings_causal import SelectionSettings
-from featdiff.study import BASE
 
 ItemScore = Float[Tensor, "items features"]
 Residuals = Float[Tensor, "items models d_model"]

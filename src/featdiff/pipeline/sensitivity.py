@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from featdiff.activations.models import depth
+from featdiff.config.study import BASE
 from featdiff.pipeline.attribute import attribute
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import selecting_tasks
@@ -34,7 +35,6 @@ from featdiff.pipeline.variants import (
     settings_of,
 )
 from featdiff.runs import Record, write_json
-from featdiff.study import BASE
 
 
 def sensitivity(plan: Plan, folder: Path) -> None:

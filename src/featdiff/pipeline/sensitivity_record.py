@@ -16,6 +16,7 @@ from featdiff.attribution.sensitivity import (
     verdict_on_similarity,
 )
 from featdiff.causal.statistics import wilson_interval
+from featdiff.config.study import BASE
 from featdiff.pipeline.bench import Test
 from featdiff.pipeline.intervene import tests_of
 from featdiff.pipeline.plan import Plan
@@ -24,7 +25,6 @@ from featdiff.pipeline.select import selecting_tasks
 from featdiff.pipeline.sensitivity_features import bases_of, choice_file, curves, effect_file
 from featdiff.pipeline.variants import Place, settings_of
 from featdiff.runs import Json, Record, read_json
-from featdiff.study import BASE
 
 ITEMS = {"held_out": "held-out critical items", "all": "all items"}
 Numbers = dict[str, Number]

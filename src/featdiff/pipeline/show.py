@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from featdiff.config.study_file import read_study
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import Stage
-from featdiff.study_file import read_study
 
 
 def show(path: Path, as_json: bool = False) -> str:

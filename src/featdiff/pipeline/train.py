@@ -13,6 +13,7 @@ from featdiff.activations.corpus import Corpus, build_corpus
 from featdiff.activations.models import Lineup, load_tokenizer
 from featdiff.activations.spread import Residuals, Spread, spread_names
 from featdiff.activations.stream import ActivationStream, Calibration, StreamState, collect
+from featdiff.config.study import BASE, CorpusSettings
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.design import design_from
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
@@ -27,7 +28,6 @@ from featdiff.pipeline.memory import check_memory, return_freed_memory
 from featdiff.pipeline.plan import CrosscoderPlan, Plan
 from featdiff.pipeline.splice import harvest, packed_parts, recovered
 from featdiff.runs import Json, write_json
-from featdiff.study import BASE, CorpusSettings
 
 STREAM = "stream.json"
 

@@ -11,11 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from featdiff.pipeline.plan import CrosscoderPlan, Plan
-from featdiff.runs import Record, read_json
-from featdiff.settings import Settings
-from featdiff.settings_causal import ControlName
-from featdiff.settings_crosscoder import (
+from featdiff.config.base import Settings
+from featdiff.config.crosscoder import (
     BatchTopKSettings,
     CrosscoderLineup,
     JumpReLUSettings,
@@ -23,7 +20,10 @@ from featdiff.settings_crosscoder import (
     SparsitySettings,
     check_blocks,
 )
-from featdiff.settings_sensitivity import SensitivitySettings
+from featdiff.config.intervention import ControlName
+from featdiff.config.sensitivity import SensitivitySettings
+from featdiff.pipeline.plan import CrosscoderPlan, Plan
+from featdiff.runs import Record, read_json
 
 Trained = Literal["reference", "seed", "objective", "sparsity", "shared", "encoder", "align", "layer"]
 Rescored = Literal["norm_p", "space"]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featdiff import torchrun
+from featdiff.config.study import Study
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.preflight import check_inputs
 from featdiff.runs import Stage, write_json
-from featdiff.study import Study
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from featdiff.causal.neurons import Spread
 from featdiff.causal.side_effects import Drift, drift
 from featdiff.causal.statistics import Flips, stratified_bootstrap
 from featdiff.causal.ways import AsIs, PromptEnds, Way, prompt_ends, text_logits
+from featdiff.config.study import BASE
 from featdiff.pipeline.held_out import held_out_corpus
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.splice import Part as TextPart
@@ -28,7 +29,6 @@ from featdiff.pipeline.ways_made import EDITS, Made, Workshop, way_names
 from featdiff.pipeline.ways_overlap import overlap_records
 from featdiff.progress import Progress
 from featdiff.runs import Record, read_json, write_json
-from featdiff.study import BASE
 
 FEWEST = 2
 """Critical items of a half from which the spread of a neuron can be told."""

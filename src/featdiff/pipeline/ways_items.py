@@ -15,11 +15,11 @@ from featdiff.activations.models import Lineup
 from featdiff.causal.outcomes import Outcomes
 from featdiff.causal.records import Requests
 from featdiff.causal.selection import halves
+from featdiff.config.study import BASE, TaskSettings
 from featdiff.pipeline.bench import sampled
 from featdiff.pipeline.evaluate import choice_tasks, outcomes_of, requests_of
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import held_out_parts
-from featdiff.study import BASE, TaskSettings
 
 Which = Literal["choosing", "held out", "unseen"]
 

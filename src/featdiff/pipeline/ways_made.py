@@ -33,13 +33,13 @@ from featdiff.causal.levels import Level
 from featdiff.causal.neurons import Setting, Spread, most_moved, random_settings, to_means
 from featdiff.causal.records import Requests
 from featdiff.causal.ways import AsIs, NeuronEdited, Steered, Way, prompt_ends, score_ways
+from featdiff.config.study import BASE
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.bench import Bench, Measured, measured, scores
 from featdiff.pipeline.lineup import load_whole
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import crosscoder_and_lineup
 from featdiff.pipeline.ways_items import TaskItems, items_of
-from featdiff.study import BASE
 
 Maker = Callable[[float, int], list[Way]]
 """From what can be chosen, and a number of draws, to the way and so many random edits as large."""

@@ -6,7 +6,7 @@ from typing import TypedDict, TypeVar
 
 import torch
 
-from featdiff.study import GRPOSettings, SFTSettings
+from featdiff.config.study import GRPOSettings, SFTSettings
 
 Item = TypeVar("Item")
 

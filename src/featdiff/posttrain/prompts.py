@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
-from featdiff.study import PosttrainSettings
+from featdiff.config.study import PosttrainSettings
 
 Row = dict[str, object]
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from featdiff.config.study import RejectionSettings
 from featdiff.posttrain.policy import quiet
 from featdiff.posttrain.prompts import Prompt
 from featdiff.posttrain.rewards import Reward
 from featdiff.posttrain.sampler import Sampler
 from featdiff.posttrain.teacher import Trace, Traces
 from featdiff.progress import Progress
-from featdiff.study import RejectionSettings
 
 
 @dataclass(frozen=True)

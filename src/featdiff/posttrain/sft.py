@@ -8,12 +8,12 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from featdiff.activations.models import load_tokenizer
+from featdiff.config.study import SFTSettings
 from featdiff.posttrain.arguments import SharedArguments, in_order, shared_arguments
 from featdiff.posttrain.checkpoints import Checkpoints, drop_states, is_finished
 from featdiff.posttrain.policy import context_length, load_policy, quiet
 from featdiff.posttrain.teacher import Trace, Traces
 from featdiff.runs import write_json
-from featdiff.study import SFTSettings
 
 Example = dict[str, list[int]]
 

@@ -4,12 +4,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from featdiff.config.study import PosttrainSettings
 from featdiff.posttrain.policy import quiet
 from featdiff.posttrain.prompts import Prompt, Row, read_rows, text_of
 from featdiff.posttrain.rewards import Reward
 from featdiff.posttrain.sampler import Sampler
 from featdiff.progress import Progress
-from featdiff.study import PosttrainSettings
 
 
 @dataclass(frozen=True)

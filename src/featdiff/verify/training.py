@@ -12,10 +12,10 @@ from torch import Generator, Tensor
 from featdiff.activations.stream import Activations
 from featdiff.attribution.matching import match_decoders
 from featdiff.attribution.scores import Attribution
+from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.training import train
 from featdiff.planted import PlantedState, PlantedStream, World
-from featdiff.study import TrainingSettings
 
 NEAR = 0.8
 """Cosine from which a learned feature counts as the planted one."""

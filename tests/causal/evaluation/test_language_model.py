@@ -18,7 +18,7 @@ from featdiff.causal.edited_model import EditedModel
 from featdiff.causal.evaluation import EditedLanguageModel, evaluate
 from featdiff.causal.evaluation.language_model import stock_language_model
 from featdiff.causal.intervention import Edit
-from featdiff.study import EvaluationSettings, TaskSettings
+from featdiff.config.study import EvaluationSettings, TaskSettings
 
 WORDS = ["<s>", *(chr(ord("a") + number) for number in range(26))]
 QUESTIONS = ["a b c d e", "f g", "h i j k l m n", "o p q", "r s t u"]

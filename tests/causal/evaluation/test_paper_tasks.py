@@ -27,8 +27,8 @@ from featdiff.causal import evaluation
 from featdiff.causal.evaluation import evaluate, scoring
 from featdiff.causal.evaluation.tasks import WITHOUT_PASSAGE, load_task
 from featdiff.causal.records import TaskResult
-from featdiff.settings_evaluation import DATA_FILES
-from featdiff.study import EvaluationSettings, TaskSettings
+from featdiff.config.evaluation import DATA_FILES
+from featdiff.config.study import EvaluationSettings, TaskSettings
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from featdiff.causal.records import Requests, TaskResult
-from featdiff.study import EvaluationSettings, TaskSettings
+from featdiff.config.study import EvaluationSettings, TaskSettings
 
 pytest.importorskip("lm_eval")
 

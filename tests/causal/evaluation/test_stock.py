@@ -25,8 +25,8 @@ from featdiff.activations.models import Lineup, load_model, load_tokenizer
 from featdiff.causal.edited_model import EditedModel
 from featdiff.causal.edits import Edit
 from featdiff.causal.evaluation import TaskResult, evaluate
+from featdiff.config.study import EvaluationSettings, TaskSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder
-from featdiff.study import EvaluationSettings, TaskSettings
 
 ITEMS = int(os.environ.get("FEATDIFF_STOCK_ITEMS", "8"))
 READABLE = {"piqa": 314}

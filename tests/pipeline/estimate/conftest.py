@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from featdiff.config.study_file import read_study
 from featdiff.pipeline.estimate.ground import Ground, ground_of
 from featdiff.pipeline.estimate.options import PlanOptions
 from featdiff.pipeline.plan import Plan
-from featdiff.study_file import read_study
 
 STUDIES = Path(__file__).parents[3] / "studies"
 

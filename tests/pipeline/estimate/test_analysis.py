@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from tiny_study import changed
 
+from featdiff.config.study import TaskSettings
 from featdiff.pipeline.estimate.analysis import attribute, dynamics, evaluate, intervene, select, stability, ways
 from featdiff.pipeline.estimate.ground import Cost, Ground
 from featdiff.pipeline.plan import Plan
-from featdiff.study import TaskSettings
 
 ITEMS, TASKS, MODELS, LENGTH, CHOICES = 48, 3, 3, 100, 4
 

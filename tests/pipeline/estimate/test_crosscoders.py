@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from tiny_study import changed
 
+from featdiff.config.study_file import read_study
 from featdiff.pipeline.estimate.crosscoders import quality, train, while_training
 from featdiff.pipeline.estimate.ground import Cost, Ground, ground_of
 from featdiff.pipeline.estimate.options import PlanOptions
 from featdiff.pipeline.estimate.stages import LIBRARIES
 from featdiff.pipeline.logits import AT_ONCE, LOGIT_BYTES
 from featdiff.pipeline.plan import Plan
-from featdiff.study_file import read_study
 
 MODELS = 11  # the base and five checkpoints of each paradigm
 
@@ -103,7 +103,7 @@ MEASURE = """
 import json, re, sys
 from pathlib import Path
 from featdiff.pipeline.verbs import run_verb
-from featdiff.study_file import validated
+from featdiff.config.study_file import validated
 run_verb(validated(json.loads(sys.argv[1]), "test"), "train")
 print(1024 * int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]))
 """

@@ -5,9 +5,9 @@ import os
 import pytest
 from tiny_study import changed
 
+from featdiff.config.study import Study
+from featdiff.config.study_file import validated
 from featdiff.pipeline.estimate.hardware import Hardware, Work, hardware_of
-from featdiff.study import Study
-from featdiff.study_file import validated
 
 SLOW = Hardware("x", 2, bf16=100.0, fp32=10.0, bandwidth=20.0, memory=1.0, link=5.0, launch=0.5)
 

@@ -8,12 +8,12 @@ import torch
 from tiny_study import changed, random_model, write_posttrained_study
 from transformers import TrainerState
 
+from featdiff.config.study_file import read_study
 from featdiff.pipeline.estimate.ground import Cost, Ground, ground_of
 from featdiff.pipeline.estimate.options import PlanOptions
 from featdiff.pipeline.estimate.posttraining import grpo, rft, sft
 from featdiff.pipeline.plan import Plan
 from featdiff.posttrain.state import save_state
-from featdiff.study_file import read_study
 
 ASSUMED = {"prompt_tokens": 10.0, "trace_tokens": 20.0, "completion_tokens": 6.0}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tiny_study import changed
 
+from featdiff.config.study_file import read_study
 from featdiff.pipeline.demo import demo_study
 from featdiff.pipeline.estimate.options import PlanOptions
 from featdiff.pipeline.estimate.table import duration, plan_text, scaled, size
 from featdiff.pipeline.init import init
-from featdiff.study_file import read_study
 
 STUDIES = Path(__file__).parents[3] / "studies"
 ALONE = (

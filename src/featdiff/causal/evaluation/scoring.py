@@ -23,8 +23,8 @@ from featdiff.causal.evaluation.language_model import EditedLanguageModel, stock
 from featdiff.causal.evaluation.quiet import line, quiet
 from featdiff.causal.evaluation.tasks import load_task, note_on
 from featdiff.causal.records import NO_CHOICE, Requests, Sample, TaskResult
+from featdiff.config.study import EvaluationSettings, TaskSettings
 from featdiff.progress import Progress
-from featdiff.study import EvaluationSettings, TaskSettings
 
 
 def evaluate(

@@ -18,8 +18,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from featdiff.causal.evaluation.quiet import reading
-from featdiff.settings_evaluation import DATA_FILES
-from featdiff.study import EvaluationSettings, TaskSettings
+from featdiff.config.evaluation import DATA_FILES
+from featdiff.config.study import EvaluationSettings, TaskSettings
 
 WITHOUT_PASSAGE = "asked without its passage"
 """The note on SciQ where no item has the passage that lm-eval shows: its accuracy is not the benchmark's."""

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
+from featdiff.config.intervention import NAMED, REDRAWN, ControlName
+from featdiff.config.study import TaskSettings
 from featdiff.pipeline.estimate.costs import FLOAT, CrosscoderSize, coding, forward, sampling
 from featdiff.pipeline.estimate.ground import Cost, Ground
 from featdiff.pipeline.estimate.hardware import Work
-from featdiff.settings_causal import NAMED, REDRAWN, ControlName
-from featdiff.study import TaskSettings
 
 SEARCHED = 13
 """Divergences that are measured to find the interpolation of equal KL."""

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from math import ceil
 
+from featdiff.config.study import BatchTopKSettings
 from featdiff.pipeline.estimate.costs import FLOAT, CrosscoderSize, coding, crosscoder_training, exchange, forward
 from featdiff.pipeline.estimate.ground import Cost, Ground, fullest
 from featdiff.pipeline.estimate.hardware import Work
 from featdiff.pipeline.plan import CrosscoderPlan
-from featdiff.study import BatchTopKSettings
 
 CORPUS_BYTES = 9
 """In the host's memory, per token: as it was read, packed, and the starts of documents."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from featdiff.config.study import Study, TaskSettings
 from featdiff.pipeline.estimate.costs import FLOAT, CrosscoderSize, Model
 from featdiff.pipeline.estimate.hardware import Hardware, Work, hardware_of
 from featdiff.pipeline.estimate.options import Numbers, PlanOptions
@@ -10,7 +11,6 @@ from featdiff.pipeline.estimate.shapes import shape_of
 from featdiff.pipeline.estimate.workload import Assumptions, assumptions_of
 from featdiff.pipeline.logits import LOGIT_BYTES, rows_at_once
 from featdiff.pipeline.plan import CrosscoderPlan, Plan
-from featdiff.study import Study, TaskSettings
 
 MIB = 1 << 20
 

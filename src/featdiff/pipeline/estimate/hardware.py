@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from featdiff.study import Study
+from featdiff.config.study import Study
 
 Precision = Literal["bf16", "fp32"]
 

@@ -6,10 +6,10 @@ computed twice, so a step takes four forward passes instead of three.
 
 from math import ceil, comb
 
+from featdiff.config.study import GRPOSettings, PosttrainSettings, RejectionSettings, SFTSettings
 from featdiff.pipeline.estimate.costs import FLOAT, TUNED, sampling, tuning, tuning_memory
 from featdiff.pipeline.estimate.ground import Cost, Ground, fullest
 from featdiff.pipeline.estimate.hardware import Work
-from featdiff.study import GRPOSettings, PosttrainSettings, RejectionSettings, SFTSettings
 
 TEXT_BYTES = 4
 """On the disk, per token of a teacher's trace."""

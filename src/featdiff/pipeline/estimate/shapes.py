@@ -16,7 +16,7 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from featdiff.study_file import DEMO_PREFIX, is_hub_id
+from featdiff.config.study_file import DEMO_PREFIX, is_hub_id
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from textwrap import fill
 
+from featdiff.config.study import Study
 from featdiff.pipeline.estimate.costs import Model
 from featdiff.pipeline.estimate.crosscoders import streams_on_disk
 from featdiff.pipeline.estimate.ground import Ground, ground_of
 from featdiff.pipeline.estimate.options import PlanOptions
 from featdiff.pipeline.estimate.stages import SPREAD, StageEstimate, estimate
-from featdiff.study import Study
 
 COLUMNS = 100
 HEADER = ("stage", "devices", "FLOPs", "time", "memory per device", "disk after", "disk at most")

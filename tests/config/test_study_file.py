@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from featdiff.study import Study
-from featdiff.study_file import is_hub_id, read_study, validated
+from featdiff.config.study import Study
+from featdiff.config.study_file import is_hub_id, read_study, validated
 
 MINIMAL = """
 name = "small"

@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Lt, MinLen
 from pydantic import Field, model_validator
 
-from featdiff.settings import Count, Name, Positive, Settings, Share
-from featdiff.settings_causal import InterventionSettings, SelectionSettings, WaysSettings
-from featdiff.settings_crosscoder import (
+from featdiff.config.base import Count, Name, Positive, Settings, Share
+from featdiff.config.crosscoder import (
     BatchTopKSettings,
     CrosscoderLineup,
     CrosscoderSettings,
@@ -15,11 +14,12 @@ from featdiff.settings_crosscoder import (
     ReLUSettings,
     SparsitySettings,
 )
-from featdiff.settings_dynamics import DynamicsSettings, StabilitySettings
-from featdiff.settings_evaluation import EvaluationSettings, TaskSettings
-from featdiff.settings_evidence import DriftSettings, ExampleSettings, ScalingSettings
-from featdiff.settings_posttrain import GRPOSettings, PosttrainSettings, RejectionSettings, SFTSettings
-from featdiff.settings_sensitivity import SensitivitySettings
+from featdiff.config.dynamics import DynamicsSettings, StabilitySettings
+from featdiff.config.evaluation import EvaluationSettings, TaskSettings
+from featdiff.config.evidence import DriftSettings, ExampleSettings, ScalingSettings
+from featdiff.config.intervention import InterventionSettings, SelectionSettings, WaysSettings
+from featdiff.config.posttraining import GRPOSettings, PosttrainSettings, RejectionSettings, SFTSettings
+from featdiff.config.sensitivity import SensitivitySettings
 
 __all__ = [
     "BatchTopKSettings",

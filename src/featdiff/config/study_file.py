@@ -11,7 +11,7 @@ from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 
-from featdiff.study import Study
+from featdiff.config.study import Study
 
 DEMO_PREFIX = "demo:"
 FILE_ENDINGS = {".jsonl", ".json", ".parquet", ".txt", ".md", ".csv", ".yaml"}

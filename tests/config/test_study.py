@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from featdiff.study import (
+from featdiff.config.study import (
     ActivationSettings,
     AttributionSettings,
     BatchTopKSettings,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Lt
 
-from featdiff.settings import Count, Positive, Settings
+from featdiff.config.base import Count, Positive, Settings
 
 
 class ScalingSettings(Settings):

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Lt, MinLen
 from pydantic import Field, model_validator
 
-from featdiff.settings import Count, Positive, Settings
-from featdiff.settings_crosscoder import (
+from featdiff.config.base import Count, Positive, Settings
+from featdiff.config.crosscoder import (
     AlignmentSettings,
     EncoderSettings,
     ObjectiveSettings,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import Field, model_validator
 
-from featdiff.settings import Count, Positive, Settings, Share
+from featdiff.config.base import Count, Positive, Settings, Share
 
 ControlName = Literal[
     "activity-matched", "uniform alive", "random directions", "mean difference", "both right", "both wrong"

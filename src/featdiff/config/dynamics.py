@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt, Lt
 
-from featdiff.settings import Count, Settings
+from featdiff.config.base import Count, Settings
 
 AlignmentName = Literal["joint", "matched", "swap", "same_seed_index"]
 

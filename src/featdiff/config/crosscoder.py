@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import Field
 
-from featdiff.settings import Count, Name, Positive, Settings, Share
+from featdiff.config.base import Count, Name, Positive, Settings, Share
 
 
 class ReLUSettings(Settings):

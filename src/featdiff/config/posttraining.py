@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from pydantic import Field, model_validator
 
-from featdiff.settings import Count, Positive, Settings, Share
+from featdiff.config.base import Count, Positive, Settings, Share
 
 RewardName = Literal["exact_match", "math_verify", "contains"]
 

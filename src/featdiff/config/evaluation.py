@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from pydantic import Field
 
-from featdiff.settings import Count, Settings
+from featdiff.config.base import Count, Settings
 
 DATA_FILES = {
     "openbookqa": "openbookqa.jsonl",
