@@ -19,15 +19,15 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from featdiff.activations.models import Lineup
 from featdiff.causal.batches import request_batches
 from featdiff.causal.controls import uniform_alive
 from featdiff.causal.edits import Edit
 from featdiff.causal.intervention import score
 from featdiff.causal.records import Requests
-from featdiff.causal.upper import UpperModel
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
+from featdiff.models.loading import Lineup
+from featdiff.models.partial_model import UpperModel
 
 NAMES = ("base", "rl")
 CHOICES = 4

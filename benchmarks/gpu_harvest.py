@@ -24,7 +24,7 @@ from gpu_step import PAPER_TOKENS, limits_of
 from harvest import packed, take_turns
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from featdiff.activations.models import Lineup, attention_of
+from featdiff.models.loading import Lineup, attention_of
 
 MODELS = 3
 """Of the paper's study: base, SFT and RL."""

@@ -33,13 +33,13 @@ from records import machine
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Qwen3Config
 
-from featdiff.activations.corpus import Corpus
-from featdiff.activations.models import Lineup, load_model, load_truncated
 from featdiff.activations.stream import Activations, ActivationStream, StreamState
 from featdiff.config.study import ActivationSettings, TrainingSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
 from featdiff.crosscoder.training import train
+from featdiff.data.corpus import Corpus
+from featdiff.models.loading import Lineup, load_model, load_truncated
 
 CHECKPOINTS = tuple(f"{paradigm}-{number}" for paradigm in ("sft", "rl") for number in range(1, 6))
 NAMES = ("base", *CHECKPOINTS)

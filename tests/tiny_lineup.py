@@ -5,10 +5,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from featdiff.activations.models import Lineup
 from featdiff.causal.records import Requests
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
+from featdiff.models.loading import Lineup
 
 VOCABULARY, WIDTH, BLOCKS = 40, 16, 4
 NAMES = ("base", "sft", "rl")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from featdiff import attribution, causal, crosscoder
-    from featdiff.activations.models import Lineup
     from featdiff.activations.stream import Activations, ActivationStream
     from featdiff.attribution.dynamics import Trajectory
     from featdiff.attribution.scores import Attribution, model_attribution_score, normalized_relative_norm
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from featdiff.config.study_file import read_study
     from featdiff.crosscoder.model import Crosscoder, Loss
     from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU
+    from featdiff.models.loading import Lineup
 
 _HOMES = {
     "Study": "study",

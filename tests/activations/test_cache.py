@@ -23,10 +23,10 @@ from featdiff.activations.cache import (
     model_fingerprint,
     tokenizer_fingerprint,
 )
-from featdiff.activations.corpus import Corpus
-from featdiff.activations.models import Lineup, load_tokenizer
 from featdiff.activations.stream import ActivationStream, StreamState
 from featdiff.config.study import ActivationSettings
+from featdiff.data.corpus import Corpus
+from featdiff.models.loading import Lineup, load_tokenizer
 
 D_MODEL, ROWS, CONTEXT = 4, 23, 10
 ROW_BYTES = CONTEXT * D_MODEL * 4

@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, PreTrainedTokenizerBase, Qwen3Config
 
-from featdiff.activations.corpus import Corpus
-from featdiff.activations.models import Lineup, blocks
 from featdiff.activations.stream import ActivationStream, StreamState
 from featdiff.config.study import ActivationSettings, TrainingSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder, ReLU
 from featdiff.crosscoder.training import train
+from featdiff.data.corpus import Corpus
+from featdiff.models.loading import Lineup, blocks
 
 D_MODEL, ROWS, CONTEXT, CALIBRATED = 16, 48, 32, 4
 CHECKPOINTS = {paradigm: [f"{paradigm}-{number}" for number in range(1, 6)] for paradigm in ("sft", "rl")}

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModel, LlamaConfig, PreTrainedTokenizerBase
 
-from featdiff.activations.corpus import Corpus
-from featdiff.activations.models import Lineup
 from featdiff.activations.stream import ActivationStream, StreamCounts, StreamState, calibrate, collect
 from featdiff.config.study import ActivationSettings
+from featdiff.data.corpus import Corpus
+from featdiff.models.loading import Lineup
 
 PREFETCH = ["on", "off"]
 D_MODEL = 4

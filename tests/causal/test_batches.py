@@ -4,9 +4,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from featdiff.activations.models import Lineup, residual
 from featdiff.causal.batches import final_prompt_activations, request_batches
 from featdiff.causal.records import Requests
+from featdiff.models.loading import Lineup, residual
 
 
 def requests_of(*samples: list[tuple[list[int], list[int]]]) -> Requests:

@@ -8,12 +8,12 @@ from tiny_lineup import BLOCKS, NAMES, VOCABULARY, random_crosscoder, random_req
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from featdiff.activations.models import Lineup, blocks
 from featdiff.causal.batches import Positions, edited_tokens
 from featdiff.causal.edited_model import EditedModel
 from featdiff.causal.edits import Edit, Patch, Reading
 from featdiff.causal.intervention import ErrorTerm, UpperModel, score
 from featdiff.crosscoder.model import Crosscoder
+from featdiff.models.loading import Lineup, blocks
 
 EDIT = Edit(torch.tensor([3, 0, 11]), 4.0)
 

@@ -5,11 +5,11 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from featdiff.activations.models import Lineup, blocks, residual
 from featdiff.causal.intervention import Edit, UpperModel, activity, apply, correctness, predictions, score
 from featdiff.causal.records import Requests
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
+from featdiff.models.loading import Lineup, blocks, residual
 
 VOCABULARY, WIDTH, BLOCKS = 40, 16, 4
 NAMES = ("base", "sft", "rl")

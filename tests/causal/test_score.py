@@ -7,14 +7,14 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from featdiff.activations.models import Lineup, blocks
 from featdiff.causal.edits import Edit, Patch, Reading, codes, reconstruction
 from featdiff.causal.intervention import ErrorTerm, score
 from featdiff.causal.records import Requests
 from featdiff.causal.side_effects import edited_residual, first_tokens
-from featdiff.causal.upper import UpperModel
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
+from featdiff.models.loading import Lineup, blocks
+from featdiff.models.partial_model import UpperModel
 
 NAMES, WIDTH, VOCABULARY = ("base", "rl"), 16, 40
 SETTINGS = {

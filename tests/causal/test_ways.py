@@ -8,13 +8,13 @@ import torch
 from tiny_lineup import WIDTH, random_crosscoder, random_requests, tiny_lineup, tiny_model
 from torch import Tensor
 
-from featdiff.activations.models import PreTrainedModel
-from featdiff.activations.neurons import neurons_per_block, outlets
 from featdiff.causal.edited_model import EditedModel
 from featdiff.causal.edits import Edit
 from featdiff.causal.intervention import UpperModel, correctness, score
 from featdiff.causal.neurons import Setting, Spread, most_moved, to_means
 from featdiff.causal.ways import AsIs, NeuronEdited, Steered, Way, everywhere, prompt_ends, score_ways, text_logits
+from featdiff.models.loading import PreTrainedModel
+from featdiff.models.neurons import neurons_per_block, outlets
 
 REQUESTS = random_requests(samples=12)
 TEXT = torch.randint(1, 40, (2, 9), generator=torch.Generator().manual_seed(3))

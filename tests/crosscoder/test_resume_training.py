@@ -21,12 +21,12 @@ import pytest
 import torch
 from tiny_study import contents, moved, random_model, save_model
 
-from featdiff.activations.corpus import Corpus
-from featdiff.activations.models import Lineup
 from featdiff.activations.stream import ActivationStream, StreamState
 from featdiff.config.study import ActivationSettings, TrainingSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder, ReLU
 from featdiff.crosscoder.training import train
+from featdiff.data.corpus import Corpus
+from featdiff.models.loading import Lineup
 
 KILLS = 50
 

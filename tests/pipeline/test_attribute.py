@@ -7,11 +7,11 @@ from tiny_study import changed
 from torch import Tensor
 from torch.testing import assert_close
 
-from featdiff.activations.corpus import build_corpus
-from featdiff.activations.models import Lineup
 from featdiff.activations.stream import collect
 from featdiff.attribution import latent_scaling
 from featdiff.crosscoder import Crosscoder
+from featdiff.data.corpus import build_corpus
+from featdiff.models.loading import Lineup
 from featdiff.pipeline.attribute import attribute, attribution_of, scaled_tails_of, scaling_of
 from featdiff.pipeline.held_out import calibration_of, held_out_corpus
 from featdiff.pipeline.lineup import load_lineup

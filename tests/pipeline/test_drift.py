@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 from tiny_study import changed
 
-from featdiff.activations.drift import mean_divergence
-from featdiff.activations.models import load_model
 from featdiff.activations.stream import Activations
 from featdiff.attribution.swap import PRESENT, swap_specificity
 from featdiff.crosscoder import Crosscoder
+from featdiff.models.divergence import mean_divergence
+from featdiff.models.loading import load_model
 from featdiff.pipeline.drift import _neutral_texts, _task_texts
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.report_drift import drift_panel

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_study import changed
 
-from featdiff.activations.models import load_model, load_tokenizer, token_logits
 from featdiff.crosscoder import Crosscoder
+from featdiff.models.loading import load_model, load_tokenizer, token_logits
 from featdiff.pipeline.attribute import attribution_of, scaling_of
 from featdiff.pipeline.examples import examples
 from featdiff.pipeline.held_out import calibration_of, held_out_corpus

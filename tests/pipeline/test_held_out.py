@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from featdiff.activations.corpus import build_corpus
-from featdiff.activations.models import load_tokenizer
+from featdiff.data.corpus import build_corpus
+from featdiff.models.loading import load_tokenizer
 from featdiff.pipeline.held_out import calibration_of, held_out_activations, held_out_corpus
 from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan

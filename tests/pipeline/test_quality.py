@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from featdiff.activations.models import load_tokenizer
 from featdiff.causal.records import TaskResult
 from featdiff.crosscoder import Crosscoder
+from featdiff.models.loading import load_tokenizer
 from featdiff.pipeline.evaluate import longest_read, requests_of
 from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan

@@ -4,11 +4,11 @@ import pytest
 import torch
 from tiny_study import changed
 
-from featdiff.activations.corpus import Corpus
-from featdiff.activations.models import Lineup
 from featdiff.activations.stream import Calibration
 from featdiff.crosscoder import Crosscoder, ReLU
 from featdiff.crosscoder.quality import NO_LABEL
+from featdiff.data.corpus import Corpus
+from featdiff.models.loading import Lineup
 from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.splice import Harvested, harvest, packed_parts, recovered

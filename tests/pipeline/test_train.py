@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_study import changed, contents
 
-from featdiff.activations.corpus import build_corpus
 from featdiff.crosscoder import BatchTopK, Crosscoder, ReLU
+from featdiff.data.corpus import build_corpus
 from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.train import train

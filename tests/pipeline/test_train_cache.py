@@ -8,9 +8,9 @@ import pytest
 from tiny_study import changed, contents
 from torch import Tensor
 
-from featdiff.activations.models import Lineup
 from featdiff.cli import main
 from featdiff.config.study_file import read_study
+from featdiff.models.loading import Lineup
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.train import train
 from featdiff.runs import read_json

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featdiff.config.study import GRPOSettings
+from featdiff.data.prompts import Prompt
 from featdiff.posttrain.grpo import train_grpo
-from featdiff.posttrain.prompts import Prompt
 from featdiff.posttrain.rewards import Reward
 from featdiff.runs import read_json
 

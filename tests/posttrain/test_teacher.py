@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featdiff.config.study import PosttrainSettings
-from featdiff.posttrain.prompts import Prompt
+from featdiff.data.prompts import Prompt
 from featdiff.posttrain.rewards import exact_match
 from featdiff.posttrain.teacher import load_traces, write_traces
 

@@ -30,9 +30,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from featdiff.activations.corpus import Corpus
-from featdiff.activations.models import DTYPES, Tokenizer
 from featdiff.activations.stream import Residuals
+from featdiff.data.corpus import Corpus
+from featdiff.models.loading import DTYPES, Tokenizer
 from featdiff.progress import Progress
 from featdiff.runs import Json, content_fingerprint, read_json, surroundings, write_json
 

@@ -23,13 +23,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from featdiff.activations.buffer import Buffer
-from featdiff.activations.corpus import Corpus
-from featdiff.activations.filling import Filling, Kept, StreamCounts, own_slots
-from featdiff.activations.models import Lineup
+from featdiff.activations.chunk_writer import Filling, Kept, StreamCounts, own_slots
+from featdiff.activations.data_parallel import Shares, Whole
+from featdiff.activations.model_parallel import Residuals, Spread
 from featdiff.activations.prefetch import Ahead, one_thread
-from featdiff.activations.shares import Shares, Whole
-from featdiff.activations.spread import Residuals, Spread
 from featdiff.config.study import ActivationSettings
+from featdiff.data.corpus import Corpus
+from featdiff.models.loading import Lineup
 
 FLOAT_BYTES = 4
 MIB = 1 << 20

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from featdiff.activations.models import Lineup
 from featdiff.causal.batches import Positions, request_batches
 from featdiff.causal.edits import CHUNK, Reading, codes
 from featdiff.causal.records import Requests
 from featdiff.crosscoder.model import Crosscoder
+from featdiff.models.loading import Lineup
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from featdiff.activations.models import Lineup
 from featdiff.causal.records import Requests
+from featdiff.models.loading import Lineup
 
 Positions = Literal["all", "prompt", "last_prompt", "generated"]
 """Which tokens an edit touches: every one, those before the answer, the last of those, or those of the answer."""

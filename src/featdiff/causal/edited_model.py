@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from featdiff.activations.beside import Tapped, running_beside
-from featdiff.activations.models import Lineup, PreTrainedModel
 from featdiff.causal.batches import edited_tokens
 from featdiff.causal.edits import CHUNK, Edit, Patch, Reading, apply, codes, reconstruction
 from featdiff.causal.intervention import ErrorTerm
 from featdiff.crosscoder.model import Crosscoder
+from featdiff.models.companions import Tapped, running_beside
+from featdiff.models.loading import Lineup, PreTrainedModel
 
 
 @dataclass(frozen=True, eq=False)

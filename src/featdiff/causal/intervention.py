@@ -19,13 +19,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from featdiff.activations.models import Lineup
 from featdiff.causal.activity import Activity, activity, order_of
 from featdiff.causal.batches import Layout, RequestBatch, request_batches, scored_alike
 from featdiff.causal.edits import CHUNK, Edit, Patch, Reading, apply, codes, joint_features, reconstruction
 from featdiff.causal.records import Requests
-from featdiff.causal.upper import UpperModel
 from featdiff.crosscoder.model import Crosscoder
+from featdiff.models.loading import Lineup
+from featdiff.models.partial_model import UpperModel
 from featdiff.progress import Progress
 
 __all__ = [

@@ -8,13 +8,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from featdiff.activations.models import Lineup
 from featdiff.causal.activity import order_of
 from featdiff.causal.batches import choice_beginnings, edited_tokens, padded, prompts_of
 from featdiff.causal.edits import CHUNK, Edit, Patch, Reading, apply, codes
 from featdiff.causal.records import Requests
-from featdiff.causal.upper import UpperModel
 from featdiff.crosscoder.model import Crosscoder
+from featdiff.models.loading import Lineup
+from featdiff.models.partial_model import UpperModel
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from featdiff.activations.models import PreTrainedModel
-from featdiff.activations.neurons import reading_neurons, setting_neurons, shifting_residual
 from featdiff.causal.batches import (
     Layout,
     Positions,
@@ -33,6 +31,8 @@ from featdiff.causal.batches import (
 from featdiff.causal.edited_model import EditedModel
 from featdiff.causal.neurons import Setting
 from featdiff.causal.records import Requests
+from featdiff.models.loading import PreTrainedModel
+from featdiff.models.neurons import reading_neurons, setting_neurons, shifting_residual
 from featdiff.progress import Progress
 
 Prompt = Int[Tensor, " batch"]

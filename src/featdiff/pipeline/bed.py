@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from featdiff.activations.models import Lineup
 from featdiff.activations.stream import collect
 from featdiff.attribution.code_matching import match_codes
 from featdiff.attribution.matching import Matching
@@ -21,6 +20,7 @@ from featdiff.causal.intervention import UpperModel
 from featdiff.causal.likeness import Choice
 from featdiff.causal.records import Requests
 from featdiff.causal.selection import Selection, ranked
+from featdiff.models.loading import Lineup
 from featdiff.pipeline.bench import Bench, Test, measured
 from featdiff.pipeline.evaluate import choice_tasks, requests_of
 from featdiff.pipeline.held_out import calibration_of, held_out_corpus

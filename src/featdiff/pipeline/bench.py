@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
-from featdiff.activations.models import Lineup, load_model
 from featdiff.attribution import Attribution
 from featdiff.causal.activity import Activity, activity
 from featdiff.causal.batches import final_prompt_activations
@@ -21,6 +20,7 @@ from featdiff.causal.records import Requests
 from featdiff.causal.statistics import Direction
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
+from featdiff.models.loading import Lineup, load_model
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import crosscoder_and_lineup

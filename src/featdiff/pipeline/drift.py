@@ -13,8 +13,11 @@ from pathlib import Path
 
 import torch
 
-from featdiff.activations.corpus import build_corpus
-from featdiff.activations.drift import (
+from featdiff.causal.batches import padded
+from featdiff.causal.records import Requests
+from featdiff.config.study import BASE
+from featdiff.data.corpus import build_corpus
+from featdiff.models.divergence import (
     Predicted,
     Text,
     activation_change,
@@ -25,11 +28,8 @@ from featdiff.activations.drift import (
     predictions,
     weight_change,
 )
-from featdiff.activations.models import PreTrainedModel
-from featdiff.activations.places import quiet
-from featdiff.causal.batches import padded
-from featdiff.causal.records import Requests
-from featdiff.config.study import BASE
+from featdiff.models.loading import PreTrainedModel
+from featdiff.models.paths import quiet
 from featdiff.pipeline.drift_tails import Tails
 from featdiff.pipeline.equal_drift import Moved, equal_drift
 from featdiff.pipeline.evaluate import choice_tasks, requests_of

@@ -3,12 +3,12 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from featdiff.activations.models import Lineup
 from featdiff.activations.stream import Calibration, collect
 from featdiff.attribution.swap import swap_specificity
 from featdiff.causal.tails import Tail
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
+from featdiff.models.loading import Lineup
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.held_out import calibration_of, held_out_corpus
 from featdiff.pipeline.plan import Plan

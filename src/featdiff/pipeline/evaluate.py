@@ -4,7 +4,6 @@ from collections import Counter
 from pathlib import Path
 from typing import get_args
 
-from featdiff.activations.models import Lineup, load_model, load_tokenizer
 from featdiff.causal.comparison import save_outcomes
 from featdiff.causal.evaluation import build_requests
 from featdiff.causal.evaluation import evaluate as evaluate_model
@@ -13,6 +12,7 @@ from featdiff.causal.records import Kind, Requests, TaskResult
 from featdiff.causal.repetitions import gain_interval, share_interval
 from featdiff.causal.statistics import Interval, difference_interval
 from featdiff.config.study import BASE, EvaluationSettings, TaskSettings
+from featdiff.models.loading import Lineup, load_model, load_tokenizer
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import Json, write_json
 

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from featdiff.activations.corpus import Corpus
-from featdiff.activations.models import Lineup, token_logits
-from featdiff.activations.tokenizer import Tokenizer
 from featdiff.attribution import Attribution, Examples, LatentScaling, Passages, top_examples
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
+from featdiff.data.corpus import Corpus
+from featdiff.models.loading import Lineup, token_logits
+from featdiff.models.tokenizer import Tokenizer
 from featdiff.pipeline.attribute import attribution_of, held_out_statistics, scaling_of
 from featdiff.pipeline.held_out import calibration_of, held_out_corpus
 from featdiff.pipeline.lineup import load_lineup, load_whole

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from featdiff.activations.models import load_tokenizer
 from featdiff.causal.controls import activity_matched
 from featdiff.causal.edited_model import EditedModel
 from featdiff.causal.edits import Edit
@@ -15,6 +14,7 @@ from featdiff.causal.evaluation import answered, evaluate, is_found
 from featdiff.causal.generated import Generated, form_of_answers, measure_generated
 from featdiff.causal.records import Requests, TaskResult
 from featdiff.config.study import BASE, TaskSettings
+from featdiff.models.loading import load_tokenizer
 from featdiff.pipeline.bench import Bench, Test, edit_of, measured
 from featdiff.pipeline.evaluate import located_settings, longest_read, outcomes_of
 from featdiff.progress import Progress

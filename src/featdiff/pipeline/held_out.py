@@ -7,9 +7,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from featdiff.activations.corpus import Corpus
-from featdiff.activations.models import Lineup
 from featdiff.activations.stream import Activations, Calibration, collect
+from featdiff.data.corpus import Corpus
+from featdiff.models.loading import Lineup
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import read_json
 

@@ -1,6 +1,6 @@
 """The models of a study: up to the tap, or whole."""
 
-from featdiff.activations.models import Lineup, PreTrainedModel, load_model
+from featdiff.models.loading import Lineup, PreTrainedModel, load_model
 from featdiff.pipeline.plan import Plan
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from featdiff.config.study import PosttrainSettings
+from featdiff.data.prompts import load_prompts
 from featdiff.pipeline.plan import Plan
-from featdiff.posttrain.prompts import load_prompts
 from featdiff.posttrain.rejection import draw_samples
 from featdiff.posttrain.rewards import reward_function
 from featdiff.posttrain.teacher import Traces, load_traces, write_traces

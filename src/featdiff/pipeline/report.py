@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from featdiff.activations.models import depth
 from featdiff.attribution import Attribution
 from featdiff.causal.outcomes import Outcomes
 from featdiff.config.study import BASE, BatchTopKSettings, JumpReLUSettings, ReLUSettings, SparsitySettings, Study
+from featdiff.models.loading import depth
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import outcomes_of
 from featdiff.pipeline.plan import MADE_BY, Plan

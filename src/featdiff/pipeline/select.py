@@ -8,13 +8,13 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
-from featdiff.activations.models import Lineup
 from featdiff.causal.batches import final_prompt_activations
 from featdiff.causal.rules import above_share, by_paired_t, top
 from featdiff.causal.selection import Halves, Selection, agreed, branch_score, halves, swap_score, task_score
 from featdiff.config.intervention import SelectionSettings
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
+from featdiff.models.loading import Lineup
 from featdiff.pipeline.agreement import CONTRASTS, Others, agreement_record, contrast
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import choice_tasks, outcomes_of, requests_of

@@ -14,8 +14,8 @@ Each crosscoder's part of each step is a file or folder, so a killed attempt is 
 from collections.abc import Callable
 from pathlib import Path
 
-from featdiff.activations.models import depth
 from featdiff.config.study import BASE
+from featdiff.models.loading import depth
 from featdiff.pipeline.attribute import attribute
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import selecting_tasks

@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from featdiff.activations.corpus import Corpus
-from featdiff.activations.models import Lineup
 from featdiff.activations.stream import Calibration
 from featdiff.causal.intervention import UpperModel
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.quality import NO_LABEL, SplicedLosses, spliced_losses
+from featdiff.data.corpus import Corpus
+from featdiff.models.loading import Lineup
+from featdiff.models.logits import rows_at_once
 from featdiff.pipeline.lineup import load_whole
-from featdiff.pipeline.logits import rows_at_once
 from featdiff.pipeline.plan import Plan
 from featdiff.progress import Progress
 from featdiff.runs import Json

@@ -9,9 +9,7 @@ from safetensors.torch import save_file
 
 from featdiff import torchrun
 from featdiff.activations.cache import CachedResiduals, Origin, cached, model_fingerprint, tokenizer_fingerprint
-from featdiff.activations.corpus import Corpus, build_corpus
-from featdiff.activations.models import Lineup, load_tokenizer
-from featdiff.activations.spread import Residuals, Spread, spread_names
+from featdiff.activations.model_parallel import Residuals, Spread, spread_names
 from featdiff.activations.stream import ActivationStream, Calibration, StreamState, collect
 from featdiff.config.study import BASE, CorpusSettings
 from featdiff.crosscoder import Crosscoder
@@ -22,6 +20,8 @@ from featdiff.crosscoder.parallel import joined
 from featdiff.crosscoder.quality import measure_all
 from featdiff.crosscoder.sparsity import sparsity_from
 from featdiff.crosscoder.training import train as train_crosscoders
+from featdiff.data.corpus import Corpus, build_corpus
+from featdiff.models.loading import Lineup, load_tokenizer
 from featdiff.pipeline.held_out import save_held_out
 from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.memory import check_memory, return_freed_memory

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from featdiff.activations.neurons import neurons_per_block
 from featdiff.causal.claims import Part, claim
 from featdiff.causal.effects import spread
 from featdiff.causal.neurons import Spread
@@ -20,6 +19,7 @@ from featdiff.causal.side_effects import Drift, drift
 from featdiff.causal.statistics import Flips, stratified_bootstrap
 from featdiff.causal.ways import AsIs, PromptEnds, Way, prompt_ends, text_logits
 from featdiff.config.study import BASE
+from featdiff.models.neurons import neurons_per_block
 from featdiff.pipeline.held_out import held_out_corpus
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.splice import Part as TextPart

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from featdiff.activations.models import Lineup
 from featdiff.causal.outcomes import Outcomes
 from featdiff.causal.records import Requests
 from featdiff.causal.selection import halves
 from featdiff.config.study import BASE, TaskSettings
+from featdiff.models.loading import Lineup
 from featdiff.pipeline.bench import sampled
 from featdiff.pipeline.evaluate import choice_tasks, outcomes_of, requests_of
 from featdiff.pipeline.plan import Plan

@@ -21,8 +21,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from featdiff.activations.models import PreTrainedModel
-from featdiff.activations.neurons import neurons_per_block
 from featdiff.causal.activity import Activity
 from featdiff.causal.batches import final_prompt_activations
 from featdiff.causal.controls import activity_matched, random_directions
@@ -34,6 +32,8 @@ from featdiff.causal.neurons import Setting, Spread, most_moved, random_settings
 from featdiff.causal.records import Requests
 from featdiff.causal.ways import AsIs, NeuronEdited, Steered, Way, prompt_ends, score_ways
 from featdiff.config.study import BASE
+from featdiff.models.loading import PreTrainedModel
+from featdiff.models.neurons import neurons_per_block
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.bench import Bench, Measured, measured, scores
 from featdiff.pipeline.lineup import load_whole

@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from featdiff.activations.models import load_model, load_tokenizer
+from featdiff.models.loading import load_model, load_tokenizer
 
 NO_LIMIT = 2**62
 

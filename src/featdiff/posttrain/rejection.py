@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 
 from featdiff.config.study import RejectionSettings
+from featdiff.data.prompts import Prompt
 from featdiff.posttrain.policy import quiet
-from featdiff.posttrain.prompts import Prompt
 from featdiff.posttrain.rewards import Reward
 from featdiff.posttrain.sampler import Sampler
 from featdiff.posttrain.teacher import Trace, Traces

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from featdiff.activations.models import load_model, load_tokenizer
+from featdiff.models.loading import load_model, load_tokenizer
 from featdiff.posttrain.policy import context_length, end_tokens, require_end_token
 
 

@@ -7,8 +7,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from featdiff.activations.models import load_tokenizer
 from featdiff.config.study import SFTSettings
+from featdiff.models.loading import load_tokenizer
 from featdiff.posttrain.arguments import SharedArguments, in_order, shared_arguments
 from featdiff.posttrain.checkpoints import Checkpoints, drop_states, is_finished
 from featdiff.posttrain.policy import context_length, load_policy, quiet

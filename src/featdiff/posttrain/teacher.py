@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featdiff.config.study import PosttrainSettings
+from featdiff.data.prompts import Prompt, Row, read_rows, text_of
 from featdiff.posttrain.policy import quiet
-from featdiff.posttrain.prompts import Prompt, Row, read_rows, text_of
 from featdiff.posttrain.rewards import Reward
 from featdiff.posttrain.sampler import Sampler
 from featdiff.progress import Progress

@@ -22,13 +22,13 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from stock_tasks import CHOICES, DATA, GENERATED, MODEL, TASKS, shared, stock_config, stock_task
 
-from featdiff.activations.models import load_model, load_tokenizer
 from featdiff.causal import evaluation
 from featdiff.causal.evaluation import evaluate, scoring
 from featdiff.causal.evaluation.tasks import WITHOUT_PASSAGE, load_task
 from featdiff.causal.records import TaskResult
 from featdiff.config.evaluation import DATA_FILES
 from featdiff.config.study import EvaluationSettings, TaskSettings
+from featdiff.models.loading import load_model, load_tokenizer
 
 
 @pytest.fixture(autouse=True)

@@ -21,12 +21,12 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from stock_tasks import CHOICES, DATA, GENERATED, MODEL, shared, stock_config
 
-from featdiff.activations.models import Lineup, load_model, load_tokenizer
 from featdiff.causal.edited_model import EditedModel
 from featdiff.causal.edits import Edit
 from featdiff.causal.evaluation import TaskResult, evaluate
 from featdiff.config.study import EvaluationSettings, TaskSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder
+from featdiff.models.loading import Lineup, load_model, load_tokenizer
 
 ITEMS = int(os.environ.get("FEATDIFF_STOCK_ITEMS", "8"))
 READABLE = {"piqa": 314}

@@ -9,11 +9,11 @@ import pytest
 from tiny_study import changed
 
 from featdiff.config.study_file import read_study
+from featdiff.models.logits import AT_ONCE, LOGIT_BYTES
 from featdiff.pipeline.estimate.crosscoders import quality, train, while_training
 from featdiff.pipeline.estimate.ground import Cost, Ground, ground_of
 from featdiff.pipeline.estimate.options import PlanOptions
 from featdiff.pipeline.estimate.stages import LIBRARIES
-from featdiff.pipeline.logits import AT_ONCE, LOGIT_BYTES
 from featdiff.pipeline.plan import Plan
 
 MODELS = 11  # the base and five checkpoints of each paradigm

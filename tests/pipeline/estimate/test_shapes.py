@@ -16,7 +16,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from featdiff.activations.models import load_truncated, residual
+from featdiff.models.loading import load_truncated, residual
 from featdiff.pipeline.estimate.shapes import PUBLIC, Shape, shape_of
 
 POSITIONS = 48

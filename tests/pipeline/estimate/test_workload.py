@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from tiny_study import changed, write_posttrained_study
 
-from featdiff.activations.models import load_tokenizer
 from featdiff.config.study_file import read_study
 from featdiff.demo import inputs
+from featdiff.models.loading import load_tokenizer
 from featdiff.pipeline.demo import demo_study
 from featdiff.pipeline.estimate.workload import DEMO, Assumptions, assumptions_of
 from featdiff.pipeline.plan import Plan

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from featdiff.activations.tokenizer import Tokenizer
 from featdiff.causal.records import NO_CHOICE, Requests, TaskResult
+from featdiff.models.tokenizer import Tokenizer
 
 
 def answered(result: TaskResult, tokenizer: Tokenizer, max_length: int) -> Requests:

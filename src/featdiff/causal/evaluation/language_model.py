@@ -13,10 +13,10 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from featdiff.activations.models import PreTrainedModel
-from featdiff.activations.tokenizer import Tokenizer
 from featdiff.causal.batches import padded
 from featdiff.causal.edited_model import EditedModel
+from featdiff.models.loading import PreTrainedModel
+from featdiff.models.tokenizer import Tokenizer
 
 _Asked = tuple[tuple[str, str] | None, list[int], list[int]]
 """Context and continuation as text and as token ids, as lm-eval hands them over."""

@@ -15,8 +15,6 @@ from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate as run_lm_eval
 
-from featdiff.activations.models import PreTrainedModel
-from featdiff.activations.tokenizer import Tokenizer
 from featdiff.causal.edited_model import EditedModel
 from featdiff.causal.evaluation.answers import is_equal
 from featdiff.causal.evaluation.language_model import EditedLanguageModel, stock_language_model, tokenised
@@ -24,6 +22,8 @@ from featdiff.causal.evaluation.quiet import line, quiet
 from featdiff.causal.evaluation.tasks import load_task, note_on
 from featdiff.causal.records import NO_CHOICE, Requests, Sample, TaskResult
 from featdiff.config.study import EvaluationSettings, TaskSettings
+from featdiff.models.loading import PreTrainedModel
+from featdiff.models.tokenizer import Tokenizer
 from featdiff.progress import Progress
 
 

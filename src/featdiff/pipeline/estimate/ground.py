@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from featdiff.config.study import Study, TaskSettings
+from featdiff.models.logits import LOGIT_BYTES, rows_at_once
 from featdiff.pipeline.estimate.costs import FLOAT, CrosscoderSize, Model
 from featdiff.pipeline.estimate.hardware import Hardware, Work, hardware_of
 from featdiff.pipeline.estimate.options import Numbers, PlanOptions
 from featdiff.pipeline.estimate.shapes import shape_of
 from featdiff.pipeline.estimate.workload import Assumptions, assumptions_of
-from featdiff.pipeline.logits import LOGIT_BYTES, rows_at_once
 from featdiff.pipeline.plan import CrosscoderPlan, Plan
 
 MIB = 1 << 20

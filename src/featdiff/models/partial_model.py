@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from featdiff.activations.models import PreTrainedModel, blocks
+from featdiff.models.loading import PreTrainedModel, blocks
 
 
 class UpperModel:

@@ -7,7 +7,7 @@ import torch
 from tiny_study import moved, random_model
 from torch import Tensor
 
-from featdiff.activations.drift import (
+from featdiff.models.divergence import (
     Text,
     activation_change,
     interpolate,

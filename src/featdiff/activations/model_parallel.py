@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from featdiff.activations.shares import Shares
+from featdiff.activations.data_parallel import Shares
 
 
 @runtime_checkable

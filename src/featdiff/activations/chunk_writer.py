@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from featdiff.activations.buffer import Buffer
+from featdiff.activations.data_parallel import Shares
 from featdiff.activations.prefetch import Ahead
-from featdiff.activations.shares import Shares
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from featdiff.activations.buffer import Buffer
-from featdiff.activations.corpus import Corpus
-from featdiff.activations.shares import Shares, Whole
-from featdiff.activations.spread import Residuals, Spread, spread_names
+from featdiff.activations.data_parallel import Shares, Whole
+from featdiff.activations.model_parallel import Residuals, Spread, spread_names
 from featdiff.activations.stream import Activations, ActivationStream, StreamState
 from featdiff.config.study import ActivationSettings
+from featdiff.data.corpus import Corpus
 
 Result = TypeVar("Result")
 ROWS, CONTEXT, D_MODEL = 23, 10, 4

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from featdiff.activations.corpus import Corpus, build_corpus
 from featdiff.config.study import CorpusSettings
+from featdiff.data.corpus import Corpus, build_corpus
 
 BOS, EOS, FIRST = 0, 1, 2
 WORDS = 5000

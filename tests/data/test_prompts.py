@@ -7,7 +7,7 @@ import pytest
 from pyarrow import parquet
 
 from featdiff.config.study import PosttrainSettings
-from featdiff.posttrain.prompts import Prompt, load_prompts
+from featdiff.data.prompts import Prompt, load_prompts
 
 ROWS = [{"question": "2+2=", "gold": 4, "id": "a"}, {"question": "3+2=", "gold": "5", "id": "b"}]
 

@@ -6,7 +6,7 @@ from tiny_lineup import ARCHITECTURES, BLOCKS, VOCABULARY, WIDTH, tiny_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from featdiff.activations.neurons import (
+from featdiff.models.neurons import (
     neurons_per_block,
     outlets,
     reading_neurons,

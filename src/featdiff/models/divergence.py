@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from featdiff.activations.models import PreTrainedModel, blocks
+from featdiff.models.loading import PreTrainedModel, blocks
 
 LARGEST_ALPHA = 1.0
 HALVINGS = 12

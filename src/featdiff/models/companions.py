@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from featdiff.activations.models import Lineup, blocks
+from featdiff.models.loading import Lineup, blocks
 
 _GIVEN_ALIKE = ("attention_mask", "position_ids", "cache_position")
 """What a forward pass of the other models takes from that of the whole model, besides the tokens."""

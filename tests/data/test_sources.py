@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featdiff.activations import sources
-from featdiff.activations.sources import documents, on_this_machine, opening, shuffled
 from featdiff.config.study import SourceSettings
+from featdiff.data import sources
+from featdiff.data.sources import documents, on_this_machine, opening, shuffled
 
 
 def source(path: Path | str, **options: str) -> SourceSettings:

@@ -24,9 +24,9 @@ from datasets import IterableDataset, load_dataset
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from featdiff.activations.models import Tokenizer
-from featdiff.activations.sources import documents, on_this_machine, opening, shuffled, text_of
 from featdiff.config.study import CorpusSettings, SourceSettings
+from featdiff.data.sources import documents, on_this_machine, opening, shuffled, text_of
+from featdiff.models.loading import Tokenizer
 from featdiff.progress import Progress
 
 BATCH = 256  # documents that are tokenised at a time

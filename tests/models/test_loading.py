@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from featdiff.activations.models import (
+from featdiff.models.loading import (
     Lineup,
     attention_of,
     blocks,
@@ -296,7 +296,7 @@ def test_flash_attention_is_refused_where_it_cannot_run_and_never_chosen(llama: 
 def test_auto_takes_flash_attention_on_cuda_in_half_precision_if_it_is_installed(
     monkeypatch: pytest.MonkeyPatch, device: str, dtype: str, installed: bool, chosen: str | None
 ) -> None:
-    monkeypatch.setattr("featdiff.activations.models.is_flash_attn_2_available", lambda: installed)
+    monkeypatch.setattr("featdiff.models.loading.is_flash_attn_2_available", lambda: installed)
     assert attention_of("auto", dtype, device) == chosen
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from featdiff.activations.places import identity, location, one_line, quiet, refuse_absent
+from featdiff.models.paths import identity, location, one_line, quiet, refuse_absent
 
 Tokenizer = PreTrainedTokenizerBase
 

@@ -24,9 +24,9 @@ from transformers import (
 )
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from featdiff.activations.places import identity, location, one_line, quiet, refuse_absent, refuse_corrupted
-from featdiff.activations.tokenizer import Tokenizer, common_tokenizer
-from featdiff.activations.tokenizer import load_tokenizer as load_tokenizer
+from featdiff.models.paths import identity, location, one_line, quiet, refuse_absent, refuse_corrupted
+from featdiff.models.tokenizer import Tokenizer, common_tokenizer
+from featdiff.models.tokenizer import load_tokenizer as load_tokenizer
 
 CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -1,0 +1,1 @@
+"""Text and prompts: sources, sampling and packing."""
