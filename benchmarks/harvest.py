@@ -37,7 +37,7 @@ from featdiff.activations.stream import Activations, ActivationStream, StreamSta
 from featdiff.config.study import ActivationSettings, TrainingSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
-from featdiff.crosscoder.training import train
+from featdiff.crosscoder.trainer import train
 from featdiff.data.corpus import Corpus
 from featdiff.models.loading import Lineup, load_model, load_truncated
 

@@ -9,9 +9,9 @@ from torch import Generator, Tensor
 from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.design import Design
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.objective import Objective
+from featdiff.crosscoder.objectives import Objective
 from featdiff.crosscoder.sparsity import ReLU
-from featdiff.crosscoder.training import train
+from featdiff.crosscoder.trainer import train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
 
 PAIR = ("base", "rl")

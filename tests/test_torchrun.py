@@ -15,8 +15,8 @@ from tiny_study import STUDY, write_tiny_study
 from featdiff import torchrun
 from featdiff.cli import main
 from featdiff.config.study_file import read_study
+from featdiff.crosscoder.distributed import joined
 from featdiff.crosscoder.kernels.ranks import Alone
-from featdiff.crosscoder.parallel import joined
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.train import train
 

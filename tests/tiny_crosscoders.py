@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from featdiff.crosscoder.design import Design
-from featdiff.crosscoder.kernels.rows import Found, Path
+from featdiff.crosscoder.kernels.parameter_rows import Found, Path
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.step import Learner

@@ -11,7 +11,7 @@ from transformers import AutoModel, PreTrainedTokenizerBase, Qwen3Config
 from featdiff.activations.stream import ActivationStream, StreamState
 from featdiff.config.study import ActivationSettings, TrainingSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder, ReLU
-from featdiff.crosscoder.training import train
+from featdiff.crosscoder.trainer import train
 from featdiff.data.corpus import Corpus
 from featdiff.models.loading import Lineup, blocks
 

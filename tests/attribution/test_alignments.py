@@ -20,9 +20,9 @@ from featdiff.attribution.stability import Scored
 from featdiff.attribution.swap import swap_specificity
 from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder import Crosscoder
-from featdiff.crosscoder.origin import note_origin
+from featdiff.crosscoder.provenance import note_origin
 from featdiff.crosscoder.sparsity import BatchTopK
-from featdiff.crosscoder.training import train
+from featdiff.crosscoder.trainer import train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
 
 CHECKPOINTS = ("rl-1", "rl-2", "rl-3")

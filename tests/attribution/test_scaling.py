@@ -17,7 +17,7 @@ from featdiff.attribution.scores import Attribution
 from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
-from featdiff.crosscoder.training import train
+from featdiff.crosscoder.trainer import train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
 
 PAIR = ("base", "tuned")

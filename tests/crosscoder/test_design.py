@@ -10,7 +10,7 @@ from torch import Tensor
 from featdiff.crosscoder.design import MLP, Design, Linear, Procrustes, Shared, design_from, design_record
 from featdiff.crosscoder.kernels.ranks import Alone
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.objective import Cosine, DeltaMSE
+from featdiff.crosscoder.objectives import Cosine, DeltaMSE
 from featdiff.crosscoder.sparsity import ReLU
 from featdiff.crosscoder.step import Learner
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from featdiff.attribution import model_attribution_score
 from featdiff.crosscoder.design import MLP, Design, Procrustes, Shared
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.objective import MSE, Cosine, DeltaMSE, Objective
+from featdiff.crosscoder.objectives import MSE, Cosine, DeltaMSE, Objective
 from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.planted import Group, World
 

@@ -11,9 +11,9 @@ from featdiff.activations.stream import Activations
 from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.design import MLP, Design, Procrustes, Shared
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.objective import Cosine, DeltaMSE
+from featdiff.crosscoder.objectives import Cosine, DeltaMSE
 from featdiff.crosscoder.sparsity import BatchTopK, ReLU
-from featdiff.crosscoder.training import train
+from featdiff.crosscoder.trainer import train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
 
 MODELS = ("base", "sft", "rl")

@@ -24,7 +24,7 @@ from tiny_study import contents, moved, random_model, save_model
 from featdiff.activations.stream import ActivationStream, StreamState
 from featdiff.config.study import ActivationSettings, TrainingSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder, ReLU
-from featdiff.crosscoder.training import train
+from featdiff.crosscoder.trainer import train
 from featdiff.data.corpus import Corpus
 from featdiff.models.loading import Lineup
 

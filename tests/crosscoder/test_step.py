@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from featdiff.crosscoder.kernels.rows import Path
+from featdiff.crosscoder.kernels.parameter_rows import Path
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, training_features
 from featdiff.crosscoder.step import Learner

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from featdiff.attribution.alignments import matched_trajectory
 from featdiff.config.study_file import read_study
 from featdiff.crosscoder import Crosscoder
-from featdiff.crosscoder.origin import Origin, origin_of
+from featdiff.crosscoder.provenance import Origin, origin_of
 from featdiff.pipeline.dynamics import dynamics
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.scored import scored

@@ -4,7 +4,7 @@ import pytest
 
 from featdiff.config.study_file import validated
 from featdiff.crosscoder.design import MLP, Design, Procrustes, Shared
-from featdiff.crosscoder.objective import Cosine, DeltaMSE
+from featdiff.crosscoder.objectives import Cosine, DeltaMSE
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.train import _new
 

@@ -6,7 +6,7 @@ from tiny_study import changed
 
 from featdiff.activations.stream import Calibration
 from featdiff.crosscoder import Crosscoder, ReLU
-from featdiff.crosscoder.quality import NO_LABEL
+from featdiff.crosscoder.metrics import NO_LABEL
 from featdiff.data.corpus import Corpus
 from featdiff.models.loading import Lineup
 from featdiff.pipeline.lineup import load_lineup

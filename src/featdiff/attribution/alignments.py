@@ -23,7 +23,7 @@ from featdiff.attribution.dynamics import (
     known_features,
 )
 from featdiff.attribution.stability import Scored, match_scored
-from featdiff.crosscoder.origin import origin_of
+from featdiff.crosscoder.provenance import origin_of
 
 
 def joint_trajectory(

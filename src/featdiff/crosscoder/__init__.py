@@ -2,7 +2,7 @@
 
 from featdiff.crosscoder.design import MLP, Design, Linear, Procrustes, Shared
 from featdiff.crosscoder.model import Crosscoder, Loss
-from featdiff.crosscoder.objective import MSE, Cosine, DeltaMSE
+from featdiff.crosscoder.objectives import MSE, Cosine, DeltaMSE
 from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 
 __all__ = [

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from featdiff.crosscoder.objective import MSE, Objective, objective_from, objective_record
+from featdiff.crosscoder.objectives import MSE, Objective, objective_from, objective_record
 
 
 @dataclass(frozen=True)

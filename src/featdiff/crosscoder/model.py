@@ -26,10 +26,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from featdiff.config.crosscoder import check_blocks
-from featdiff.crosscoder.blocks import Blocks
 from featdiff.crosscoder.design import MLP, Design, design_from, design_record
+from featdiff.crosscoder.feature_blocks import Blocks
 from featdiff.crosscoder.files import CONFIG, WEIGHTS, read_config, read_weights
-from featdiff.crosscoder.objective import DeltaMSE, token_losses
+from featdiff.crosscoder.objectives import DeltaMSE, token_losses
 from featdiff.crosscoder.sparsity import (
     BatchTopK,
     JumpReLU,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from featdiff.crosscoder.blocks import Blocks
+from featdiff.crosscoder.feature_blocks import Blocks
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.model import Crosscoder
 

@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from featdiff.crosscoder.design import MLP
-from featdiff.crosscoder.kernels.choice import Kernel, kernel_for
+from featdiff.crosscoder.kernels.cpu.threads import Workers
 from featdiff.crosscoder.kernels.dense import dense_gradients, feature_squares
+from featdiff.crosscoder.kernels.parameter_rows import PATHS, Batch, Found, Path, Rates, Rows, step_weight
 from featdiff.crosscoder.kernels.ranks import Alone, Ranks
 from featdiff.crosscoder.kernels.reference import reference_gradients
-from featdiff.crosscoder.kernels.rows import PATHS, Batch, Found, Path, Rates, Rows, step_weight
-from featdiff.crosscoder.kernels.workers import Workers
+from featdiff.crosscoder.kernels.select_kernel import Kernel, kernel_for
 from featdiff.crosscoder.matmul import fast_int8
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK, updated_threshold

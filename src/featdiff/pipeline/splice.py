@@ -9,7 +9,7 @@ from torch import Tensor
 from featdiff.activations.stream import Calibration
 from featdiff.causal.intervention import UpperModel
 from featdiff.crosscoder import Crosscoder
-from featdiff.crosscoder.quality import NO_LABEL, SplicedLosses, spliced_losses
+from featdiff.crosscoder.metrics import NO_LABEL, SplicedLosses, spliced_losses
 from featdiff.data.corpus import Corpus
 from featdiff.models.loading import Lineup
 from featdiff.models.logits import rows_at_once

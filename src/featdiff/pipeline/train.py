@@ -14,12 +14,12 @@ from featdiff.activations.stream import ActivationStream, Calibration, StreamSta
 from featdiff.config.study import BASE, CorpusSettings
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.design import design_from
+from featdiff.crosscoder.distributed import joined
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
-from featdiff.crosscoder.origin import note_origin
-from featdiff.crosscoder.parallel import joined
-from featdiff.crosscoder.quality import measure_all
+from featdiff.crosscoder.metrics import measure_all
+from featdiff.crosscoder.provenance import note_origin
 from featdiff.crosscoder.sparsity import sparsity_from
-from featdiff.crosscoder.training import train as train_crosscoders
+from featdiff.crosscoder.trainer import train as train_crosscoders
 from featdiff.data.corpus import Corpus, build_corpus
 from featdiff.models.loading import Lineup, load_tokenizer
 from featdiff.pipeline.held_out import save_held_out

@@ -2,7 +2,7 @@
 
 from featdiff.crosscoder.design import Design
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.objective import MSE, DeltaMSE, Objective
+from featdiff.crosscoder.objectives import MSE, DeltaMSE, Objective
 from featdiff.crosscoder.sparsity import BatchTopK
 from featdiff.planted import Group, World
 from featdiff.verify.check import Check

@@ -14,7 +14,7 @@ from featdiff.attribution.matching import match_decoders
 from featdiff.attribution.scores import Attribution
 from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.training import train
+from featdiff.crosscoder.trainer import train
 from featdiff.planted import PlantedState, PlantedStream, World
 
 NEAR = 0.8

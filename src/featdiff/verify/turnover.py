@@ -8,7 +8,7 @@ from featdiff.attribution.alignments import joint_trajectory, matched_trajectory
 from featdiff.attribution.dynamics import Trajectory
 from featdiff.attribution.stability import Scored
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.origin import note_origin
+from featdiff.crosscoder.provenance import note_origin
 from featdiff.crosscoder.sparsity import BatchTopK
 from featdiff.planted import Group, World
 from featdiff.verify.check import Check

@@ -136,7 +136,7 @@ def test_training_takes_the_memory_that_was_estimated(study_file: Path, tmp_path
 SPLICE = """
 import torch
 from pathlib import Path
-from featdiff.crosscoder.quality import spliced_losses
+from featdiff.crosscoder.metrics import spliced_losses
 torch.set_num_threads(1)
 head, residual = torch.randn(16, 8192), torch.randn(4, 512, 16)
 labels, keep = torch.randint(0, 8192, (4, 512)), torch.ones(4, 512, dtype=torch.bool)

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featdiff.crosscoder.kernels.dense import feature_squares
-from featdiff.crosscoder.kernels.rows import Batch, Found, Rows, no_cut
+from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Rows, no_cut
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK, smallest_kept, training_features
 
