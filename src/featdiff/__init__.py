@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from featdiff import attribution, causal, crosscoder
     from featdiff.activations.stream import Activations, ActivationStream
-    from featdiff.attribution.dynamics import Trajectory
     from featdiff.attribution.scores import Attribution, model_attribution_score, normalized_relative_norm
+    from featdiff.attribution.trajectories import Trajectory
     from featdiff.causal.effects import Effect
     from featdiff.causal.intervention import Edit
     from featdiff.causal.outcomes import Outcomes

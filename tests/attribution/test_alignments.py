@@ -15,9 +15,9 @@ from featdiff.attribution.alignments import (
     same_seed_index_trajectory,
     swap_trajectory,
 )
-from featdiff.attribution.dynamics import Trajectory
 from featdiff.attribution.stability import Scored
 from featdiff.attribution.swap import swap_specificity
+from featdiff.attribution.trajectories import Trajectory
 from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.provenance import note_origin

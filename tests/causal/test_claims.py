@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from featdiff.causal.claims import Part, claim
-from featdiff.causal.statistics import Flips
+from featdiff.stats import Flips
 
 DRAWS = 99
 

@@ -9,10 +9,10 @@ from featdiff.causal.controls import activity_matched, random_directions, unifor
 from featdiff.causal.edits import Edit, apply
 from featdiff.causal.effects import Answers, Effect, ItemSets, measure
 from featdiff.causal.selection import halves, select, swap_score, task_score
-from featdiff.causal.statistics import Verdict, power_of
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
 from featdiff.planted import Group, Quiz, World
+from featdiff.stats import Verdict, power_of
 
 PAIR = ("base", "rl")
 SEEDS, DRAWS, WIDTH, FEATURES = 100, 100, 24, 80

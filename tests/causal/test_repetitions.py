@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featdiff.causal.repetitions import accuracy_change, gain_interval, item_flips, paired_change, share_interval
-from featdiff.causal.statistics import Flips, difference_interval, paired_bootstrap, wilson_interval
+from featdiff.stats import Flips, difference_interval, paired_bootstrap, wilson_interval
 
 
 def test_shares_of_whole_answers_have_wilsons_interval() -> None:

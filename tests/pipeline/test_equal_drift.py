@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_study import changed, contents, write_posttrained_study
 
+from featdiff.attribution.tail_comparison import unanimous
 from featdiff.causal.records import TaskResult
-from featdiff.causal.tails import unanimous
 from featdiff.config.study_file import read_study
 from featdiff.pipeline.drift import drift
 from featdiff.pipeline.drift_tails import Tails

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from featdiff.attribution.dynamics import Trajectory
+from featdiff.attribution.trajectories import Trajectory
 from featdiff.report import DynamicsPanel, ReportData, write_report
 from featdiff.report.dynamics import READINGS, TITLES, ChosenStability, FoundAgain, SeedTail, StabilityPanel
 from featdiff.report.pictures import pictures

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import get_args
 
-from featdiff.causal.statistics import Verdict
 from featdiff.report import AccuracyCell, EffectRow, ReportData, SetChange
 from featdiff.report.causal import FormChange, GeneratedRow, KindRow
 from featdiff.report.findings import (
@@ -17,6 +16,7 @@ from featdiff.report.findings import (
     headline,
     losses,
 )
+from featdiff.stats import Verdict
 
 NOT_DISTINGUISHABLE = "not distinguishable from random features"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from featdiff.attribution import Attribution, LatentScaling, scaled_tails
-from featdiff.attribution.scaling import Ratios
+from featdiff.attribution.latent_scaling import Ratios
 from featdiff.report import ReportData, write_report
 from featdiff.report.findings import caveats
 from featdiff.report.tail_pictures import tail_pictures, tail_sentence

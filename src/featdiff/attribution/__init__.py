@@ -6,13 +6,13 @@ from featdiff.attribution.alignments import (
     same_seed_index_trajectory,
     swap_trajectory,
 )
-from featdiff.attribution.dynamics import Trajectory, trajectory
 from featdiff.attribution.examples import Examples, Passages, top_examples
+from featdiff.attribution.latent_scaling import LatentScaling, ScaledTail, latent_scaling, latent_scalings, scaled_tails
 from featdiff.attribution.matching import Matching, match, match_decoders, matched_jaccard
-from featdiff.attribution.scaling import LatentScaling, ScaledTail, latent_scaling, latent_scalings, scaled_tails
 from featdiff.attribution.scores import Attribution, model_attribution_score, normalized_relative_norm
 from featdiff.attribution.stability import Scored, Stability, stability_of
 from featdiff.attribution.swap import swap_specificity
+from featdiff.attribution.trajectories import Trajectory, trajectory
 
 __all__ = [
     "Attribution",

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from featdiff.attribution.dynamics import (
+from featdiff.attribution.stability import Scored, match_scored
+from featdiff.attribution.trajectories import (
     Place,
     Reading,
     Same,
@@ -22,7 +23,6 @@ from featdiff.attribution.dynamics import (
     joint_reading,
     known_features,
 )
-from featdiff.attribution.stability import Scored, match_scored
 from featdiff.crosscoder.provenance import origin_of
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featdiff.causal.effects import ControlKind, flips_record, interval_record, or_null, spread
-from featdiff.causal.statistics import (
+from featdiff.stats import (
     Direction,
     Draws,
     Flips,

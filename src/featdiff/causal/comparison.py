@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from featdiff.causal.outcomes import Outcomes
 from featdiff.causal.records import TaskResult
-from featdiff.causal.statistics import exact_mcnemar
+from featdiff.stats import exact_mcnemar
 
 _SCHEMA = pa.schema(
     [

@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from featdiff.causal.batches import Positions
-from featdiff.causal.statistics import Direction
 from featdiff.crosscoder.model import Crosscoder
+from featdiff.stats import Direction
 
 Reading = Literal["joint", "branch", "replicate"]
 CHUNK = 2048

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from featdiff.causal.intervention import Edit
-from featdiff.causal.statistics import (
+from featdiff.stats import (
     POWER,
     Direction,
     Draws,

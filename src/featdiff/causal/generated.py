@@ -15,7 +15,7 @@ from torch import Tensor
 from featdiff.causal.edits import Edit
 from featdiff.causal.effects import Effect, ItemSets, SetEffect, SetName, interval_record, judged, spread, without_items
 from featdiff.causal.repetitions import accuracy_change, item_flips, paired_change
-from featdiff.causal.statistics import Direction
+from featdiff.stats import Direction
 
 
 @dataclass(frozen=True, eq=False)

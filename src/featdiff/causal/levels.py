@@ -9,7 +9,7 @@ from torch import Tensor
 from featdiff.causal.activity import Activity
 from featdiff.causal.batches import Positions
 from featdiff.causal.edits import Edit, Patch
-from featdiff.causal.statistics import Direction
+from featdiff.stats import Direction
 
 LevelKind = Literal["zero", "set", "mean", "quantile", "times_max", "tuned_mean", "patch"]
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from featdiff.causal.records import TaskResult
-from featdiff.causal.statistics import exact_mcnemar
+from featdiff.stats import exact_mcnemar
 
 SetName = Literal["critical", "mirror", "both right", "both wrong"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from featdiff.causal.statistics import Flips, Interval, difference_of, wilson_interval
+from featdiff.stats import Flips, Interval, difference_of, wilson_interval
 
 Rights = Bool[Tensor, "items repeats"]
 Counted = Int[Tensor, "items repeats"]

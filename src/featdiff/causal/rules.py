@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import t as student
 from torch import Tensor
 
-from featdiff.causal.statistics import benjamini_hochberg
+from featdiff.stats import benjamini_hochberg
 
 
 def above_share(

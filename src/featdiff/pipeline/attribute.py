@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from featdiff.attribution import Attribution, LatentScaling, ScaledTail, latent_scalings, scaled_tails
-from featdiff.attribution.scaling import Ratios
+from featdiff.attribution.latent_scaling import Ratios
 from featdiff.crosscoder import Crosscoder
 from featdiff.pipeline.held_out import held_out_activations
 from featdiff.pipeline.lineup import load_lineup

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from featdiff.activations.stream import collect
-from featdiff.attribution.code_matching import match_codes
+from featdiff.attribution.activation_matching import match_codes
 from featdiff.attribution.matching import Matching
 from featdiff.attribution.rank_overlap import depth_of
 from featdiff.attribution.stability import Scored, match_scored

@@ -17,13 +17,13 @@ from featdiff.causal.effects import MATCHED, Answers, ControlKind
 from featdiff.causal.intervention import UpperModel, correctness, predictions, score
 from featdiff.causal.levels import Level
 from featdiff.causal.records import Requests
-from featdiff.causal.statistics import Direction
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
 from featdiff.models.loading import Lineup, load_model
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import crosscoder_and_lineup
+from featdiff.stats import Direction
 
 KINDS: tuple[ControlKind, ...] = (
     MATCHED,

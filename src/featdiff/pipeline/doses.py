@@ -8,10 +8,10 @@ from featdiff.causal.controls import activity_matched
 from featdiff.causal.intervention import correctness
 from featdiff.causal.levels import Level
 from featdiff.causal.records import Requests
-from featdiff.causal.statistics import Direction
 from featdiff.pipeline.bench import Bench, Measured, Test, edit_of, other_of, scores
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import Record
+from featdiff.stats import Direction
 
 
 def dose_levels(plan: Plan, model: str) -> list[Level]:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from featdiff.activations.stream import Calibration, collect
 from featdiff.attribution.swap import swap_specificity
-from featdiff.causal.tails import Tail
+from featdiff.attribution.tail_comparison import Tail
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
 from featdiff.models.loading import Lineup

@@ -13,9 +13,9 @@ from featdiff.attribution.alignments import (
     same_seed_index_trajectory,
     swap_trajectory,
 )
-from featdiff.attribution.dynamics import Alignment, Trajectory
 from featdiff.attribution.stability import Scored
 from featdiff.attribution.swap import swap_specificity
+from featdiff.attribution.trajectories import Alignment, Trajectory
 from featdiff.pipeline.held_out import held_out_activations
 from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan

@@ -10,16 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from featdiff.attribution.tail_comparison import (
+    Order,
+    TailDifference,
+    paired_tails,
+    separate_tails,
+    turning_point,
+    unanimous,
+)
 from featdiff.causal.records import TaskResult
 from featdiff.causal.repetitions import share_interval
-from featdiff.causal.statistics import Interval, mean_of
-from featdiff.causal.tails import Order, TailDifference, paired_tails, separate_tails, turning_point, unanimous
 from featdiff.config.study import BASE
 from featdiff.pipeline.drift_accuracy import Answers
 from featdiff.pipeline.drift_tails import Tails
 from featdiff.pipeline.evaluate import gain_over
 from featdiff.pipeline.plan import REJECTION, Plan
 from featdiff.runs import Json, Record
+from featdiff.stats import Interval, mean_of
 
 WHOLE, MIXED, NEAREST = "as trained", "mixed with the base", "nearest checkpoint"
 

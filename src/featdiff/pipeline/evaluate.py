@@ -10,11 +10,11 @@ from featdiff.causal.evaluation import evaluate as evaluate_model
 from featdiff.causal.outcomes import Outcomes, SetName
 from featdiff.causal.records import Kind, Requests, TaskResult
 from featdiff.causal.repetitions import gain_interval, share_interval
-from featdiff.causal.statistics import Interval, difference_interval
 from featdiff.config.study import BASE, EvaluationSettings, TaskSettings
 from featdiff.models.loading import Lineup, load_model, load_tokenizer
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import Json, write_json
+from featdiff.stats import Interval, difference_interval
 
 
 def evaluate(plan: Plan, folder: Path) -> None:

@@ -25,7 +25,6 @@ from featdiff.causal.effects import (
 from featdiff.causal.levels import Level
 from featdiff.causal.records import Requests
 from featdiff.causal.side_effects import first_tokens
-from featdiff.causal.statistics import Draws, Flips, holm
 from featdiff.config.study import BASE, TaskSettings
 from featdiff.pipeline.bench import (
     Bench,
@@ -45,6 +44,7 @@ from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import held_out_parts
 from featdiff.pipeline.side_effects import side_effects
 from featdiff.runs import Record, read_json, write_json
+from featdiff.stats import Draws, Flips, holm
 
 
 def intervene(plan: Plan, folder: Path) -> None:

@@ -6,7 +6,7 @@ from statistics import mean
 
 import torch
 
-from featdiff.attribution.sensitivity import bracket
+from featdiff.attribution.robustness import bracket
 from featdiff.causal.likeness import likeness
 from featdiff.config.sensitivity import SensitivitySettings
 from featdiff.pipeline.bed import Bed, choose, edited, matched, whole_model

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from featdiff.attribution.sensitivity import (
+from featdiff.attribution.robustness import (
     COVERAGE,
     NOWHERE,
     Number,
@@ -15,7 +15,6 @@ from featdiff.attribution.sensitivity import (
     verdict_on_number,
     verdict_on_similarity,
 )
-from featdiff.causal.statistics import wilson_interval
 from featdiff.config.study import BASE
 from featdiff.pipeline.bench import Test
 from featdiff.pipeline.intervene import tests_of
@@ -25,6 +24,7 @@ from featdiff.pipeline.select import selecting_tasks
 from featdiff.pipeline.sensitivity_features import bases_of, choice_file, curves, effect_file
 from featdiff.pipeline.variants import Place, settings_of
 from featdiff.runs import Json, Record, read_json
+from featdiff.stats import wilson_interval
 
 ITEMS = {"held_out": "held-out critical items", "all": "all items"}
 Numbers = dict[str, Number]

@@ -16,7 +16,6 @@ from featdiff.causal.claims import Part, claim
 from featdiff.causal.effects import spread
 from featdiff.causal.neurons import Spread
 from featdiff.causal.side_effects import Drift, drift
-from featdiff.causal.statistics import Flips, stratified_bootstrap
 from featdiff.causal.ways import AsIs, PromptEnds, Way, prompt_ends, text_logits
 from featdiff.config.study import BASE
 from featdiff.models.neurons import neurons_per_block
@@ -29,6 +28,7 @@ from featdiff.pipeline.ways_made import EDITS, Made, Workshop, way_names
 from featdiff.pipeline.ways_overlap import overlap_records
 from featdiff.progress import Progress
 from featdiff.runs import Record, read_json, write_json
+from featdiff.stats import Flips, stratified_bootstrap
 
 FEWEST = 2
 """Critical items of a half from which the spread of a neuron can be told."""

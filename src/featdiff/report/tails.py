@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from featdiff.attribution import Attribution, LatentScaling, ScaledTail
-from featdiff.attribution.scaling import Ratios
+from featdiff.attribution.latent_scaling import Ratios
 
 BINS = 30
 LARGEST = 1.5

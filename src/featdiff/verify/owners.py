@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from featdiff.attribution.latent_scaling import latent_scaling, scaled_tails
 from featdiff.attribution.matching import match_decoders
-from featdiff.attribution.scaling import latent_scaling, scaled_tails
 from featdiff.attribution.scores import Attribution
 from featdiff.causal.selection import swap_score
 from featdiff.crosscoder.model import Crosscoder

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from featdiff.attribution.scaling import latent_scaling
+from featdiff.attribution.latent_scaling import latent_scaling
 from featdiff.attribution.scores import Attribution
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU

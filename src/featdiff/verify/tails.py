@@ -2,7 +2,7 @@
 
 import torch
 
-from featdiff.attribution.scaling import latent_scaling, scaled_tails
+from featdiff.attribution.latent_scaling import latent_scaling, scaled_tails
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK, ReLU
 from featdiff.planted import Group, World

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from featdiff.attribution.alignments import joint_trajectory, matched_trajectory, same_seed_index_trajectory
-from featdiff.attribution.dynamics import Trajectory
 from featdiff.attribution.stability import Scored
+from featdiff.attribution.trajectories import Trajectory
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.provenance import note_origin
 from featdiff.crosscoder.sparsity import BatchTopK

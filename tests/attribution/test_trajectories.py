@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featdiff.attribution import Attribution, Trajectory, trajectory
-from featdiff.attribution.dynamics import overlap, rank_shift
 from featdiff.attribution.scores import decoder_cosines, model_attribution_score
+from featdiff.attribution.trajectories import overlap, rank_shift
 
 CHECKPOINTS = ("sft-1", "sft-2", "sft-3")
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, false_discovery_control
 
-from featdiff.causal.statistics import (
+from featdiff.stats import (
     DETECTABLE,
     POWER,
     Direction,

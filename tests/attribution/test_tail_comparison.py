@@ -3,8 +3,15 @@
 import pytest
 import torch
 
-from featdiff.causal.statistics import difference_interval
-from featdiff.causal.tails import Tail, TailDifference, paired_tails, separate_tails, turning_point, unanimous
+from featdiff.attribution.tail_comparison import (
+    Tail,
+    TailDifference,
+    paired_tails,
+    separate_tails,
+    turning_point,
+    unanimous,
+)
+from featdiff.stats import difference_interval
 
 NAN = float("nan")
 

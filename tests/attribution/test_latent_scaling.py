@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from featdiff.activations.stream import Activations
-from featdiff.attribution.scaling import LatentScaling, Ratios, latent_scaling, latent_scalings, scaled_tails
+from featdiff.attribution.latent_scaling import LatentScaling, Ratios, latent_scaling, latent_scalings, scaled_tails
 from featdiff.attribution.scores import Attribution
 from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.model import Crosscoder

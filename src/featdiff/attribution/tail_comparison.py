@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from featdiff.causal.statistics import Flips, Interval, difference_interval, difference_of, wilson_interval
+from featdiff.stats import Flips, Interval, difference_interval, difference_of, wilson_interval
 
 Order = Literal["more", "fewer", "undecided"]
 

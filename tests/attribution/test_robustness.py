@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from featdiff.attribution.sensitivity import (
+from featdiff.attribution.robustness import (
     Number,
     at_equal,
     bracket,
