@@ -19,13 +19,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from featdiff.causal.batches import request_batches
-from featdiff.causal.controls import uniform_alive
-from featdiff.causal.edits import Edit
-from featdiff.causal.intervention import score
-from featdiff.causal.records import Requests
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
+from featdiff.evaluation.batches import request_batches
+from featdiff.evaluation.results import Requests
+from featdiff.intervention.controls import uniform_alive
+from featdiff.intervention.edits import Edit
+from featdiff.intervention.scoring import score
 from featdiff.models.loading import Lineup
 from featdiff.models.partial_model import UpperModel
 

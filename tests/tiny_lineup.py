@@ -5,9 +5,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from featdiff.causal.records import Requests
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
+from featdiff.evaluation.results import Requests
 from featdiff.models.loading import Lineup
 
 VOCABULARY, WIDTH, BLOCKS = 40, 16, 4

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from featdiff.activations.stream import Activations, ActivationStream
     from featdiff.attribution.scores import Attribution, model_attribution_score, normalized_relative_norm
     from featdiff.attribution.trajectories import Trajectory
-    from featdiff.causal.effects import Effect
-    from featdiff.causal.intervention import Edit
-    from featdiff.causal.outcomes import Outcomes
-    from featdiff.causal.selection import Selection
     from featdiff.config.study import Study
     from featdiff.config.study_file import read_study
     from featdiff.crosscoder.model import Crosscoder, Loss
     from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU
+    from featdiff.evaluation.outcomes import Outcomes
+    from featdiff.intervention.effects import Effect
+    from featdiff.intervention.scoring import Edit
     from featdiff.models.loading import Lineup
+    from featdiff.selection.scores import Selection
 
 _HOMES = {
     "Study": "study",

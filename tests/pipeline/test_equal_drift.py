@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from tiny_study import changed, contents, write_posttrained_study
 
 from featdiff.attribution.tail_comparison import unanimous
-from featdiff.causal.records import TaskResult
 from featdiff.config.study_file import read_study
+from featdiff.evaluation.results import TaskResult
 from featdiff.pipeline.drift import drift
 from featdiff.pipeline.drift_tails import Tails
 from featdiff.pipeline.plan import Plan

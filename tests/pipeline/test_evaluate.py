@@ -10,10 +10,10 @@ import torch
 from scipy.stats import binomtest
 from transformers import PreTrainedModel
 
-from featdiff.causal.comparison import compare_outcomes
-from featdiff.causal.evaluation import evaluate as evaluate_model
-from featdiff.causal.records import TaskResult
 from featdiff.config.study import EvaluationSettings
+from featdiff.evaluation import evaluate as evaluate_model
+from featdiff.evaluation.comparison import compare_outcomes
+from featdiff.evaluation.results import TaskResult
 from featdiff.models.loading import Lineup, Tokenizer, load_model, load_tokenizer
 from featdiff.pipeline.evaluate import choice_tasks, evaluate, outcomes_of, requests_of
 from featdiff.pipeline.lineup import load_lineup

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_study import changed, contents
 
-from featdiff.causal.records import TaskResult
+from featdiff.evaluation.results import TaskResult
 from featdiff.pipeline.evaluate import evaluate, generated_tasks
 from featdiff.pipeline.intervene import intervene
 from featdiff.pipeline.plan import Plan

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_study import changed
 
-from featdiff.causal.outcomes import Outcomes
+from featdiff.evaluation.outcomes import Outcomes
 from featdiff.pipeline.bench import KINDS
 from featdiff.pipeline.evaluate import outcomes_of
 from featdiff.pipeline.intervene import intervene

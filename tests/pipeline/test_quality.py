@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from featdiff.causal.records import TaskResult
 from featdiff.crosscoder import Crosscoder
+from featdiff.evaluation.results import TaskResult
 from featdiff.models.loading import load_tokenizer
 from featdiff.pipeline.evaluate import longest_read, requests_of
 from featdiff.pipeline.lineup import load_lineup

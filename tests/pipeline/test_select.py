@@ -7,8 +7,8 @@ from tiny_study import changed
 from torch import Tensor
 from torch.testing import assert_close
 
-from featdiff.causal.records import TaskResult
 from featdiff.crosscoder import Crosscoder
+from featdiff.evaluation.results import TaskResult
 from featdiff.models.loading import load_tokenizer
 from featdiff.pipeline.agreement import CONTRASTS
 from featdiff.pipeline.attribute import attribution_of

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from featdiff.causal.records import TaskResult
+from featdiff.evaluation.results import TaskResult
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.summary import summary
 from featdiff.runs import read_json

@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from featdiff.causal.outcomes import Outcomes
-from featdiff.causal.overlap import overlap_null, shared_null
-from featdiff.causal.rules import above_share
-from featdiff.causal.selection import Selection, agreed, ranked, task_score
 from featdiff.config.intervention import NAMED, REDRAWN
 from featdiff.config.study import BASE
+from featdiff.evaluation.outcomes import Outcomes
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import Record
+from featdiff.selection.overlap import overlap_null, shared_null
+from featdiff.selection.rules import above_share
+from featdiff.selection.scores import Selection, agreed, ranked, task_score
 
 CONTRASTS: dict[str, Callable[[Outcomes, str], Int[Tensor, " items"]]] = {
     "both right": lambda outcomes, tuned: outcomes.both_right(BASE, tuned),

@@ -16,10 +16,8 @@ from featdiff.attribution.activation_matching import match_codes
 from featdiff.attribution.matching import Matching
 from featdiff.attribution.rank_overlap import depth_of
 from featdiff.attribution.stability import Scored, match_scored
-from featdiff.causal.intervention import UpperModel
-from featdiff.causal.likeness import Choice
-from featdiff.causal.records import Requests
-from featdiff.causal.selection import Selection, ranked
+from featdiff.evaluation.results import Requests
+from featdiff.intervention.scoring import UpperModel
 from featdiff.models.loading import Lineup
 from featdiff.pipeline.bench import Bench, Test, measured
 from featdiff.pipeline.evaluate import choice_tasks, requests_of
@@ -30,6 +28,8 @@ from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.scored import scored
 from featdiff.pipeline.select import Residuals, mean_rate, prompt_ends, selecting_tasks, selections, task_scores
 from featdiff.runs import Record
+from featdiff.selection.scores import Selection, ranked
+from featdiff.selection.similarity import Choice
 
 
 @dataclass(frozen=True, eq=False)

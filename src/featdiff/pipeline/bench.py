@@ -9,16 +9,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from featdiff.attribution import Attribution
-from featdiff.causal.activity import Activity, activity
-from featdiff.causal.batches import final_prompt_activations
-from featdiff.causal.controls import activity_matched, mean_differences, random_directions, uniform_alive
-from featdiff.causal.edits import Edit
-from featdiff.causal.effects import MATCHED, Answers, ControlKind
-from featdiff.causal.intervention import UpperModel, correctness, predictions, score
-from featdiff.causal.levels import Level
-from featdiff.causal.records import Requests
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
+from featdiff.evaluation.batches import final_prompt_activations
+from featdiff.evaluation.results import Requests
+from featdiff.intervention.activity import Activity, activity
+from featdiff.intervention.controls import activity_matched, mean_differences, random_directions, uniform_alive
+from featdiff.intervention.edit_values import Level
+from featdiff.intervention.edits import Edit
+from featdiff.intervention.effects import MATCHED, Answers, ControlKind
+from featdiff.intervention.scoring import UpperModel, correctness, predictions, score
 from featdiff.models.loading import Lineup, load_model
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.plan import Plan

@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from featdiff.causal.controls import activity_matched
-from featdiff.causal.intervention import correctness
-from featdiff.causal.levels import Level
-from featdiff.causal.records import Requests
+from featdiff.evaluation.results import Requests
+from featdiff.intervention.controls import activity_matched
+from featdiff.intervention.edit_values import Level
+from featdiff.intervention.scoring import correctness
 from featdiff.pipeline.bench import Bench, Measured, Test, edit_of, other_of, scores
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import Record

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from featdiff.causal.batches import padded
-from featdiff.causal.records import Requests
 from featdiff.config.study import BASE
 from featdiff.data.corpus import build_corpus
+from featdiff.evaluation.batches import padded
+from featdiff.evaluation.results import Requests
 from featdiff.models.divergence import (
     Predicted,
     Text,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from featdiff.causal.records import TaskResult
+from featdiff.evaluation.results import TaskResult
 from featdiff.pipeline.evaluate import evaluate_path, located_settings, results_in
 from featdiff.pipeline.plan import Plan
 

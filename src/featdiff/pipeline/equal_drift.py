@@ -18,9 +18,9 @@ from featdiff.attribution.tail_comparison import (
     turning_point,
     unanimous,
 )
-from featdiff.causal.records import TaskResult
-from featdiff.causal.repetitions import share_interval
 from featdiff.config.study import BASE
+from featdiff.evaluation.repeated_sampling import share_interval
+from featdiff.evaluation.results import TaskResult
 from featdiff.pipeline.drift_accuracy import Answers
 from featdiff.pipeline.drift_tails import Tails
 from featdiff.pipeline.evaluate import gain_over

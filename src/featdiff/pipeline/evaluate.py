@@ -4,13 +4,13 @@ from collections import Counter
 from pathlib import Path
 from typing import get_args
 
-from featdiff.causal.comparison import save_outcomes
-from featdiff.causal.evaluation import build_requests
-from featdiff.causal.evaluation import evaluate as evaluate_model
-from featdiff.causal.outcomes import Outcomes, SetName
-from featdiff.causal.records import Kind, Requests, TaskResult
-from featdiff.causal.repetitions import gain_interval, share_interval
 from featdiff.config.study import BASE, EvaluationSettings, TaskSettings
+from featdiff.evaluation import build_requests
+from featdiff.evaluation import evaluate as evaluate_model
+from featdiff.evaluation.comparison import save_outcomes
+from featdiff.evaluation.outcomes import Outcomes, SetName
+from featdiff.evaluation.repeated_sampling import gain_interval, share_interval
+from featdiff.evaluation.results import Kind, Requests, TaskResult
 from featdiff.models.loading import Lineup, load_model, load_tokenizer
 from featdiff.pipeline.plan import Plan
 from featdiff.runs import Json, write_json

@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from featdiff.causal.controls import activity_matched
-from featdiff.causal.edited_model import EditedModel
-from featdiff.causal.edits import Edit
-from featdiff.causal.effects import Effect, ItemSets
-from featdiff.causal.evaluation import answered, evaluate, is_found
-from featdiff.causal.generated import Generated, form_of_answers, measure_generated
-from featdiff.causal.records import Requests, TaskResult
 from featdiff.config.study import BASE, TaskSettings
+from featdiff.evaluation import answered, evaluate, is_found
+from featdiff.evaluation.results import Requests, TaskResult
+from featdiff.intervention.controls import activity_matched
+from featdiff.intervention.edited_model import EditedModel
+from featdiff.intervention.edits import Edit
+from featdiff.intervention.effects import Effect, ItemSets
+from featdiff.intervention.generation import Generated, form_of_answers, measure_generated
 from featdiff.models.loading import load_tokenizer
 from featdiff.pipeline.bench import Bench, Test, edit_of, measured
 from featdiff.pipeline.evaluate import located_settings, longest_read, outcomes_of

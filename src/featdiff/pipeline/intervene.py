@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from featdiff.causal.claims import Part, claim
-from featdiff.causal.edits import Edit
-from featdiff.causal.effects import (
+from featdiff.config.study import BASE, TaskSettings
+from featdiff.evaluation.results import Requests
+from featdiff.intervention.edit_values import Level
+from featdiff.intervention.edits import Edit
+from featdiff.intervention.effects import (
     HEADLINE,
     MATCHED,
     Answers,
@@ -22,10 +24,8 @@ from featdiff.causal.effects import (
     deciding_kinds,
     measure,
 )
-from featdiff.causal.levels import Level
-from featdiff.causal.records import Requests
-from featdiff.causal.side_effects import first_tokens
-from featdiff.config.study import BASE, TaskSettings
+from featdiff.intervention.pooled_effects import Part, claim
+from featdiff.intervention.side_effects import first_tokens
 from featdiff.pipeline.bench import (
     Bench,
     Measured,

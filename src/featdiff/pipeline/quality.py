@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 
 from featdiff.activations.stream import Activations
-from featdiff.causal.batches import padded
-from featdiff.causal.records import Requests
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.metrics import NO_LABEL, measure
+from featdiff.evaluation.batches import padded
+from featdiff.evaluation.results import Requests
 from featdiff.models.loading import Lineup
 from featdiff.pipeline.attribute import held_out_statistics
 from featdiff.pipeline.evaluate import choice_tasks, longest_read, requests_of

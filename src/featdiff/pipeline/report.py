@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from featdiff.attribution import Attribution
-from featdiff.causal.outcomes import Outcomes
 from featdiff.config.study import BASE, BatchTopKSettings, JumpReLUSettings, ReLUSettings, SparsitySettings, Study
+from featdiff.evaluation.outcomes import Outcomes
 from featdiff.models.loading import depth
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import outcomes_of

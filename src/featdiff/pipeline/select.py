@@ -8,12 +8,10 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
-from featdiff.causal.batches import final_prompt_activations
-from featdiff.causal.rules import above_share, by_paired_t, top
-from featdiff.causal.selection import Halves, Selection, agreed, branch_score, halves, swap_score, task_score
 from featdiff.config.intervention import SelectionSettings
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
+from featdiff.evaluation.batches import final_prompt_activations
 from featdiff.models.loading import Lineup
 from featdiff.pipeline.agreement import CONTRASTS, Others, agreement_record, contrast
 from featdiff.pipeline.attribute import attribution_of
@@ -22,6 +20,8 @@ from featdiff.pipeline.lineup import load_lineup
 from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.stability import stability_of_features
 from featdiff.runs import Record, write_json
+from featdiff.selection.rules import above_share, by_paired_t, top
+from featdiff.selection.scores import Halves, Selection, agreed, branch_score, halves, swap_score, task_score
 
 ItemScore = Float[Tensor, "items features"]
 Residuals = Float[Tensor, "items models d_model"]

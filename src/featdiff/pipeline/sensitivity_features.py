@@ -7,13 +7,13 @@ from statistics import mean
 import torch
 
 from featdiff.attribution.robustness import bracket
-from featdiff.causal.likeness import likeness
 from featdiff.config.sensitivity import SensitivitySettings
 from featdiff.pipeline.bed import Bed, choose, edited, matched, whole_model
 from featdiff.pipeline.intervene import tests_of
 from featdiff.pipeline.variants import Place
 from featdiff.progress import Progress
 from featdiff.runs import Record, read_json, write_json
+from featdiff.selection.similarity import likeness
 
 
 def choose_features(settings: SensitivitySettings, places: Sequence[Place], own: Place, folder: Path) -> None:

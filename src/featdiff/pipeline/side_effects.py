@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from featdiff.causal.activity import activity_on, order_of
-from featdiff.causal.controls import activity_matched
-from featdiff.causal.side_effects import Drift, drift, edited_residual
+from featdiff.intervention.activity import activity_on, order_of
+from featdiff.intervention.controls import activity_matched
+from featdiff.intervention.side_effects import Drift, drift, edited_residual
 from featdiff.pipeline.bench import Bench, Measured, Test, edit_of
 from featdiff.pipeline.held_out import held_out_corpus
 from featdiff.pipeline.splice import packed_parts

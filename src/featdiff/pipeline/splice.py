@@ -7,10 +7,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from featdiff.activations.stream import Calibration
-from featdiff.causal.intervention import UpperModel
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.metrics import NO_LABEL, SplicedLosses, spliced_losses
 from featdiff.data.corpus import Corpus
+from featdiff.intervention.scoring import UpperModel
 from featdiff.models.loading import Lineup
 from featdiff.models.logits import rows_at_once
 from featdiff.pipeline.lineup import load_whole

@@ -12,12 +12,12 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from featdiff.causal.claims import Part, claim
-from featdiff.causal.effects import spread
-from featdiff.causal.neurons import Spread
-from featdiff.causal.side_effects import Drift, drift
-from featdiff.causal.ways import AsIs, PromptEnds, Way, prompt_ends, text_logits
 from featdiff.config.study import BASE
+from featdiff.intervention.effects import spread
+from featdiff.intervention.neuron_edits import Spread
+from featdiff.intervention.pooled_effects import Part, claim
+from featdiff.intervention.side_effects import Drift, drift
+from featdiff.intervention.steering import AsIs, PromptEnds, Way, prompt_ends, text_logits
 from featdiff.models.neurons import neurons_per_block
 from featdiff.pipeline.held_out import held_out_corpus
 from featdiff.pipeline.plan import Plan

@@ -21,17 +21,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from featdiff.causal.activity import Activity
-from featdiff.causal.batches import final_prompt_activations
-from featdiff.causal.controls import activity_matched, random_directions
-from featdiff.causal.edited_model import EditedModel
-from featdiff.causal.effects import MATCHED, ControlKind
-from featdiff.causal.intervention import UpperModel, correctness, predictions
-from featdiff.causal.levels import Level
-from featdiff.causal.neurons import Setting, Spread, most_moved, random_settings, to_means
-from featdiff.causal.records import Requests
-from featdiff.causal.ways import AsIs, NeuronEdited, Steered, Way, prompt_ends, score_ways
 from featdiff.config.study import BASE
+from featdiff.evaluation.batches import final_prompt_activations
+from featdiff.evaluation.results import Requests
+from featdiff.intervention.activity import Activity
+from featdiff.intervention.controls import activity_matched, random_directions
+from featdiff.intervention.edit_values import Level
+from featdiff.intervention.edited_model import EditedModel
+from featdiff.intervention.effects import MATCHED, ControlKind
+from featdiff.intervention.neuron_edits import Setting, Spread, most_moved, random_settings, to_means
+from featdiff.intervention.scoring import UpperModel, correctness, predictions
+from featdiff.intervention.steering import AsIs, NeuronEdited, Steered, Way, prompt_ends, score_ways
 from featdiff.models.loading import PreTrainedModel
 from featdiff.models.neurons import neurons_per_block
 from featdiff.pipeline.attribute import attribution_of

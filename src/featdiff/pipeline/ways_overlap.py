@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from featdiff.causal.neurons import Chance, jaccard, most_moved
+from featdiff.intervention.neuron_edits import Chance, jaccard, most_moved
 from featdiff.pipeline.ways_made import EDITS
 from featdiff.runs import Record
 

@@ -8,11 +8,11 @@ from torch import Generator, Tensor
 
 from featdiff.attribution.matching import match_decoders
 from featdiff.attribution.scores import model_attribution_score, normalized_relative_norm
-from featdiff.causal.integrated import integrated_effects, relative_effects
-from featdiff.causal.intervention import Edit, apply
-from featdiff.causal.selection import select, swap_score, task_score
 from featdiff.crosscoder.model import Crosscoder
+from featdiff.intervention.integrated import integrated_effects, relative_effects
+from featdiff.intervention.scoring import Edit, apply
 from featdiff.planted import Group, Quiz, World
+from featdiff.selection.scores import select, swap_score, task_score
 from featdiff.verify.check import Check
 from featdiff.verify.training import perfect
 

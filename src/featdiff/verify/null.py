@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from featdiff.causal.effects import Answers, Effect, ItemSets, measure
-from featdiff.causal.intervention import Edit
+from featdiff.intervention.effects import Answers, Effect, ItemSets, measure
+from featdiff.intervention.scoring import Edit
 from featdiff.verify.check import Check
 
 WORLDS = 60

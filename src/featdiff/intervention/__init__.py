@@ -1,0 +1,1 @@
+"""Edits of features, their controls, and what they do to answers."""

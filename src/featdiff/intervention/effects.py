@@ -1,0 +1,315 @@
+"""What an edit did to a model's answers, beside everything that could have done the same (Sec. 7.1, B.4, Tables 2-5).
+
+Critical items were chosen because the model answers them rightly, or because the base does not: there any perturbation
+seems to have the expected effect. An `Effect` therefore holds four sets of items, and for each what random features do.
+
+| set      | items                                                | features chosen on       |
+|----------|------------------------------------------------------|--------------------------|
+| critical | base wrong, tuned model right                        | these items              |
+| mirror   | base right, tuned model wrong                        | the critical items       |
+| all      | the whole task                                       | the critical items       |
+| held_out | critical items that the choice of features never saw | the other critical items |
+
+The headline (control, p, verdict) is that of `held_out`. Features matched by activity always decide; uniform features
+and random directions decide with them if they were drawn often enough. Other kinds of control are shown and decide
+nothing: a mean difference that does as much says that the features are not compact, not that they do nothing.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from featdiff.intervention.scoring import Edit
+from featdiff.stats import (
+    POWER,
+    Direction,
+    Draws,
+    Flips,
+    Interval,
+    Verdict,
+    empirical_p,
+    largest_p,
+    minimum_detectable_effect,
+    paired_bootstrap,
+    verdict,
+)
+
+SetName = Literal["critical", "mirror", "all", "held_out"]
+HEADLINE: SetName = "held_out"
+
+ControlKind = Literal[
+    "activity-matched", "uniform alive", "random directions", "mean difference", "both right", "both wrong"
+]
+MATCHED: ControlKind = "activity-matched"
+DECIDING: tuple[ControlKind, ...] = (MATCHED, "uniform alive", "random directions")
+"""Kinds that an effect has to beat."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Whether each item is answered rightly under an edit, and under that of each control."""
+
+    after: Bool[Tensor, " items"]
+    controls: Bool[Tensor, "draws items"]
+    """Random features matched by activity, edited in the same way."""
+    others: Mapping[ControlKind, Bool[Tensor, "_ items"]] = field(default_factory=dict)
+    """Other kinds of control."""
+
+
+@dataclass(frozen=True, eq=False)
+class ItemSets:
+    """Items of a task by index.
+
+    `held_out` is the part of `critical` that had no part in the choice of features: all of it, for an unseen task.
+    """
+
+    critical: Int[Tensor, " critical"]
+    mirror: Int[Tensor, " mirror"]
+    held_out: Int[Tensor, " held_out"]
+
+
+@dataclass(frozen=True, eq=False)
+class SetEffect:
+    """The effect on one set of n items. Accuracies are None, and nothing is shown, where there are no items."""
+
+    n: int
+    before: float | None
+    after: float | None
+    change: Interval
+    """after - before, with its paired bootstrap interval."""
+    controls: Float[np.ndarray, " draws"]
+    """The change under each set of features matched by activity."""
+    p: float
+    """(1 + controls at least as extreme in the expected direction) / (1 + draws), by the deciding kind of control that
+    does most."""
+    verdict: Verdict
+    flips: Flips
+    """Items lost and gained, with McNemar's p."""
+    others: Mapping[ControlKind, Draws] = field(default_factory=dict)
+    """The change under other kinds of control."""
+
+    @property
+    def control(self) -> Interval:
+        """Mean change under the control sets, with the quantiles between which they lie."""
+        return spread(self.controls, self.change.confidence)
+
+    @property
+    def beyond_controls(self) -> Interval:
+        """The change less that of the control sets: how far it lies from their mean, and from their quantiles."""
+        control = self.control
+        value = self.change.value - control.value
+        return Interval(value, self.change.value - control.high, self.change.value - control.low, control.confidence)
+
+    @property
+    def detectable(self) -> float:
+        """Share of the items that must change to be found with a probability of `POWER`; infinite: none is enough."""
+        return minimum_detectable_effect(self.n, confidence=self.change.confidence, power=POWER)
+
+    def by_kind(self, expected: Direction) -> dict[str, dict[str, object]]:
+        """What each kind of control does, and the empirical p against it alone."""
+        kinds: dict[ControlKind, Draws] = {MATCHED: self.controls, **self.others}
+        side: Literal["less", "greater"] = "less" if expected == "decrease" else "greater"
+        return {
+            kind: {
+                **interval_record(spread(draws, self.change.confidence), len(draws)),
+                "p": empirical_p(self.change.value, draws, side),
+            }
+            for kind, draws in kinds.items()
+            if len(draws)
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Effect:
+    """One edit of one model on one task. Cannot be built without all four sets, each with interval and controls."""
+
+    task: str
+    model: str
+    edit: str
+    features: int
+    expected: Direction
+    sets: dict[SetName, SetEffect]
+
+    def __post_init__(self) -> None:
+        if missing := [name for name in get_args(SetName) if name not in self.sets]:
+            raise ValueError(f"the effect on {self.task} lacks the sets {missing}; measure them as well")
+        for name, effect in self.sets.items():
+            if effect.n and not all(map(math.isfinite, (effect.change.value, effect.change.low, effect.change.high))):
+                raise ValueError(f"the change on the {name} items of {self.task} has no interval; give one")
+            if effect.n and not len(effect.controls):
+                raise ValueError(f"the effect on the {name} items of {self.task} has no controls; draw some")
+
+    @property
+    def headline(self) -> SetEffect:
+        """The set on which the claim rests: critical items that the choice of features never saw."""
+        return self.sets[HEADLINE]
+
+    def to_json(self) -> dict[str, object]:
+        """The entry of summary.json."""
+        return {
+            "task": self.task,
+            "model": self.model,
+            "edit": self.edit,
+            "features": self.features,
+            "sets": {name: _accuracies(effect) for name, effect in self.sets.items()},
+            "control": interval_record(self.headline.control, len(self.headline.controls)),
+            "p": self.headline.p,
+            "verdict": self.headline.verdict,
+            "controls": self.headline.by_kind(self.expected),
+        }
+
+    def to_record(self) -> dict[str, object]:
+        """The entry of summary.json with every set's controls, p and verdict, and the change under each control set."""
+        sets = {name: _full(effect, self.expected) for name, effect in self.sets.items()}
+        return {**self.to_json(), "expected": self.expected, "sets": sets}
+
+
+def measure(
+    task: str,
+    model: str,
+    edit: Edit,
+    before: Bool[Tensor, " items"],
+    answers: Answers,
+    held_out: Answers,
+    sets: ItemSets,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> Effect:
+    """The effect of an edit, from which items are answered rightly before and after.
+
+    `answers` are those under `edit`; `held_out` those under the same edit of the features that were chosen without the
+    held-out items. Raises ValueError without control draws, or when answers and items do not fit.
+    """
+    _check(before, answers, held_out)
+    expected = edit.expected
+    everything = before.new_ones(len(before)).nonzero().flatten()
+    parts: list[tuple[SetName, Int[Tensor, " chosen"], Answers]] = [
+        ("critical", sets.critical, answers),
+        ("mirror", sets.mirror, answers),
+        ("all", everything, answers),
+        ("held_out", sets.held_out, held_out),
+    ]
+    effects: dict[SetName, SetEffect] = {
+        name: _set_effect(before, part, items, expected, resamples=resamples, confidence=confidence, seed=seed)
+        for name, items, part in parts
+    }
+    return Effect(task, model, edit.name, len(edit.features), expected, effects)
+
+
+def _set_effect(
+    before: Bool[Tensor, " items"],
+    answers: Answers,
+    chosen: Int[Tensor, " chosen"],
+    expected: Direction,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> SetEffect:
+    n = len(chosen)
+    old, new, random = before[chosen], answers.after[chosen], answers.controls[:, chosen]
+    change = paired_bootstrap(old, new, resamples=resamples, confidence=confidence, seed=seed)
+    if n == 0:
+        return without_items(change)
+    others: dict[ControlKind, Draws] = {kind: _changes(old, after[:, chosen]) for kind, after in answers.others.items()}
+    accuracies = int(old.sum()) / n, int(new.sum()) / n
+    return judged(change, accuracies, Flips.of(old, new), _changes(old, random), others, expected)
+
+
+def judged(
+    change: Interval,
+    accuracies: tuple[float, float],
+    flips: Flips,
+    controls: Float[np.ndarray, " draws"],
+    others: Mapping[ControlKind, Draws],
+    expected: Direction,
+) -> SetEffect:
+    """The effect on one set of items, with its p and verdict by the kinds of control that decide.
+
+    `accuracies` are those before and after, `controls` the changes under features matched by activity.
+    """
+    deciding = [controls, *(others[kind] for kind in deciding_kinds(others, change.confidence))]
+    p = largest_p(change.value, deciding, expected)
+    found = verdict(change, flips, deciding, expected=expected)
+    return SetEffect(flips.n, *accuracies, change, controls, p, found, flips, others)
+
+
+def without_items(change: Interval) -> SetEffect:
+    """Of a set in which there is nothing to change."""
+    return SetEffect(0, None, None, change, np.zeros(0), 1.0, "underpowered", Flips(0, 0, 0))
+
+
+def deciding_kinds(others: Mapping[ControlKind, Draws], confidence: float) -> list[ControlKind]:
+    """Kinds of random control, beside those matched by activity, of which enough were drawn for a significant p."""
+    needed = 2 / (1 - confidence) - 1 - 1e-9
+    return [kind for kind, draws in others.items() if kind in DECIDING and len(draws) >= needed]
+
+
+def _changes(before: Bool[Tensor, " items"], after: Bool[Tensor, "draws items"]) -> Float[np.ndarray, " draws"]:
+    """Mean change in each draw; counted before division, so that equal changes are equal floats: ties decide the p."""
+    return (after.sum(dim=1) - before.sum()).cpu().numpy() / len(before)
+
+
+def _check(before: Bool[Tensor, " items"], *answers: Answers) -> None:
+    for part in answers:
+        widths = {len(part.after), part.controls.shape[1], *(after.shape[1] for after in part.others.values())}
+        if widths != {len(before)}:
+            raise ValueError(
+                f"{len(before)} items were answered before the edit, {len(part.after)} after it; give the same"
+            )
+        if not len(part.controls):
+            raise ValueError("an effect without control sets proves nothing; draw some (intervention.controls)")
+
+
+def spread(values: Float[np.ndarray, " draws"], confidence: float) -> Interval:
+    if not len(values):
+        return Interval(math.nan, math.nan, math.nan, confidence)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail], method="weibull")  # one more draw lies inside as often as said
+    return Interval(float(values.mean()), float(low), float(high), confidence)
+
+
+def _accuracies(effect: SetEffect) -> dict[str, object]:
+    return {
+        "before": effect.before,
+        "after": effect.after,
+        "n": effect.n,
+        "interval": [effect.change.low, effect.change.high],
+    }
+
+
+def _full(effect: SetEffect, expected: Direction) -> dict[str, object]:
+    kinds = effect.by_kind(expected)
+    values = {kind: draws.tolist() for kind, draws in effect.others.items()}
+    return {
+        **_accuracies(effect),
+        "change": or_null(effect.change.value),
+        "flips": flips_record(effect.flips),
+        "detectable": or_null(effect.detectable),
+        "controls": {kind: one | {"values": values[kind]} for kind, one in kinds.items() if kind in values},
+        "control": {**interval_record(effect.control, len(effect.controls)), "values": effect.controls.tolist()},
+        "beyond_controls": interval_record(effect.beyond_controls, len(effect.controls)),
+        "p": effect.p,
+        "verdict": effect.verdict,
+    }
+
+
+def interval_record(interval: Interval, draws: int) -> dict[str, object]:
+    bounds = [or_null(interval.low), or_null(interval.high)]
+    return {"draws": draws, "mean": or_null(interval.value), "interval": bounds}
+
+
+def flips_record(flips: Flips) -> dict[str, object]:
+    return {"lost": flips.lost, "gained": flips.gained, "p": flips.p}
+
+
+def or_null(value: float) -> float | None:
+    """JSON has no nan."""
+    return value if math.isfinite(value) else None

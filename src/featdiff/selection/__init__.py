@@ -1,0 +1,1 @@
+"""Features that differ where the tuned model is right and the base wrong (Eq. 11)."""

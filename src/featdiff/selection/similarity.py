@@ -1,0 +1,69 @@
+"""Two choices of features, each from a crosscoder of its own: how alike are they, beside chance?
+
+Features of two crosscoders are one and the same where they are matched; an unmatched feature is one that the other
+crosscoder lacks. Then final sets have a Jaccard overlap, and rankings a rank-biased overlap. Chance is a choice of as
+many features from the second crosscoder, drawn one after another in proportion to how often they fire.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from featdiff.attribution.matching import Matching, matched_jaccard
+from featdiff.attribution.rank_overlap import rank_biased_overlap
+from featdiff.selection.overlap import Null, drawn_by_rate, null_of
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What was chosen in one crosscoder: the final set, all that has a score from the best on, and how often features
+    fire where they were chosen."""
+
+    final: Int[Tensor, " n"]
+    ranked: Int[Tensor, " ranked"]
+    rate: Float[Tensor, " features"]
+    alive: Bool[Tensor, " features"]
+
+
+@dataclass(frozen=True, eq=False)
+class Likeness:
+    """Jaccard of the final sets, and rank-biased overlap of the rankings; None where both are empty."""
+
+    jaccard: Null | None
+    rbo: Null | None
+
+    def to_json(self) -> dict[str, object]:
+        """As plain values."""
+        return {"jaccard": self.jaccard and self.jaccard.to_json(), "rbo": self.rbo and self.rbo.to_json()}
+
+
+def likeness(own: Choice, other: Choice, matching: Matching, p: float, draws: int, seed: int) -> Likeness:
+    """How alike two choices are. `matching` is from the crosscoder of `own` to that of `other`."""
+    count = max(len(other.final), len(other.ranked))
+    generator = torch.Generator().manual_seed(seed)
+    drawn = drawn_by_rate(count, other.rate, other.alive, (draws,), generator)
+    named = _named(matching)
+    ranked = own.ranked.tolist()
+
+    def jaccard(features: Int[Tensor, " n"]) -> float:
+        return matched_jaccard(matching, own.final, features)
+
+    def rbo(features: Int[Tensor, " n"]) -> float:
+        return rank_biased_overlap(ranked, named[features].tolist(), p)
+
+    sets = [jaccard(row) for row in drawn[:, : len(other.final)]]
+    lists = [rbo(row) for row in drawn[:, : len(other.ranked)]]
+    return Likeness(_beside(jaccard(other.final), sets), _beside(rbo(other.ranked), lists))
+
+
+def _named(matching: Matching) -> Int[Tensor, " others"]:
+    """Features of b by the feature of a that they match; the others by numbers that no feature of a has."""
+    partner = matching.reversed().partner
+    return torch.where(partner >= 0, partner, len(matching.best_a) + torch.arange(len(partner)))
+
+
+def _beside(found: float, drawn: Sequence[float]) -> Null | None:
+    return None if found != found else null_of(found, torch.tensor(drawn, dtype=torch.float64))
