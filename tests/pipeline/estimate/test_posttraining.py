@@ -13,7 +13,7 @@ from featdiff.pipeline.estimate.ground import Cost, Ground, ground_of
 from featdiff.pipeline.estimate.options import PlanOptions
 from featdiff.pipeline.estimate.posttraining import grpo, rft, sft
 from featdiff.pipeline.plan import Plan
-from featdiff.posttrain.state import save_state
+from featdiff.posttraining.state import save_state
 
 ASSUMED = {"prompt_tokens": 10.0, "trace_tokens": 20.0, "completion_tokens": 6.0}
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from featdiff.config.study import PosttrainSettings
 from featdiff.data.prompts import load_prompts
 from featdiff.pipeline.plan import Plan
-from featdiff.posttrain.rejection import draw_samples
-from featdiff.posttrain.rewards import reward_function
-from featdiff.posttrain.teacher import Traces, load_traces, write_traces
+from featdiff.posttraining.rejection import draw_samples
+from featdiff.posttraining.rewards import reward_function
+from featdiff.posttraining.teacher import Traces, load_traces, write_traces
 from featdiff.runs import write_json
 
 
@@ -35,7 +35,7 @@ def sft(plan: Plan, folder: Path) -> None:
 
 def grpo(plan: Plan, folder: Path) -> None:
     """Tune the base by GRPO on the same prompts; write checkpoint-1, checkpoint-2, ..."""
-    from featdiff.posttrain.grpo import train_grpo
+    from featdiff.posttraining.grpo import train_grpo
 
     settings = _settings(plan)
     lineup = plan.study.lineup
@@ -80,7 +80,7 @@ def rft(plan: Plan, folder: Path) -> None:
 
 
 def _tune(plan: Plan, folder: Path, traces: Traces, settings: PosttrainSettings) -> None:
-    from featdiff.posttrain.sft import train_sft
+    from featdiff.posttraining.sft import train_sft
 
     lineup = plan.study.lineup
     train_sft(

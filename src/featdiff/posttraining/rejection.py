@@ -12,10 +12,10 @@ from pathlib import Path
 
 from featdiff.config.study import RejectionSettings
 from featdiff.data.prompts import Prompt
-from featdiff.posttrain.policy import quiet
-from featdiff.posttrain.rewards import Reward
-from featdiff.posttrain.sampler import Sampler
-from featdiff.posttrain.teacher import Trace, Traces
+from featdiff.posttraining.policy import quiet
+from featdiff.posttraining.rewards import Reward
+from featdiff.posttraining.sampler import Sampler
+from featdiff.posttraining.teacher import Trace, Traces
 from featdiff.progress import Progress
 
 

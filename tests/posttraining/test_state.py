@@ -8,7 +8,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForCausalLM, TrainerState, get_cosine_schedule_with_warmup
 
-from featdiff.posttrain.state import latest_state, load_generators, load_optimizer, save_state, state_step
+from featdiff.posttraining.state import latest_state, load_generators, load_optimizer, save_state, state_step
 
 
 def training(base: str) -> tuple[torch.nn.Module, AdamW, LambdaLR]:

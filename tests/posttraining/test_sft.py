@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featdiff.config.study import SFTSettings
-from featdiff.posttrain.sft import IGNORED, tokenized, train_sft
-from featdiff.posttrain.teacher import Trace, Traces
+from featdiff.posttraining.sft import IGNORED, tokenized, train_sft
+from featdiff.posttraining.teacher import Trace, Traces
 from featdiff.runs import read_json
 
 SETTINGS = SFTSettings(lr=1e-2, batch_size=8, micro_batch_size=4, warmup=0.2, epochs=1.5)
@@ -95,7 +95,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import test_sft as test
-from featdiff.posttrain import checkpoints
+from featdiff.posttraining import checkpoints
 from transformers import PreTrainedTokenizerFast
 
 calls = 0
@@ -111,7 +111,7 @@ def dies_at(call, function):
 if {moment!r} == "publishing":  # weights of the second checkpoint are written, its tokenizer is not
     PreTrainedTokenizerFast.save_pretrained = dies_at(2, PreTrainedTokenizerFast.save_pretrained)
 else:  # the fourth state has no generators yet
-    from featdiff.posttrain import state
+    from featdiff.posttraining import state
     state._generators = dies_at(4, state._generators)
 test.train({base!r}, Path({folder!r}))
 """

@@ -11,7 +11,7 @@ import torch
 from featdiff.config.study import RejectionSettings
 from featdiff.config.study_file import validated
 from featdiff.data.prompts import Prompt
-from featdiff.posttrain.rejection import Samples, draw_samples
+from featdiff.posttraining.rejection import Samples, draw_samples
 
 PROMPTS = [Prompt(str(n), "what is " * (n % 3) + f"{n}+1=", answer) for n, answer in enumerate("aeiou0123")]
 SETTINGS = RejectionSettings(samples=5, kept=2, max_completion_length=6, batch_size=4)

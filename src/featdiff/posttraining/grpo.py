@@ -11,10 +11,10 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from featdiff.config.study import GRPOSettings
 from featdiff.data.prompts import Prompt
 from featdiff.models.loading import load_tokenizer
-from featdiff.posttrain.arguments import SharedArguments, in_order, shared_arguments
-from featdiff.posttrain.checkpoints import Checkpoints, drop_states, is_finished
-from featdiff.posttrain.policy import context_length, load_policy, quiet
-from featdiff.posttrain.rewards import Reward
+from featdiff.posttraining.arguments import SharedArguments, in_order, shared_arguments
+from featdiff.posttraining.checkpoints import Checkpoints, drop_states, is_finished
+from featdiff.posttraining.policy import context_length, load_policy, quiet
+from featdiff.posttraining.rewards import Reward
 from featdiff.runs import write_json
 
 

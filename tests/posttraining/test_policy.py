@@ -8,7 +8,7 @@ from huggingface_hub import constants
 from transformers import Qwen3ForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from featdiff.posttrain.policy import context_length, end_tokens, load_policy, quiet
+from featdiff.posttraining.policy import context_length, end_tokens, load_policy, quiet
 
 
 def load(path: str, dtype: str = "float32") -> tuple[object, object]:

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featdiff.config.study import GRPOSettings
 from featdiff.data.prompts import Prompt
-from featdiff.posttrain.grpo import train_grpo
-from featdiff.posttrain.rewards import Reward
+from featdiff.posttraining.grpo import train_grpo
+from featdiff.posttraining.rewards import Reward
 from featdiff.runs import read_json
 
 SETTINGS = GRPOSettings(
@@ -117,7 +117,7 @@ def deadly(completion, answer):
     return test.digits(completion, answer)
 
 if {rollout} == 0:  # the second step of the third generation
-    from featdiff.posttrain.checkpoints import Checkpoints
+    from featdiff.posttraining.checkpoints import Checkpoints
     keep = Checkpoints._keep
     def deadly_keep(self, state, objects):
         if state.global_step == 6:

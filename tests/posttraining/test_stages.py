@@ -10,8 +10,8 @@ from tiny_study import changed, contents, write_posttrained_study
 
 from featdiff.config.study_file import read_study
 from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.posttrain import sft
 from featdiff.pipeline.verbs import run_verb
+from featdiff.posttraining.stages import sft
 from featdiff.runs import read_json
 
 pytest.importorskip("trl")

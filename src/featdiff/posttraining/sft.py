@@ -9,10 +9,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from featdiff.config.study import SFTSettings
 from featdiff.models.loading import load_tokenizer
-from featdiff.posttrain.arguments import SharedArguments, in_order, shared_arguments
-from featdiff.posttrain.checkpoints import Checkpoints, drop_states, is_finished
-from featdiff.posttrain.policy import context_length, load_policy, quiet
-from featdiff.posttrain.teacher import Trace, Traces
+from featdiff.posttraining.arguments import SharedArguments, in_order, shared_arguments
+from featdiff.posttraining.checkpoints import Checkpoints, drop_states, is_finished
+from featdiff.posttraining.policy import context_length, load_policy, quiet
+from featdiff.posttraining.teacher import Trace, Traces
 from featdiff.runs import write_json
 
 Example = dict[str, list[int]]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from featdiff.config.study import PosttrainSettings
 from featdiff.data.prompts import Prompt, Row, read_rows, text_of
-from featdiff.posttrain.policy import quiet
-from featdiff.posttrain.rewards import Reward
-from featdiff.posttrain.sampler import Sampler
+from featdiff.posttraining.policy import quiet
+from featdiff.posttraining.rewards import Reward
+from featdiff.posttraining.sampler import Sampler
 from featdiff.progress import Progress
 
 

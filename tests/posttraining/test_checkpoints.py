@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState, TrainingArguments
 
-from featdiff.posttrain.checkpoints import Checkpoints, equal_parts, is_finished
+from featdiff.posttraining.checkpoints import Checkpoints, equal_parts, is_finished
 
 
 def keeper(folder: Path, base: str, dtype: str = "float32") -> Checkpoints:

@@ -6,7 +6,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from featdiff.models.loading import load_model, load_tokenizer
-from featdiff.posttrain.policy import context_length, end_tokens, require_end_token
+from featdiff.posttraining.policy import context_length, end_tokens, require_end_token
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from featdiff.config.study import SFTSettings
-from featdiff.posttrain.arguments import in_order, shared_arguments
+from featdiff.posttraining.arguments import in_order, shared_arguments
 
 
 def test_every_epoch_holds_each_item_once_in_an_order_of_its_own() -> None:

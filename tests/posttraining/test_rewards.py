@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from featdiff.posttrain.rewards import final_answer, reward_function
+from featdiff.posttraining.rewards import final_answer, reward_function
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from featdiff.posttrain.state import latest_state, load_generators, load_optimizer, save_state, state_step
+from featdiff.posttraining.state import latest_state, load_generators, load_optimizer, save_state, state_step
 from featdiff.progress import Progress
 from featdiff.runs import read_json, write_json, write_text
 

@@ -7,8 +7,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featdiff.config.study import PosttrainSettings
 from featdiff.data.prompts import Prompt
-from featdiff.posttrain.rewards import exact_match
-from featdiff.posttrain.teacher import load_traces, write_traces
+from featdiff.posttraining.rewards import exact_match
+from featdiff.posttraining.teacher import load_traces, write_traces
 
 PROMPTS = [Prompt("a", "2+2=", "4"), Prompt("b", "3+2=", "5")]
 MANY = [Prompt(str(n), "what is " * (n % 3) + f"{n}+1=", "0") for n in range(7)]
