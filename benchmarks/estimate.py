@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featdiff.config.study_file import read_study
-from featdiff.pipeline.estimate.ground import ground_of
-from featdiff.pipeline.estimate.options import PlanOptions, read_options
-from featdiff.pipeline.estimate.stages import estimate
-from featdiff.pipeline.estimate.table import duration, size
-from featdiff.pipeline.plan import Plan
-from featdiff.runs import read_json
+from featdiff.costs.estimate_inputs import ground_of
+from featdiff.costs.options import PlanOptions, read_options
+from featdiff.costs.stages import estimate
+from featdiff.costs.table import duration, size
+from featdiff.run.folder import read_json
+from featdiff.run.plan import Plan
 
 
 @dataclass(frozen=True)

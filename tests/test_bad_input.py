@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_study import POSTTRAIN, moved, random_model, save_model, write_posttrained_study, write_tiny_study
 from transformers import AutoTokenizer
 
-from featdiff.cli import main
+from featdiff.workflow.cli import main
 
 RUN = Path("runs/tiny")
 FOLDERS = {"evaluate": "evaluation", "train": "crosscoders", "attribute": "attribution", "quality": "quality"}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tiny_study import write_jsonl, write_task
 
-from featdiff.cli import main
-from featdiff.runs import read_json
+from featdiff.run.folder import read_json
+from featdiff.workflow.cli import main
 
 SHARED = Path(__file__).parents[2] / "shared"
 MODEL, TEXT, DATA = SHARED / "models" / "stories260K", SHARED / "data" / "text", SHARED / "data"

@@ -8,7 +8,7 @@ import pytest
 
 from featdiff.config.study import ReLUSettings, Study
 from featdiff.config.study_file import read_study
-from featdiff.pipeline.plan import Plan
+from featdiff.run.plan import Plan
 
 STUDIES = Path(__file__).parents[1] / "studies"
 PAPER = ("qwen3-4b", "qwen2.5-7b", "llama3.1-8b")
@@ -16,7 +16,7 @@ SHOW = (
     "import socket, sys\n"
     "def refused(*arguments, **options): raise AssertionError('nothing may be downloaded')\n"
     "socket.socket.connect = socket.getaddrinfo = refused\n"
-    "from featdiff.cli import main\n"
+    "from featdiff.workflow.cli import main\n"
     "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert end.code == 0\n"
     "assert not {'torch', 'transformers', 'datasets', 'lm_eval'} & set(sys.modules)\n"
 )

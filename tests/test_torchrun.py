@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from tiny_study import STUDY, write_tiny_study
 
 from featdiff import torchrun
-from featdiff.cli import main
 from featdiff.config.study_file import read_study
 from featdiff.crosscoder.distributed import joined
 from featdiff.crosscoder.kernels.ranks import Alone
-from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.train import train
+from featdiff.run.plan import Plan
+from featdiff.run.train import train
+from featdiff.workflow.cli import main
 
 
 def started(monkeypatch: pytest.MonkeyPatch, *, rank: int, processes: int) -> None:

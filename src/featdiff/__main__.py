@@ -1,5 +1,5 @@
 """`python -m featdiff` is the command line."""
 
-from featdiff.cli import main
+from featdiff.workflow.cli import main
 
 main()

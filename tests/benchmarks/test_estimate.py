@@ -8,8 +8,8 @@ from estimate import compared
 from tiny_study import changed, write_tiny_study
 
 from featdiff.config.study_file import read_study
-from featdiff.pipeline.estimate.options import PlanOptions
-from featdiff.pipeline.plan import Plan
+from featdiff.costs.options import PlanOptions
+from featdiff.run.plan import Plan
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from featdiff.crosscoder import Crosscoder
 from featdiff.data.corpus import build_corpus
 from featdiff.models.loading import Lineup
 from featdiff.pipeline.attribute import attribute, attribution_of, scaled_tails_of, scaling_of
-from featdiff.pipeline.held_out import calibration_of, held_out_corpus
-from featdiff.pipeline.lineup import load_lineup
-from featdiff.pipeline.plan import Plan
-from featdiff.runs import read_json
+from featdiff.run.folder import read_json
+from featdiff.run.held_out import calibration_of, held_out_corpus
+from featdiff.run.models import load_lineup
+from featdiff.run.plan import Plan
 
 
 @pytest.mark.parametrize("name", ["joint", "base-rl", "dynamics-sft", "dynamics-rl"])

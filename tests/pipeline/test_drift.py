@@ -14,10 +14,10 @@ from featdiff.crosscoder import Crosscoder
 from featdiff.models.divergence import mean_divergence
 from featdiff.models.loading import load_model
 from featdiff.pipeline.drift import _neutral_texts, _task_texts
-from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.report_drift import drift_panel
 from featdiff.planted import Group, World
-from featdiff.runs import read_json
+from featdiff.run.folder import read_json
+from featdiff.run.plan import Plan
 
 
 @pytest.fixture

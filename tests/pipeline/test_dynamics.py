@@ -13,11 +13,11 @@ from featdiff.config.study_file import read_study
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.provenance import Origin, origin_of
 from featdiff.pipeline.dynamics import dynamics
-from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.scored import scored
-from featdiff.pipeline.summary import summary
-from featdiff.pipeline.verbs import run_verb
-from featdiff.runs import read_json
+from featdiff.run.folder import read_json
+from featdiff.run.plan import Plan
+from featdiff.run.scored import scored
+from featdiff.workflow.runner import run_verb
+from featdiff.workflow.summary import summary
 
 ALIGNMENTS = ["joint", "matched", "swap", "same_seed_index"]
 

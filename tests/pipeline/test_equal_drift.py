@@ -14,14 +14,14 @@ from featdiff.config.study_file import read_study
 from featdiff.evaluation.results import TaskResult
 from featdiff.pipeline.drift import drift
 from featdiff.pipeline.drift_tails import Tails
-from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.report_drift import drift_panel
-from featdiff.pipeline.summary import summary
-from featdiff.pipeline.verbs import run_verb
 from featdiff.posttraining.stages import rft
 from featdiff.report.drift import DriftPanel
 from featdiff.report.equal_answers import equal_drift_verdicts
-from featdiff.runs import read_json
+from featdiff.run.folder import read_json
+from featdiff.run.plan import Plan
+from featdiff.workflow.runner import run_verb
+from featdiff.workflow.summary import summary
 
 pytest.importorskip("trl")
 

@@ -16,9 +16,9 @@ from featdiff.evaluation.comparison import compare_outcomes
 from featdiff.evaluation.results import TaskResult
 from featdiff.models.loading import Lineup, Tokenizer, load_model, load_tokenizer
 from featdiff.pipeline.evaluate import choice_tasks, evaluate, outcomes_of, requests_of
-from featdiff.pipeline.lineup import load_lineup
-from featdiff.pipeline.plan import Plan
-from featdiff.runs import read_json
+from featdiff.run.folder import read_json
+from featdiff.run.models import load_lineup
+from featdiff.run.plan import Plan
 
 TASKS = ("colours", "animals", "numbers")
 

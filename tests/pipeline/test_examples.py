@@ -10,11 +10,11 @@ from featdiff.crosscoder import Crosscoder
 from featdiff.models.loading import load_model, load_tokenizer, token_logits
 from featdiff.pipeline.attribute import attribution_of, scaling_of
 from featdiff.pipeline.examples import examples
-from featdiff.pipeline.held_out import calibration_of, held_out_corpus
-from featdiff.pipeline.lineup import load_lineup
-from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.report_cards import feature_cards
-from featdiff.runs import read_json
+from featdiff.run.folder import read_json
+from featdiff.run.held_out import calibration_of, held_out_corpus
+from featdiff.run.models import load_lineup
+from featdiff.run.plan import Plan
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from tiny_study import changed, contents
 from featdiff.evaluation.results import TaskResult
 from featdiff.pipeline.evaluate import evaluate, generated_tasks
 from featdiff.pipeline.intervene import intervene
-from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.preflight import check_inputs
 from featdiff.pipeline.report import report
-from featdiff.pipeline.summary import summary
-from featdiff.runs import read_json
+from featdiff.run.folder import read_json
+from featdiff.run.plan import Plan
+from featdiff.workflow.preflight import check_inputs
+from featdiff.workflow.summary import summary
 
 MATHS = "hendrycks_math500"
 ITEMS, REPEATS, CONTROLS = 6, 2, 2

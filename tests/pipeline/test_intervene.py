@@ -9,13 +9,13 @@ from safetensors.torch import load_file, save_file
 from tiny_study import changed
 
 from featdiff.evaluation.outcomes import Outcomes
-from featdiff.pipeline.bench import KINDS
 from featdiff.pipeline.evaluate import outcomes_of
 from featdiff.pipeline.intervene import intervene
-from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import held_out_parts
-from featdiff.pipeline.verbs import run_study
-from featdiff.runs import read_json, write_json
+from featdiff.run.folder import read_json, write_json
+from featdiff.run.intervention_context import KINDS
+from featdiff.run.plan import Plan
+from featdiff.workflow.runner import run_study
 
 TASKS = ("colours", "animals", "numbers")
 

@@ -7,10 +7,10 @@ from featdiff.crosscoder import Crosscoder
 from featdiff.evaluation.results import TaskResult
 from featdiff.models.loading import load_tokenizer
 from featdiff.pipeline.evaluate import longest_read, requests_of
-from featdiff.pipeline.lineup import load_lineup
-from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.quality import _parts
-from featdiff.runs import read_json
+from featdiff.run.folder import read_json
+from featdiff.run.models import load_lineup
+from featdiff.run.plan import Plan
 
 
 def right_rows(plan: Plan) -> list[list[int]]:

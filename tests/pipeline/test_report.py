@@ -6,10 +6,10 @@ import shutil
 import pytest
 from tiny_study import changed
 
-from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.report import report_data
-from featdiff.pipeline.verbs import run_study
-from featdiff.runs import read_json
+from featdiff.run.folder import read_json
+from featdiff.run.plan import Plan
+from featdiff.workflow.runner import run_study
 
 
 def test_the_page_is_one_file_that_opens_offline(tiny: Plan) -> None:

@@ -2,11 +2,11 @@
 
 from tiny_study import changed
 
-from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.report import report_data
 from featdiff.pipeline.report_tails import tail_panels
-from featdiff.pipeline.verbs import run_study
-from featdiff.runs import read_json
+from featdiff.run.folder import read_json
+from featdiff.run.plan import Plan
+from featdiff.workflow.runner import run_study
 
 
 def test_panels_are_those_of_the_histograms(tiny: Plan) -> None:

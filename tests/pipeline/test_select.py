@@ -13,10 +13,10 @@ from featdiff.models.loading import load_tokenizer
 from featdiff.pipeline.agreement import CONTRASTS
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import outcomes_of
-from featdiff.pipeline.lineup import load_lineup
-from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import held_out_parts, select
-from featdiff.runs import read_json
+from featdiff.run.folder import read_json
+from featdiff.run.models import load_lineup
+from featdiff.run.plan import Plan
 
 TASKS = ["colours", "animals"]
 

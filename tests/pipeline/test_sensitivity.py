@@ -12,12 +12,12 @@ from featdiff.attribution.matching import matched_jaccard
 from featdiff.attribution.stability import match_scored
 from featdiff.crosscoder import Crosscoder
 from featdiff.pipeline.attribute import attribution_of
-from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.scored import scored
 from featdiff.pipeline.sensitivity import sensitivity
 from featdiff.pipeline.variants import group_plan, groups_of
-from featdiff.pipeline.verbs import run_verb
-from featdiff.runs import read_json
+from featdiff.run.folder import read_json
+from featdiff.run.plan import Plan
+from featdiff.run.scored import scored
+from featdiff.workflow.runner import run_verb
 
 ANALYSIS = {
     "strengths": [0.5, 1.0, 2.0],

@@ -7,8 +7,8 @@ import pytest
 
 from featdiff.config.crosscoder import BatchTopKSettings, JumpReLUSettings, ReLUSettings
 from featdiff.config.study_file import validated
-from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.variants import Group, choices_of, group_plan, groups_of, points_of, rescorings_of, scaled
+from featdiff.run.plan import Plan
 
 EVERY = {
     "strengths": [0.5, 1.0, 2.0],

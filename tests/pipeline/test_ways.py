@@ -8,16 +8,16 @@ from safetensors.torch import load_file
 from tiny_study import changed
 
 from featdiff.pipeline.evaluate import outcomes_of
-from featdiff.pipeline.lineup import load_lineup
-from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.report_ways import ways_panel
 from featdiff.pipeline.select import held_out_parts
-from featdiff.pipeline.verbs import run_verb
 from featdiff.pipeline.ways import ways
 from featdiff.pipeline.ways_items import items_of
 from featdiff.pipeline.ways_made import way_names
 from featdiff.report.ways_findings import ways_verdicts
-from featdiff.runs import read_json, write_json
+from featdiff.run.folder import read_json, write_json
+from featdiff.run.models import load_lineup
+from featdiff.run.plan import Plan
+from featdiff.workflow.runner import run_verb
 
 EDITS = ("features", "features_printed", "steering", "neurons")
 NAMES = (*EDITS, "sft", "rl")

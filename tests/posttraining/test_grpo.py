@@ -13,7 +13,7 @@ from featdiff.config.study import GRPOSettings
 from featdiff.data.prompts import Prompt
 from featdiff.posttraining.grpo import train_grpo
 from featdiff.posttraining.rewards import Reward
-from featdiff.runs import read_json
+from featdiff.run.folder import read_json
 
 SETTINGS = GRPOSettings(
     lr=1e-2,

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from featdiff.cli import main
 from featdiff.verify import Check
+from featdiff.workflow.cli import main
 
 
 def ran(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:

@@ -34,7 +34,7 @@ from featdiff.activations.stream import Residuals
 from featdiff.data.corpus import Corpus
 from featdiff.models.loading import DTYPES, Tokenizer
 from featdiff.progress import Progress
-from featdiff.runs import Json, content_fingerprint, read_json, surroundings, write_json
+from featdiff.run.folder import Json, content_fingerprint, read_json, surroundings, write_json
 
 INDEX = "index.json"
 SHARD_BYTES = 64 << 20

@@ -16,8 +16,8 @@ from torch import Tensor
 from featdiff.config.intervention import NAMED, REDRAWN
 from featdiff.config.study import BASE
 from featdiff.evaluation.outcomes import Outcomes
-from featdiff.pipeline.plan import Plan
-from featdiff.runs import Record
+from featdiff.run.folder import Record
+from featdiff.run.plan import Plan
 from featdiff.selection.overlap import overlap_null, shared_null
 from featdiff.selection.rules import above_share
 from featdiff.selection.scores import Selection, agreed, ranked, task_score

@@ -10,10 +10,10 @@ from torch import Tensor
 from featdiff.attribution import Attribution, LatentScaling, ScaledTail, latent_scalings, scaled_tails
 from featdiff.attribution.latent_scaling import Ratios
 from featdiff.crosscoder import Crosscoder
-from featdiff.pipeline.held_out import held_out_activations
-from featdiff.pipeline.lineup import load_lineup
-from featdiff.pipeline.plan import Plan
-from featdiff.runs import Json, read_json, write_json
+from featdiff.run.folder import Json, read_json, write_json
+from featdiff.run.held_out import held_out_activations
+from featdiff.run.models import load_lineup
+from featdiff.run.plan import Plan
 
 RATIOS = ("feature", "random", "other")
 

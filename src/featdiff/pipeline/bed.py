@@ -19,15 +19,15 @@ from featdiff.attribution.stability import Scored, match_scored
 from featdiff.evaluation.results import Requests
 from featdiff.intervention.scoring import UpperModel
 from featdiff.models.loading import Lineup
-from featdiff.pipeline.bench import Bench, Test, measured
 from featdiff.pipeline.evaluate import choice_tasks, requests_of
-from featdiff.pipeline.held_out import calibration_of, held_out_corpus
 from featdiff.pipeline.intervene import claim_of, edited_items, effect_of
-from featdiff.pipeline.lineup import load_lineup, load_whole
-from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.scored import scored
 from featdiff.pipeline.select import Residuals, mean_rate, prompt_ends, selecting_tasks, selections, task_scores
-from featdiff.runs import Record
+from featdiff.run.folder import Record
+from featdiff.run.held_out import calibration_of, held_out_corpus
+from featdiff.run.intervention_context import Bench, Test, measured
+from featdiff.run.models import load_lineup, load_whole
+from featdiff.run.plan import Plan
+from featdiff.run.scored import scored
 from featdiff.selection.scores import Selection, ranked
 from featdiff.selection.similarity import Choice
 

@@ -33,10 +33,10 @@ from featdiff.models.paths import quiet
 from featdiff.pipeline.drift_tails import Tails
 from featdiff.pipeline.equal_drift import Moved, equal_drift
 from featdiff.pipeline.evaluate import choice_tasks, requests_of
-from featdiff.pipeline.lineup import load_lineup, load_whole
-from featdiff.pipeline.plan import Plan
 from featdiff.progress import Progress
-from featdiff.runs import Record, write_json
+from featdiff.run.folder import Record, write_json
+from featdiff.run.models import load_lineup, load_whole
+from featdiff.run.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from featdiff.evaluation.results import TaskResult
 from featdiff.pipeline.evaluate import evaluate_path, located_settings, results_in
-from featdiff.pipeline.plan import Plan
+from featdiff.run.plan import Plan
 
 
 class Answers:

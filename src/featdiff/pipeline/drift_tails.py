@@ -10,8 +10,8 @@ from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
 from featdiff.models.loading import Lineup
 from featdiff.pipeline.attribute import attribution_of
-from featdiff.pipeline.held_out import calibration_of, held_out_corpus
-from featdiff.pipeline.plan import Plan
+from featdiff.run.held_out import calibration_of, held_out_corpus
+from featdiff.run.plan import Plan
 
 COMPARED = "compared"
 """Name of the model that takes the tuned model's place."""

@@ -16,11 +16,11 @@ from featdiff.attribution.alignments import (
 from featdiff.attribution.stability import Scored
 from featdiff.attribution.swap import swap_specificity
 from featdiff.attribution.trajectories import Alignment, Trajectory
-from featdiff.pipeline.held_out import held_out_activations
-from featdiff.pipeline.lineup import load_lineup
-from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.scored import plain, scored, scored_seeds
-from featdiff.runs import Json, Record, write_json
+from featdiff.run.folder import Json, Record, write_json
+from featdiff.run.held_out import held_out_activations
+from featdiff.run.models import load_lineup
+from featdiff.run.plan import Plan
+from featdiff.run.scored import plain, scored, scored_seeds
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from featdiff.evaluation.results import TaskResult
 from featdiff.pipeline.drift_accuracy import Answers
 from featdiff.pipeline.drift_tails import Tails
 from featdiff.pipeline.evaluate import gain_over
-from featdiff.pipeline.plan import REJECTION, Plan
-from featdiff.runs import Json, Record
+from featdiff.run.folder import Json, Record
+from featdiff.run.plan import REJECTION, Plan
 from featdiff.stats import Interval, mean_of
 
 WHOLE, MIXED, NEAREST = "as trained", "mixed with the base", "nearest checkpoint"

@@ -16,12 +16,12 @@ from featdiff.data.corpus import Corpus
 from featdiff.models.loading import Lineup, token_logits
 from featdiff.models.tokenizer import Tokenizer
 from featdiff.pipeline.attribute import attribution_of, held_out_statistics, scaling_of
-from featdiff.pipeline.held_out import calibration_of, held_out_corpus
-from featdiff.pipeline.lineup import load_lineup, load_whole
-from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.splice import harvest, packed_parts
 from featdiff.progress import Progress
-from featdiff.runs import Json, read_json, write_json
+from featdiff.run.folder import Json, read_json, write_json
+from featdiff.run.held_out import calibration_of, held_out_corpus
+from featdiff.run.models import load_lineup, load_whole
+from featdiff.run.plan import Plan
+from featdiff.run.splice import harvest, packed_parts
 
 SELECTED = "selected"
 

@@ -15,10 +15,10 @@ from featdiff.intervention.edits import Edit
 from featdiff.intervention.effects import Effect, ItemSets
 from featdiff.intervention.generation import Generated, form_of_answers, measure_generated
 from featdiff.models.loading import load_tokenizer
-from featdiff.pipeline.bench import Bench, Test, edit_of, measured
 from featdiff.pipeline.evaluate import located_settings, longest_read, outcomes_of
 from featdiff.progress import Progress
-from featdiff.runs import Record
+from featdiff.run.folder import Record
+from featdiff.run.intervention_context import Bench, Test, edit_of, measured
 
 
 def effect_on_answers(

@@ -26,7 +26,13 @@ from featdiff.intervention.effects import (
 )
 from featdiff.intervention.pooled_effects import Part, claim
 from featdiff.intervention.side_effects import first_tokens
-from featdiff.pipeline.bench import (
+from featdiff.pipeline.doses import dose_levels, doses
+from featdiff.pipeline.evaluate import choice_tasks, generated_tasks, outcomes_of, requests_of
+from featdiff.pipeline.generated import effect_on_answers
+from featdiff.pipeline.select import held_out_parts
+from featdiff.pipeline.side_effects import side_effects
+from featdiff.run.folder import Record, read_json, write_json
+from featdiff.run.intervention_context import (
     Bench,
     Measured,
     Test,
@@ -37,13 +43,7 @@ from featdiff.pipeline.bench import (
     other_of,
     sampled,
 )
-from featdiff.pipeline.doses import dose_levels, doses
-from featdiff.pipeline.evaluate import choice_tasks, generated_tasks, outcomes_of, requests_of
-from featdiff.pipeline.generated import effect_on_answers
-from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.select import held_out_parts
-from featdiff.pipeline.side_effects import side_effects
-from featdiff.runs import Record, read_json, write_json
+from featdiff.run.plan import Plan
 from featdiff.stats import Draws, Flips, holm
 
 

@@ -12,11 +12,11 @@ from featdiff.evaluation.results import Requests
 from featdiff.models.loading import Lineup
 from featdiff.pipeline.attribute import held_out_statistics
 from featdiff.pipeline.evaluate import choice_tasks, longest_read, requests_of
-from featdiff.pipeline.held_out import calibration_of
-from featdiff.pipeline.lineup import load_lineup
-from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.splice import Harvested, Part, harvest, recovered
-from featdiff.runs import write_json
+from featdiff.run.folder import write_json
+from featdiff.run.held_out import calibration_of
+from featdiff.run.models import load_lineup
+from featdiff.run.plan import Plan
+from featdiff.run.splice import Harvested, Part, harvest, recovered
 
 
 def quality(plan: Plan, folder: Path) -> None:

@@ -8,7 +8,6 @@ from featdiff.evaluation.outcomes import Outcomes
 from featdiff.models.loading import depth
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import outcomes_of
-from featdiff.pipeline.plan import MADE_BY, Plan
 from featdiff.pipeline.report_cards import feature_cards
 from featdiff.pipeline.report_causal import causal_panel, generated_row
 from featdiff.pipeline.report_drift import drift_panel
@@ -21,7 +20,6 @@ from featdiff.pipeline.report_dynamics import (
 from featdiff.pipeline.report_sensitivity import sensitivity_panel
 from featdiff.pipeline.report_tails import tail_panels
 from featdiff.pipeline.report_ways import ways_panel
-from featdiff.pipeline.summary import summary
 from featdiff.report import write_report
 from featdiff.report.data import (
     AccuracyCell,
@@ -35,7 +33,9 @@ from featdiff.report.data import (
     SetChange,
     SpecificityPanel,
 )
-from featdiff.runs import Record, read_json, write_json
+from featdiff.run.folder import Record, read_json, write_json
+from featdiff.run.plan import MADE_BY, Plan
+from featdiff.workflow.summary import summary
 
 
 def report(plan: Plan, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """The cards of the report: evidence for single features, from the stage `examples`."""
 
-from featdiff.pipeline.plan import Plan
 from featdiff.report.cards import Context, FeatureCard
-from featdiff.runs import Record, read_json
+from featdiff.run.folder import Record, read_json
+from featdiff.run.plan import Plan
 
 SCORES = ("density", "owner", "mas", "cosine_to_base", "nu_error", "nu_reconstruction")
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from featdiff.pipeline.plan import Plan
 from featdiff.report.causal import (
     CausalPanel,
     ClaimRow,
@@ -15,7 +14,8 @@ from featdiff.report.causal import (
     Origin,
     SideEffectRow,
 )
-from featdiff.runs import Record, read_json
+from featdiff.run.folder import Record, read_json
+from featdiff.run.plan import Plan
 
 
 def causal_panel(plan: Plan) -> CausalPanel:

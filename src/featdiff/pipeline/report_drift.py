@@ -1,9 +1,9 @@
 """Drift for the report, from the stage `drift`."""
 
-from featdiff.pipeline.plan import REJECTION, Plan
 from featdiff.report.drift import DriftPanel, DriftRow
 from featdiff.report.equal_drift import EqualDrift, EqualModel, Estimate, MeanAccuracy, Question, Reading
-from featdiff.runs import Record, read_json
+from featdiff.run.folder import Record, read_json
+from featdiff.run.plan import REJECTION, Plan
 
 
 def drift_panel(plan: Plan) -> DriftPanel | None:

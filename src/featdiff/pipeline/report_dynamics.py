@@ -1,9 +1,9 @@
 """What the report says of checkpoints and seeds, read from the folders of the run."""
 
-from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.summary import stability_record
 from featdiff.report.dynamics import ChosenStability, DynamicsPanel, FoundAgain, SeedTail, StabilityPanel
-from featdiff.runs import Record, read_json
+from featdiff.run.folder import Record, read_json
+from featdiff.run.plan import Plan
+from featdiff.workflow.summary import stability_record
 
 KEPT = ("alignment", "checkpoints", "overlap", "chance", "noise_floor", "seeds", "floors", "relative")
 

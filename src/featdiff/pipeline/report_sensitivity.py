@@ -1,6 +1,5 @@
 """The sensitivity analysis for the report, from the stage `sensitivity`."""
 
-from featdiff.pipeline.plan import Plan
 from featdiff.report.sensitivity import (
     BASES,
     ChoiceCell,
@@ -10,7 +9,8 @@ from featdiff.report.sensitivity import (
     QuantityRow,
     SensitivityPanel,
 )
-from featdiff.runs import Record, read_json
+from featdiff.run.folder import Record, read_json
+from featdiff.run.plan import Plan
 
 
 def sensitivity_panel(plan: Plan) -> SensitivityPanel | None:

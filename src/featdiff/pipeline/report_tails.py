@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from featdiff.config.study import BASE
 from featdiff.pipeline.attribute import attribution_of, scaled_tails_of, scaling_of
-from featdiff.pipeline.plan import Plan
 from featdiff.report.tails import PeerTails, TailPanel
+from featdiff.run.plan import Plan
 
 
 def tail_panels(plan: Plan, sparsity: Mapping[str, str]) -> list[TailPanel]:

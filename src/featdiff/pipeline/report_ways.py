@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from featdiff.pipeline.plan import Plan
 from featdiff.report.ways import WayOverlap, WayRow, WaySet, WaysPanel
-from featdiff.runs import Record, read_json
+from featdiff.run.folder import Record, read_json
+from featdiff.run.plan import Plan
 
 
 def ways_panel(plan: Plan) -> WaysPanel | None:

@@ -16,10 +16,10 @@ from featdiff.models.loading import Lineup
 from featdiff.pipeline.agreement import CONTRASTS, Others, agreement_record, contrast
 from featdiff.pipeline.attribute import attribution_of
 from featdiff.pipeline.evaluate import choice_tasks, outcomes_of, requests_of
-from featdiff.pipeline.lineup import load_lineup
-from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.stability import stability_of_features
-from featdiff.runs import Record, write_json
+from featdiff.run.folder import Record, write_json
+from featdiff.run.models import load_lineup
+from featdiff.run.plan import Plan
 from featdiff.selection.rules import above_share, by_paired_t, top
 from featdiff.selection.scores import Halves, Selection, agreed, branch_score, halves, swap_score, task_score
 

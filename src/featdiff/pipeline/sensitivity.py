@@ -17,11 +17,9 @@ from pathlib import Path
 from featdiff.config.study import BASE
 from featdiff.models.loading import depth
 from featdiff.pipeline.attribute import attribute
-from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import selecting_tasks
 from featdiff.pipeline.sensitivity_features import choose_features, edit_features
 from featdiff.pipeline.sensitivity_record import sensitivity_record
-from featdiff.pipeline.train import train
 from featdiff.pipeline.variants import (
     OWN,
     Place,
@@ -34,7 +32,9 @@ from featdiff.pipeline.variants import (
     rescorings_of,
     settings_of,
 )
-from featdiff.runs import Record, write_json
+from featdiff.run.folder import Record, write_json
+from featdiff.run.plan import Plan
+from featdiff.run.train import train
 
 
 def sensitivity(plan: Plan, folder: Path) -> None:

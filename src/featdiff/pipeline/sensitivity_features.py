@@ -12,7 +12,7 @@ from featdiff.pipeline.bed import Bed, choose, edited, matched, whole_model
 from featdiff.pipeline.intervene import tests_of
 from featdiff.pipeline.variants import Place
 from featdiff.progress import Progress
-from featdiff.runs import Record, read_json, write_json
+from featdiff.run.folder import Record, read_json, write_json
 from featdiff.selection.similarity import likeness
 
 

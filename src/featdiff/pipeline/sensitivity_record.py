@@ -16,14 +16,14 @@ from featdiff.attribution.robustness import (
     verdict_on_similarity,
 )
 from featdiff.config.study import BASE
-from featdiff.pipeline.bench import Test
 from featdiff.pipeline.intervene import tests_of
-from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.scored import plain
 from featdiff.pipeline.select import selecting_tasks
 from featdiff.pipeline.sensitivity_features import bases_of, choice_file, curves, effect_file
 from featdiff.pipeline.variants import Place, settings_of
-from featdiff.runs import Json, Record, read_json
+from featdiff.run.folder import Json, Record, read_json
+from featdiff.run.intervention_context import Test
+from featdiff.run.plan import Plan
+from featdiff.run.scored import plain
 from featdiff.stats import wilson_interval
 
 ITEMS = {"held_out": "held-out critical items", "all": "all items"}

@@ -7,10 +7,10 @@ from torch import Tensor
 from featdiff.intervention.activity import activity_on, order_of
 from featdiff.intervention.controls import activity_matched
 from featdiff.intervention.side_effects import Drift, drift, edited_residual
-from featdiff.pipeline.bench import Bench, Measured, Test, edit_of
-from featdiff.pipeline.held_out import held_out_corpus
-from featdiff.pipeline.splice import packed_parts
-from featdiff.runs import Record
+from featdiff.run.folder import Record
+from featdiff.run.held_out import held_out_corpus
+from featdiff.run.intervention_context import Bench, Measured, Test, edit_of
+from featdiff.run.splice import packed_parts
 
 NOTHING = Drift(0.0, 0.0, 0.0, 0)
 

@@ -22,8 +22,8 @@ from featdiff.config.crosscoder import (
 )
 from featdiff.config.intervention import ControlName
 from featdiff.config.sensitivity import SensitivitySettings
-from featdiff.pipeline.plan import CrosscoderPlan, Plan
-from featdiff.runs import Record, read_json
+from featdiff.run.folder import Record, read_json
+from featdiff.run.plan import CrosscoderPlan, Plan
 
 Trained = Literal["reference", "seed", "objective", "sparsity", "shared", "encoder", "align", "layer"]
 Rescored = Literal["norm_p", "space"]

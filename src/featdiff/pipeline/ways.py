@@ -19,15 +19,15 @@ from featdiff.intervention.pooled_effects import Part, claim
 from featdiff.intervention.side_effects import Drift, drift
 from featdiff.intervention.steering import AsIs, PromptEnds, Way, prompt_ends, text_logits
 from featdiff.models.neurons import neurons_per_block
-from featdiff.pipeline.held_out import held_out_corpus
-from featdiff.pipeline.plan import Plan
-from featdiff.pipeline.splice import Part as TextPart
-from featdiff.pipeline.splice import packed_parts
 from featdiff.pipeline.ways_items import TaskItems, items_of
 from featdiff.pipeline.ways_made import EDITS, Made, Workshop, way_names
 from featdiff.pipeline.ways_overlap import overlap_records
 from featdiff.progress import Progress
-from featdiff.runs import Record, read_json, write_json
+from featdiff.run.folder import Record, read_json, write_json
+from featdiff.run.held_out import held_out_corpus
+from featdiff.run.plan import Plan
+from featdiff.run.splice import Part as TextPart
+from featdiff.run.splice import packed_parts
 from featdiff.stats import Flips, stratified_bootstrap
 
 FEWEST = 2

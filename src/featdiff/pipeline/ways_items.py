@@ -15,10 +15,10 @@ from featdiff.config.study import BASE, TaskSettings
 from featdiff.evaluation.outcomes import Outcomes
 from featdiff.evaluation.results import Requests
 from featdiff.models.loading import Lineup
-from featdiff.pipeline.bench import sampled
 from featdiff.pipeline.evaluate import choice_tasks, outcomes_of, requests_of
-from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import held_out_parts
+from featdiff.run.intervention_context import sampled
+from featdiff.run.plan import Plan
 from featdiff.selection.scores import halves
 
 Which = Literal["choosing", "held out", "unseen"]

@@ -35,11 +35,11 @@ from featdiff.intervention.steering import AsIs, NeuronEdited, Steered, Way, pro
 from featdiff.models.loading import PreTrainedModel
 from featdiff.models.neurons import neurons_per_block
 from featdiff.pipeline.attribute import attribution_of
-from featdiff.pipeline.bench import Bench, Measured, measured, scores
-from featdiff.pipeline.lineup import load_whole
-from featdiff.pipeline.plan import Plan
 from featdiff.pipeline.select import crosscoder_and_lineup
 from featdiff.pipeline.ways_items import TaskItems, items_of
+from featdiff.run.intervention_context import Bench, Measured, measured, scores
+from featdiff.run.models import load_whole
+from featdiff.run.plan import Plan
 
 Maker = Callable[[float, int], list[Way]]
 """From what can be chosen, and a number of draws, to the way and so many random edits as large."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from featdiff.intervention.neuron_edits import Chance, jaccard, most_moved
 from featdiff.pipeline.ways_made import EDITS
-from featdiff.runs import Record
+from featdiff.run.folder import Record
 
 BELOW = ("neurons",)
 """Edits that act below the tap as well."""

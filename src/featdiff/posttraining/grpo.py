@@ -15,7 +15,7 @@ from featdiff.posttraining.arguments import SharedArguments, in_order, shared_ar
 from featdiff.posttraining.checkpoints import Checkpoints, drop_states, is_finished
 from featdiff.posttraining.policy import context_length, load_policy, quiet
 from featdiff.posttraining.rewards import Reward
-from featdiff.runs import write_json
+from featdiff.run.folder import write_json
 
 
 def train_grpo(

@@ -13,7 +13,7 @@ from featdiff.posttraining.arguments import SharedArguments, in_order, shared_ar
 from featdiff.posttraining.checkpoints import Checkpoints, drop_states, is_finished
 from featdiff.posttraining.policy import context_length, load_policy, quiet
 from featdiff.posttraining.teacher import Trace, Traces
-from featdiff.runs import write_json
+from featdiff.run.folder import write_json
 
 Example = dict[str, list[int]]
 

@@ -1,0 +1,1 @@
+"""The run of a study: its plan, its folder, and what lies in it."""

@@ -1,0 +1,1 @@
+"""The command line, the registry of stages, and what runs them."""

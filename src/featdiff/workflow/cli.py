@@ -1,0 +1,261 @@
+"""The command line: a verb, a study, and flags that override its settings.
+
+Progress goes to stderr, results to files, and the last line on stdout is the path of what was made. What a user can
+mend is said in one line and ends with exit code 2; set FEATDIFF_TRACEBACK=1 to see where it was raised.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import tyro
+
+from featdiff import torchrun
+from featdiff.config.study import Study
+from featdiff.config.study_file import read_study, validated
+from featdiff.openmp import spin_briefly
+
+VERBS = {
+    "demo": "Make the demo study from beginning to end, with models that are post-trained here.",
+    "init": "Write a commented study for models that you have: --base PATH --tuned sft=PATH rl=PATH [--out FILE].",
+    "run": "Do whatever of a study is missing or stale, in order.",
+    "sft": "Tune the base on teacher traces that end in the right answer.",
+    "grpo": "Tune the base by GRPO on the same prompts, with an outcome reward.",
+    "rft": "Tune the base as sft does, on right answers of the RL model (where posttrain.rejection is given).",
+    "evaluate": "Measure every model on every task through lm-eval, item by item.",
+    "train": "Learn the crosscoders of the study from one stream of activations.",
+    "quality": "Measure how well the crosscoders explain the models on the evaluation prompts.",
+    "attribute": "Score which model owns each feature (MAS, NRN).",
+    "stability": "Look for the features of one seed in the crosscoders of the others.",
+    "dynamics": "Follow specific features over the checkpoints.",
+    "select": "Find features that differ where the tuned model is right and the base wrong.",
+    "intervene": "Zero them in the tuned model, amplify them in the base, beside matched random features.",
+    "ways": "Compare features, steering, neurons and tuned weights as ways to put the behaviour into the base.",
+    "sensitivity": "Change one choice of the dictionary at a time: what of the result is robust, and what is not.",
+    "drift": "Measure how far each model moved from the base, and its tail at less of the same change.",
+    "examples": "Find the contexts that excite specific and selected features most, and the tokens that they write.",
+    "report": "Write figures, summary.json and report.html.",
+    "verify": "Check this installation on planted worlds whose answers are known: verify [--seed N] [--json].",
+    "show": "Say what exists, from what, and what is stale: show STUDY|RUN [--json].",
+    "plan": "Say what every stage will cost in time, memory and disk: plan STUDY [--gpus N] [--kind H200] [--json].",
+}
+HINTS = {
+    "trl": "posttrain",
+    "accelerate": "posttrain",
+    "math_verify": "posttrain",
+    "lm_eval": "eval",
+    "reasoning_gym": "demo",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 a check of `verify` failed, 2 something that the user can mend, 130
+    interrupted."""
+    spin_briefly()
+    status = _status(list(sys.argv[1:] if arguments is None else arguments))
+    if status == 0 and torchrun.processes() > 1:
+        _leave()
+    sys.exit(status)
+
+
+def _leave() -> NoReturn:
+    """End without tearing the interpreter down: gloo's threads can outlive their process group, and abort a process
+    that ends beneath them (pytorch/pytorch#190489)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _status(arguments: list[str]) -> int:
+    try:
+        return _dispatch(arguments)
+    except (ValueError, OSError) as error:
+        if os.environ.get("FEATDIFF_TRACEBACK"):
+            raise
+        return _refuse(" ".join(str(error).split()))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in HINTS:
+            raise
+        return _refuse(f"this needs the package {package}; install it with: pip install 'featdiff[{HINTS[package]}]'")
+    except KeyboardInterrupt:
+        print("featdiff: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _refuse(reason: str) -> int:
+    if not torchrun.rank() or torchrun.joined():
+        print(f"featdiff: {reason}", file=sys.stderr)
+    return 2
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if torchrun.processes() > 1 and arguments[:1] != ["train"]:
+        raise ValueError("several processes can only train together; start the other verbs without torchrun")
+    match arguments:
+        case [] | ["-h" | "--help", *_] | ["help"]:
+            print(_help())
+        case ["--version"]:
+            from importlib.metadata import version
+
+            print(f"featdiff {version('featdiff')}")
+        case ["init", *rest]:
+            from featdiff.workflow.init import init
+
+            _made(lambda: init(*_init_arguments(rest)))
+        case ["show", *rest]:
+            from featdiff.workflow.show import show
+
+            print(show(*_show_arguments(rest)))
+        case ["plan", *rest]:
+            print(_plan(rest))
+        case ["verify", *rest]:
+            return _verify(rest)
+        case ["demo", *rest]:
+            from featdiff.workflow.demo import demo_study
+
+            _run_verb("run", demo_study(), rest)
+        case [verb, *rest] if verb in VERBS:
+            if not rest or rest[0] in ("-h", "--help"):
+                print(_verb_help(verb))
+                return 0 if rest else 2
+            _run_verb(verb, Path(rest[0]), rest[1:])
+        case [unknown, *_]:
+            raise ValueError(f"unknown verb {unknown}; verbs: {', '.join(VERBS)}")
+    return 0
+
+
+def _run_verb(verb: str, path: Path, flags: list[str]) -> None:
+    study = _overridden(read_study(path), flags)
+    from featdiff.workflow.runner import run_study, run_verb
+
+    _made(lambda: run_study(study) if verb == "run" else run_verb(study, verb))
+
+
+def _made(work: Callable[[], Path]) -> None:
+    """Do the work; whatever a library prints goes to stderr, and the path that was made ends stdout."""
+    with contextlib.redirect_stdout(sys.stderr):
+        path = work()
+    if not torchrun.rank():
+        print(path)
+
+
+def _overridden(study: Study, flags: list[str]) -> Study:
+    """The study with flags such as `--training.lr 3e-4` laid over it."""
+    if not flags:
+        return study
+    if "-h" in flags or "--help" in flags:
+        return _tyro(study, flags)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            changed = _tyro(study, flags)
+    except SystemExit:
+        raise ValueError(_flattened(said.getvalue())) from None
+    return validated(changed.model_dump(mode="json"), "flags")
+
+
+def _flattened(box: str) -> str:
+    """The words of tyro's box, without its frame and its pointers to further reading."""
+    words = " ".join(re.sub(r"[─│╭╮╰╯]+|-{3,}", " ", box).split())
+    for ending in ("For full helptext", "For further information", "Argument helptext"):
+        words = words.split(ending)[0]
+    return words.removeprefix("Unrecognized options").removeprefix("Value error").strip()
+
+
+def _tyro(study: Study, flags: list[str]) -> Study:
+    return tyro.cli(
+        tyro.conf.configure(tyro.conf.AvoidSubcommands)(Study), default=study, args=flags, prog="featdiff VERB STUDY"
+    )
+
+
+def _init_arguments(rest: list[str]) -> tuple[str, dict[str, str], Path]:
+    usage = "usage: featdiff init --base PATH --tuned NAME=PATH [NAME=PATH ...] [--out FILE]"
+    if not rest or "-h" in rest or "--help" in rest:
+        print(usage)
+        raise SystemExit(0 if rest else 2)
+    values: dict[str, list[str]] = {}
+    for word in rest:
+        if word.startswith("--"):
+            values[word] = []
+        elif values:
+            values[list(values)[-1]].append(word)
+    if unknown := set(values) - {"--base", "--tuned", "--out"}:
+        raise ValueError(f"unknown option {sorted(unknown)[0]}; {usage}")
+    if (
+        len(values.get("--base", [])) != 1
+        or not values.get("--tuned")
+        or any("=" not in pair for pair in values["--tuned"])
+    ):
+        raise ValueError(f"give one base and at least one tuned model as NAME=PATH; {usage}")
+    tuned = dict(pair.split("=", 1) for pair in values["--tuned"])
+    return values["--base"][0], tuned, Path(values.get("--out", ["study.toml"])[0])
+
+
+def _show_arguments(rest: list[str]) -> tuple[Path, bool]:
+    usage = "usage: featdiff show STUDY|RUN [--json]"
+    paths = [word for word in rest if not word.startswith("-")]
+    if "-h" in rest or "--help" in rest:
+        print(usage)
+        raise SystemExit(0)
+    if len(paths) != 1 or set(rest) - {"--json", *paths}:
+        raise ValueError(usage)
+    return Path(paths[0]), "--json" in rest
+
+
+def _plan(rest: list[str]) -> str:
+    from featdiff.costs.options import HELP, USAGE, read_options
+
+    if "-h" in rest or "--help" in rest:
+        return HELP
+    if not rest or rest[0].startswith("-"):
+        raise ValueError(USAGE)
+    options, flags = read_options(rest[1:])
+    from featdiff.costs.table import plan_text
+
+    return plan_text(_overridden(read_study(Path(rest[0])), flags), options)
+
+
+def _verify(rest: list[str]) -> int:
+    """1 if a check fails, else 0."""
+    usage = "usage: featdiff verify [--seed N] [--json]"
+    match [word for word in rest if word != "--json"]:
+        case ["-h" | "--help", *_]:
+            print(f"{usage}\n\n{VERBS['verify']} Minutes on two cores; exit code 1 if a check fails.")
+            return 0
+        case []:
+            seed = 0
+        case ["--seed", number] if number.isdecimal():
+            seed = int(number)
+        case _:
+            raise ValueError(usage)
+    from featdiff.verify import table, verify
+
+    with contextlib.redirect_stdout(sys.stderr):
+        checks = verify(seed)
+    print(json.dumps([check.record() for check in checks], indent=2) if "--json" in rest else table(checks))
+    return 0 if all(check.passed for check in checks) else 1
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {sentence}" for verb, sentence in VERBS.items())
+    return (
+        "featdiff shows, feature by feature, what post-training changed inside a language model.\n\n"
+        f"usage: featdiff VERB STUDY [--section.setting VALUE ...]\n\n{verbs}\n\n"
+        "A study is one TOML file; flags override it, for example: featdiff train study.toml --training.lr 3e-4\n"
+        "featdiff VERB STUDY --help lists every setting of that study with its value. Results lie in runs/<name>."
+    )
+
+
+def _verb_help(verb: str) -> str:
+    return (
+        f"usage: featdiff {verb} STUDY [--section.setting VALUE ...]\n\n{VERBS[verb]}\n\n"
+        f"featdiff {verb} STUDY --help lists every setting of that study with its value."
+    )

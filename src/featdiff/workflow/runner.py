@@ -1,0 +1,131 @@
+"""Verb -> function: make one stage, or whatever of a study is missing or stale."""
+
+import fcntl
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from featdiff import torchrun
+from featdiff.config.study import Study
+from featdiff.run.folder import Stage, write_json
+from featdiff.run.plan import Plan
+from featdiff.workflow.preflight import check_inputs
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Where the function lies that makes a stage, and whether a killed attempt is gone on with."""
+
+    module: str
+    resumable: bool = False
+
+
+MAKERS = {
+    "inputs": Maker("demo"),
+    "sft": Maker("posttrain", resumable=True),
+    "grpo": Maker("posttrain", resumable=True),
+    "rft": Maker("posttrain", resumable=True),
+    "evaluate": Maker("evaluate", resumable=True),
+    "train": Maker("train", resumable=True),
+    "quality": Maker("quality"),
+    "attribute": Maker("attribute"),
+    "stability": Maker("stability"),
+    "dynamics": Maker("dynamics"),
+    "select": Maker("select"),
+    "intervene": Maker("intervene", resumable=True),
+    "ways": Maker("ways", resumable=True),
+    "sensitivity": Maker("sensitivity", resumable=True),
+    "drift": Maker("drift", resumable=True),
+    "examples": Maker("examples"),
+    "report": Maker("report"),
+}
+
+
+def run_study(study: Study) -> Path:
+    """Do whatever is missing or stale, in order; the path of the report."""
+    plan = Plan(study)
+    check_inputs(plan)
+    with _alone(plan):
+        stages = plan.stages()
+        for number, stage in enumerate(stages, 1):
+            _make(plan, stage, f"[{number}/{len(stages)}] ")
+    return plan.run.path("report.html")
+
+
+def run_verb(study: Study, verb: str) -> Path:
+    """Make one stage; what it builds on must exist. The path of its folder."""
+    plan = Plan(study)
+    if torchrun.rank():
+        return _assist(plan, plan.stage(verb))
+    check_inputs(plan)
+    stages = plan.stages()
+    wanted = plan.stage(verb)
+    with _alone(plan):
+        for stage in stages[: stages.index(wanted)]:
+            if f"stage {stage.name}" in wanted.made_from:
+                _demand(plan, stage, verb)
+        _make(plan, wanted, "")
+    return plan.run.path("report.html" if verb == "report" else wanted.folder)
+
+
+def _assist(plan: Plan, stage: Stage) -> Path:
+    """Take part in a stage whose folder and records the first process of the job writes, once that has joined."""
+    if plan.run.state(stage) != "done":
+        _set_up_torch(plan)
+        _write(plan, stage, plan.run.partial(stage))
+    return plan.run.path(stage.folder)
+
+
+def _demand(plan: Plan, stage: Stage, verb: str) -> None:
+    if stage.name == "inputs":
+        _make(plan, stage, "")
+    state = plan.run.state(stage)
+    if state != "done":
+        why = f" ({', '.join(plan.run.changed(stage))} changed)" if state == "stale" else ""
+        raise ValueError(
+            f"{verb} builds on {stage.name}, which is {state}{why}; make it first, or all: featdiff run STUDY"
+        )
+
+
+def _make(plan: Plan, stage: Stage, prefix: str) -> None:
+    if plan.run.state(stage) == "done" and (stage.name != "report" or plan.run.path("report.html").is_file()):
+        print(f"{prefix}{stage.name}: up to date", file=sys.stderr)
+        return
+    print(f"{prefix}{stage.name}", file=sys.stderr, flush=True)
+    _set_up_torch(plan)
+    with plan.run.making(stage, resumable=MAKERS[stage.name].resumable) as folder:
+        _write(plan, stage, folder)
+    from featdiff.workflow.summary import summary
+
+    write_json(plan.run.path("summary.json"), summary(plan))
+
+
+def _write(plan: Plan, stage: Stage, folder: Path) -> None:
+    module = importlib.import_module(f"featdiff.pipeline.{MAKERS[stage.name].module}")
+    getattr(module, stage.name)(plan, folder)
+
+
+def _set_up_torch(plan: Plan) -> None:
+    import torch
+
+    if plan.study.threads:
+        torch.set_num_threads(plan.study.threads)
+    torch.manual_seed(plan.study.seed)
+
+
+@contextmanager
+def _alone(plan: Plan) -> Iterator[None]:
+    """Hold the run folder for this process; write the resolved study into it."""
+    plan.run.folder.mkdir(parents=True, exist_ok=True)
+    with plan.run.path(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another featdiff works on {plan.run.folder}; wait for it or give another --name"
+            ) from None
+        write_json(plan.run.path("study.json"), plan.study.model_dump(mode="json"))
+        yield
