@@ -32,7 +32,7 @@ from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
 from featdiff.crosscoder.step import Learner
-from featdiff.report.figures.style import BLUE, LINE, MUTED, ORANGE, WIDTH, draw, styled
+from featdiff.presentation.style import BLUE, LINE, MUTED, ORANGE, WIDTH, draw, styled
 
 DOCS = Path(__file__).parent.parent / "docs"
 BATCHES = 3

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
+    from featdiff.report.data import ReportData
     from featdiff.run.plan import Plan
 
 torch.set_num_threads(1)
@@ -73,3 +74,11 @@ def own(tiny: "Plan", fresh: "Plan") -> "Plan":
     """A copy of the whole run, for a test that changes it."""
     shutil.copytree(tiny.run.folder, fresh.run.folder)
     return fresh
+
+
+@pytest.fixture(scope="session")
+def study() -> "ReportData":
+    """A made-up study, plausible in shape, for tests of how results are shown."""
+    from made_up_report import study
+
+    return study()

@@ -1,6 +1,14 @@
 """Models at equal drift as the report is handed them: SFT has more than RL, the control fewer than SFT."""
 
-from featdiff.report.equal_drift import EqualDrift, EqualModel, Estimate, MeanAccuracy, Order, Question, Reading
+from featdiff.analyses.drift.matched_kl_result import (
+    EqualDrift,
+    EqualModel,
+    Estimate,
+    MeanAccuracy,
+    Order,
+    Question,
+    Reading,
+)
 
 WAYS = ("as trained", "mixed with the base", "nearest checkpoint")
 NAMES = (("sft", "rl", "rft"), ("<sft> matched", "rl", "rft matched"), ("sft-1", "rl", "rft-2"))

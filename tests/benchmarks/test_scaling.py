@@ -7,7 +7,7 @@ from data import mixture
 from scaling import SHOWN, Point, Sweep, describe, measured, scaling_figure
 from task import Shape
 
-from featdiff.report.figures.style import draw
+from featdiff.presentation.style import draw
 
 SMALL = Point(Shape(models=2, d_model=16, features=512, tokens=32), 4)
 

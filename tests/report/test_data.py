@@ -2,9 +2,10 @@
 
 import torch
 
+from featdiff.analyses.dynamics.result import DynamicsPanel
 from featdiff.attribution import Attribution, trajectory
 from featdiff.attribution.scores import decoder_cosines, model_attribution_score
-from featdiff.report import DynamicsPanel, SpecificityPanel
+from featdiff.report.data import SpecificityPanel
 
 
 def attribution_of(norms: list[list[float]], models: tuple[str, ...], alive: list[bool]) -> Attribution:

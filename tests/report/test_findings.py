@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import get_args
 
-from featdiff.report import AccuracyCell, EffectRow, ReportData, SetChange
-from featdiff.report.causal import FormChange, GeneratedRow, KindRow
+from featdiff.analyses.intervention.result import FormChange, GeneratedRow, KindRow
+from featdiff.report.data import AccuracyCell, EffectRow, ReportData, SetChange
 from featdiff.report.findings import (
     OPPOSITE,
     SUPPORTED,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from featdiff.report import ControlDraws, ReportData, SetChange, write_report
+from featdiff.report.data import ControlDraws, ReportData, SetChange
+from featdiff.report.page import write_report
 
 HOSTILE = '</script><script>alert(1)</script>&<b>"x" $\\frac{1}{2}$ -->'
 VOID = {"meta", "link", "br", "img", "input", "hr"}

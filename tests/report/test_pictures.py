@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from featdiff.report import ReportData
+from featdiff.report.data import ReportData
 from featdiff.report.pictures import pictures
 
 

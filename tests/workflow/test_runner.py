@@ -126,7 +126,7 @@ def test_a_stage_that_fails_is_absent_and_what_was_made_before_it_stays(
     def broken(plan: Plan, folder: object) -> None:
         raise ValueError("broken")
 
-    monkeypatch.setattr("featdiff.pipeline.select.select", broken)
+    monkeypatch.setattr("featdiff.analyses.selection.compute.select", broken)
     shutil.rmtree(own.run.path("selection"))
     with pytest.raises(ValueError, match="broken"):
         run_study(own.study)

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+from featdiff.analyses.sensitivity.variants import Group, check_layers, group_plan, groups_of, rescorings_of
 from featdiff.costs.analysis import attribute, intervene, select
 from featdiff.costs.crosscoders import train
 from featdiff.costs.estimate_inputs import Cost, Ground, fullest
-from featdiff.pipeline.variants import Group, check_layers, group_plan, groups_of, rescorings_of
 
 READ_FROM = 3
 """Crosscoders of a choice whose features are edited: its curve passes the study's L0, and its variance explained,

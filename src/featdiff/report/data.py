@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 import torch
 
+from featdiff.analyses.drift.result import DriftPanel
+from featdiff.analyses.dynamics.result import ChosenStability, DynamicsPanel, StabilityPanel
+from featdiff.analyses.editing_methods.result import WaysPanel
+from featdiff.analyses.feature_cards.result import FeatureCard
+from featdiff.analyses.intervention.result import CausalPanel, GeneratedRow
+from featdiff.analyses.ownership.result import TailPanel
+from featdiff.analyses.sensitivity.result import SensitivityPanel
 from featdiff.attribution import Attribution
-from featdiff.report.cards import FeatureCard
-from featdiff.report.causal import CausalPanel, GeneratedRow
-from featdiff.report.drift import DriftPanel
-from featdiff.report.dynamics import ChosenStability, DynamicsPanel, StabilityPanel
-from featdiff.report.sensitivity import SensitivityPanel
-from featdiff.report.tails import TailPanel
-from featdiff.report.ways import WaysPanel
 
 Number = int | float
 Interval = Sequence[Number]

@@ -8,8 +8,8 @@ at anything but the numbers on the page.
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+from featdiff.presentation.words import count, edited, listing, percent, plural, points, probability
 from featdiff.report.data import TRAIN, UNSEEN, AccuracyCell, EffectRow, QualityRow, ReportData, SpecificityPanel
-from featdiff.report.words import count, edited, listing, percent, plural, points, probability
 
 SUPPORTED, OPPOSITE, UNDERPOWERED = "supported", "opposite", "underpowered"
 NOT_SCALED = "latent scaling, which tells the two apart, was not done"

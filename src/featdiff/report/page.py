@@ -8,17 +8,17 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from featdiff.report import words
+from featdiff.analyses.drift.text import equal_drift_verdicts
+from featdiff.analyses.dynamics.result import READINGS, TITLES
+from featdiff.analyses.editing_methods.text import ways_verdicts
+from featdiff.analyses.sensitivity.result import BASES, overall
+from featdiff.analyses.sensitivity.text import sensitivity_sentences
+from featdiff.presentation import words
+from featdiff.presentation.picture import Picture
+from featdiff.presentation.style import Drawing, theme_css
 from featdiff.report.data import UNSEEN, ReportData
-from featdiff.report.dynamics import READINGS, TITLES
-from featdiff.report.equal_answers import equal_drift_verdicts
-from featdiff.report.figures.style import Drawing, theme_css
 from featdiff.report.findings import caveats, groups, headline
-from featdiff.report.picture import Picture
 from featdiff.report.pictures import pictures
-from featdiff.report.sensitivity import BASES, overall
-from featdiff.report.sensitivity_words import sensitivity_sentences
-from featdiff.report.ways_findings import ways_verdicts
 
 
 def write_report(data: ReportData, folder: Path) -> Path:

@@ -3,24 +3,22 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from featdiff.report.causal_pictures import causal_pictures
+from featdiff.analyses.accuracy.figures import accuracy_bars
+from featdiff.analyses.drift.pictures import drift_pictures
+from featdiff.analyses.dynamics.text import dynamics_pictures
+from featdiff.analyses.editing_methods.figures import ways_pictures
+from featdiff.analyses.intervention.figures import effect_plot
+from featdiff.analyses.intervention.text import causal_pictures
+from featdiff.analyses.ownership.figures_specificity import specificity_histogram
+from featdiff.analyses.ownership.text import tail_pictures
+from featdiff.analyses.quality.figures import quality_dots
+from featdiff.analyses.sensitivity.pictures import sensitivity_pictures
+from featdiff.presentation.heatmap import share_heatmap
+from featdiff.presentation.picture import Picture, file_name
+from featdiff.presentation.style import BLUE, colour_of
+from featdiff.presentation.words import count, edited, listing, percent, plural, points
 from featdiff.report.data import EffectRow, ReportData, SelectionPanel, SpecificityPanel, Unknown
-from featdiff.report.drift_pictures import drift_pictures
-from featdiff.report.dynamics_pictures import dynamics_pictures
-from featdiff.report.figures import (
-    accuracy_bars,
-    effect_plot,
-    quality_dots,
-    share_heatmap,
-    specificity_histogram,
-)
-from featdiff.report.figures.style import BLUE, colour_of
 from featdiff.report.findings import groups
-from featdiff.report.picture import Picture, file_name
-from featdiff.report.sensitivity_pictures import sensitivity_pictures
-from featdiff.report.tail_pictures import tail_pictures
-from featdiff.report.ways_pictures import ways_pictures
-from featdiff.report.words import count, edited, listing, percent, plural, points
 
 
 def pictures(data: ReportData) -> list[Picture]:

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
+from featdiff.analyses.ownership.compute import attribution_of
+from featdiff.analyses.selection.compute import crosscoder_and_lineup
 from featdiff.attribution import Attribution
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
@@ -20,8 +22,6 @@ from featdiff.intervention.edits import Edit
 from featdiff.intervention.effects import MATCHED, Answers, ControlKind
 from featdiff.intervention.scoring import UpperModel, correctness, predictions, score
 from featdiff.models.loading import Lineup, load_model
-from featdiff.pipeline.attribute import attribution_of
-from featdiff.pipeline.select import crosscoder_and_lineup
 from featdiff.run.plan import Plan
 from featdiff.stats import Direction
 

@@ -2,9 +2,9 @@
 
 import torch
 
+from featdiff.analyses.ownership.compute import attribution_of
 from featdiff.attribution.stability import Scored
 from featdiff.crosscoder import Crosscoder
-from featdiff.pipeline.attribute import attribution_of
 from featdiff.run.folder import Json
 from featdiff.run.plan import Plan
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from featdiff.analyses.sensitivity.variants import choices_of, rescorings_of
 from featdiff.config.study import Study
 from featdiff.config.study_file import DEMO_PREFIX, is_hub_id
-from featdiff.pipeline.variants import choices_of, rescorings_of
 from featdiff.run.plan import Plan
 
 

@@ -24,23 +24,23 @@ class Maker:
 
 
 MAKERS = {
-    "inputs": Maker("demo"),
-    "sft": Maker("posttrain", resumable=True),
-    "grpo": Maker("posttrain", resumable=True),
-    "rft": Maker("posttrain", resumable=True),
-    "evaluate": Maker("evaluate", resumable=True),
-    "train": Maker("train", resumable=True),
-    "quality": Maker("quality"),
-    "attribute": Maker("attribute"),
-    "stability": Maker("stability"),
-    "dynamics": Maker("dynamics"),
-    "select": Maker("select"),
-    "intervene": Maker("intervene", resumable=True),
-    "ways": Maker("ways", resumable=True),
-    "sensitivity": Maker("sensitivity", resumable=True),
-    "drift": Maker("drift", resumable=True),
-    "examples": Maker("examples"),
-    "report": Maker("report"),
+    "inputs": Maker("workflow.demo"),
+    "sft": Maker("posttraining.stages", resumable=True),
+    "grpo": Maker("posttraining.stages", resumable=True),
+    "rft": Maker("posttraining.stages", resumable=True),
+    "evaluate": Maker("analyses.accuracy.compute", resumable=True),
+    "train": Maker("run.train", resumable=True),
+    "quality": Maker("analyses.quality.compute"),
+    "attribute": Maker("analyses.ownership.compute"),
+    "stability": Maker("analyses.stability.compute"),
+    "dynamics": Maker("analyses.dynamics.compute"),
+    "select": Maker("analyses.selection.compute"),
+    "intervene": Maker("analyses.intervention.compute", resumable=True),
+    "ways": Maker("analyses.editing_methods.compute", resumable=True),
+    "sensitivity": Maker("analyses.sensitivity.compute", resumable=True),
+    "drift": Maker("analyses.drift.compute", resumable=True),
+    "examples": Maker("analyses.feature_cards.compute"),
+    "report": Maker("report.assemble"),
 }
 
 
@@ -104,7 +104,7 @@ def _make(plan: Plan, stage: Stage, prefix: str) -> None:
 
 
 def _write(plan: Plan, stage: Stage, folder: Path) -> None:
-    module = importlib.import_module(f"featdiff.pipeline.{MAKERS[stage.name].module}")
+    module = importlib.import_module(f"featdiff.{MAKERS[stage.name].module}")
     getattr(module, stage.name)(plan, folder)
 
 

@@ -1,0 +1,1 @@
+"""One folder an analysis: what it computes, returns, draws, says and costs."""

@@ -1,1 +1,0 @@
-"""The verbs: each reads folders of a run, calls the library, and writes one folder."""

@@ -1,0 +1,125 @@
+"""Evaluation as it lies in the run: every item of every task, by every model, and the accuracy that follows."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from scipy.stats import binomtest
+from transformers import PreTrainedModel
+
+from featdiff.analyses.accuracy.compute import choice_tasks, evaluate, outcomes_of, requests_of
+from featdiff.config.study import EvaluationSettings
+from featdiff.evaluation import evaluate as evaluate_model
+from featdiff.evaluation.comparison import compare_outcomes
+from featdiff.evaluation.results import TaskResult
+from featdiff.models.loading import Lineup, Tokenizer, load_model, load_tokenizer
+from featdiff.run.folder import read_json
+from featdiff.run.models import load_lineup
+from featdiff.run.plan import Plan
+
+TASKS = ("colours", "animals", "numbers")
+
+
+@pytest.fixture(scope="module")
+def lineup(tiny: Plan) -> Lineup:
+    return load_lineup(tiny, tiny.models)
+
+
+def test_choices_are_scored_by_the_likelihood_of_their_tokens(tiny: Plan) -> None:
+    model, tokenizer = load_model(tiny.paths["rl"]), load_tokenizer(tiny.paths["rl"])
+    for sample in TaskResult.load(tiny.run.path("evaluation", "rl", "animals.parquet")).samples[:5]:
+        by_hand = []
+        for choice in sample.choices:
+            asked = len(tokenizer(sample.prompt)["input_ids"])
+            ids = torch.tensor([tokenizer(sample.prompt + choice)["input_ids"]])
+            chances = model(ids).logits[0, :-1].log_softmax(dim=-1)
+            by_hand.append(float(chances.gather(1, ids[0, 1:, None])[asked - 1 :].sum()))
+        assert sample.log_likelihoods == pytest.approx(by_hand, abs=1e-4)
+        assert sample.prediction_acc == max(range(4), key=by_hand.__getitem__)
+        assert sample.correct == (sample.prediction_acc == sample.target)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_item_of_the_data_is_there_once_and_in_order(tiny: Plan, study_file: Path, task: str) -> None:
+    rows = [json.loads(line) for line in (study_file.parent / "tasks" / f"{task}.jsonl").read_text().splitlines()]
+    samples = TaskResult.load(tiny.run.path("evaluation", "sft", f"{task}.parquet")).samples
+    assert [(s.prompt, list(s.choices), s.target) for s in samples] == [
+        (row["question"], row["choices"], row["answer"]) for row in rows
+    ]
+
+
+def test_accuracies_stand_beside_the_best_constant_answer_and_the_role(tiny: Plan, study_file: Path) -> None:
+    accuracy = read_json(tiny.run.path("evaluation", "accuracy.json"))
+    for task, role in (("colours", "train"), ("animals", "far"), ("numbers", "unseen")):
+        lines = (study_file.parent / "tasks" / f"{task}.jsonl").read_text().splitlines()
+        most = max(Counter(json.loads(line)["answer"] for line in lines).values())
+        assert all(cell["constant_baseline"] == most / 48 and cell["role"] == role for cell in accuracy[task].values())
+
+
+def test_intervals_and_churn_agree_with_scipy(tiny: Plan) -> None:
+    accuracy = read_json(tiny.run.path("evaluation", "accuracy.json"))
+    for task in TASKS:
+        right = {model: outcomes_of(tiny, task)[model] for model in tiny.models}
+        for model, cell in accuracy[task].items():
+            wilson = binomtest(int(right[model].sum()), 48).proportion_ci(method="wilson")
+            assert cell["interval"] == pytest.approx([wilson.low, wilson.high])
+            if model != "base":
+                gained, lost = int((right[model] & ~right["base"]).sum()), int((~right[model] & right["base"]).sum())
+                assert (cell["flips"]["gained"], cell["flips"]["lost"]) == (gained, lost)
+                assert cell["flips"]["p"] == pytest.approx(binomtest(gained, gained + lost).pvalue)
+                assert cell["gain"]["value"] == pytest.approx((gained - lost) / 48)
+                assert cell["gain"]["interval"][0] <= cell["gain"]["value"] <= cell["gain"]["interval"][1]
+    assert "gain" not in accuracy["colours"]["base"]
+
+
+def test_requests_are_the_items_of_the_records(tiny: Plan, lineup: Lineup) -> None:
+    for task in TASKS:
+        requests, outcomes = requests_of(tiny, task, lineup), outcomes_of(tiny, task)
+        assert requests.sample_ids == outcomes.sample_ids and requests.choice_counts.tolist() == [4] * 48
+        target = TaskResult.load(tiny.run.path("evaluation", "base", f"{task}.parquet")).target
+        assert requests.target.tolist() == target.tolist()
+
+
+def test_a_task_of_generated_answers_is_no_task_of_choices(own: Plan) -> None:
+    assert [task.name for task in choice_tasks(own)] == list(TASKS)
+    place = own.run.path("evaluation", "base", "numbers.parquet")
+    replace(TaskResult.load(place), kind="generate_until", metric="exact_match").save(place)
+    assert [task.name for task in choice_tasks(own)] == ["colours", "animals"]
+
+
+def test_what_an_attempt_has_finished_is_not_evaluated_again(own: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def counted(
+        model: PreTrainedModel, tokenizer: Tokenizer, settings: EvaluationSettings, *, seed: int
+    ) -> list[TaskResult]:
+        asked.append([task.name for task in settings.tasks])
+        return evaluate_model(model, tokenizer, settings, seed=seed)
+
+    monkeypatch.setattr("featdiff.analyses.accuracy.compute.evaluate_model", counted)
+    folder = own.run.path("evaluation")
+    (folder / "rl" / "animals.parquet").unlink()
+    evaluate(own, folder)
+    assert asked == [["animals"]]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_sets_histograms_and_churn_stand_beside_the_accuracy(tiny: Plan, task: str) -> None:
+    accuracy, outcomes = read_json(tiny.run.path("evaluation", "accuracy.json")), outcomes_of(tiny, task)
+    for name, cell in accuracy[task].items():
+        result = TaskResult.load(tiny.run.path("evaluation", name, f"{task}.parquet"))
+        assert (cell["acc"], cell["acc_norm"]) == (result.accuracy_by("acc"), result.accuracy_by("acc_norm"))
+        assert sum(cell["histogram"]) == cell["n"] and cell["note"] == ""
+        if name != "base":
+            assert sum(cell["sets"].values()) == cell["n"]
+            assert cell["sets"]["critical"] == len(outcomes.critical("base", name)) == cell["flips"]["gained"]
+            assert cell["churn"] == outcomes.churn("base", name)
+
+
+def test_a_run_compared_with_itself_agrees_on_every_item(tiny: Plan) -> None:
+    found = compare_outcomes(tiny.run.folder, tiny.run.folder)
+    assert {(one.task, one.model) for one in found} == {(task, name) for task in TASKS for name in tiny.models}
+    assert all(one.agreement == 1 and one.items == 48 for one in found)
