@@ -137,6 +137,10 @@ class ActivationSettings(Settings):
     """Kept tokens from which each model's scale is estimated: raw = scale x normalised, mean norm sqrt(d_model)."""
 
 
+NOT_OF_THE_OUTCOME = frozenset({"checkpoint_minutes", "log_every", "feature_shards", "accept_poor_fit"})
+"""Settings of training on which the crosscoders do not depend."""
+
+
 class TrainingSettings(Settings):
     """The optimizer of the crosscoders; all train on one stream (A.1)."""
 
@@ -160,6 +164,8 @@ class TrainingSettings(Settings):
     """Steps between lines in metrics.jsonl."""
     feature_shards: Count = 1
     """Under torchrun: processes among which the features are divided; groups of so many divide the tokens."""
+    accept_poor_fit: bool = False
+    """Go on, with a warning, where a crosscoder fits held-out text worse than none, or BatchTopK's L0 is far from k."""
 
 
 class AttributionSettings(Settings):

@@ -38,7 +38,7 @@ from featdiff.crosscoder.shards import assemble, feature_axis, from_rows, part_o
 from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.step import Learner
 from featdiff.progress import Progress
-from featdiff.study import TrainingSettings
+from featdiff.study import NOT_OF_THE_OUTCOME, TrainingSettings
 
 METRICS = "metrics.jsonl"
 ALIGNMENT = "alignment.safetensors"
@@ -253,7 +253,7 @@ def _fingerprint(
     return {
         "crosscoders": {name: crosscoder.description() for name, crosscoder in crosscoders.items()},
         "steps": stream.steps,
-        "training": settings.model_dump(mode="json", exclude={"checkpoint_minutes", "log_every", "feature_shards"}),
+        "training": settings.model_dump(mode="json", exclude=set(NOT_OF_THE_OUTCOME)),
     }
 
 

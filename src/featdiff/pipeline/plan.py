@@ -20,7 +20,7 @@ from featdiff.settings_crosscoder import (
     SparsitySettings,
     check_blocks,
 )
-from featdiff.study import BASE, LineupSettings, Settings, Study
+from featdiff.study import BASE, NOT_OF_THE_OUTCOME, LineupSettings, Settings, Study
 from featdiff.study_file import DEMO_PREFIX
 
 MADE_BY = {"sft": "sft", "rl": "grpo"}  # tuned model -> the paradigm of `posttrain` that makes it
@@ -310,7 +310,7 @@ def _stages(plan: Plan) -> list[Stage]:
         activations=dump(study.activations, without={"prefetch", "cache"}),
         crosscoder={name: one.record() for name, one in plan.crosscoders.items()},
         init_norm=study.crosscoder.decoder_init_norm,
-        training=dump(study.training, without={"checkpoint_minutes", "log_every", "feature_shards"}),
+        training=dump(study.training, without=NOT_OF_THE_OUTCOME),
         **outside_models,
     )
     add("attribute", "attribution", ("train",), attribution=dump(study.attribution))
