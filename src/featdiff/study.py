@@ -67,6 +67,11 @@ class LineupSettings(Settings):
     trust_remote_code: bool = False
     """Run code that a model folder or hub repository brings along. Leave off unless you have read that code."""
 
+    @property
+    def placed(self) -> str:
+        """Where the models run and in which precision, in words."""
+        return f"device = {', '.join(dict.fromkeys((self.device, *self.devices.values())))} in {self.dtype}"
+
     @model_validator(mode="after")
     def _names_are_distinct(self) -> "LineupSettings":
         if BASE in self.tuned:
