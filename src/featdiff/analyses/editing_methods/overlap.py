@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from featdiff.analyses.editing_methods.methods import EDITS
-from featdiff.intervention.neuron_edits import Chance, jaccard, most_moved
+from featdiff.intervention.neuron_edits import JaccardNull, jaccard, most_moved
 from featdiff.run.folder import Record
 
 BELOW = ("neurons",)
@@ -40,7 +40,7 @@ def _record(
     confidence: float,
 ) -> Record:
     size = max(1, round(share * int(among.sum())))
-    chance = Chance(int(among.sum()), size)
+    chance = JaccardNull(int(among.sum()), size)
 
     def moved(name: str, which: str) -> Int[Tensor, " n"]:
         return most_moved(shifts[name][which], size, among)

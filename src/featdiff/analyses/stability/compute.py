@@ -4,7 +4,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from featdiff.attribution.stability import ENOUGH, Spread, Stability, mean_and_deviation, stability_of
+from featdiff.attribution.stability import ENOUGH, SeedSpread, Stability, mean_and_deviation, stability_of
 from featdiff.run.folder import Record, write_json
 from featdiff.run.plan import Plan
 from featdiff.run.scored import plain, scored_seeds
@@ -42,7 +42,7 @@ def record(found: Stability) -> Record:
     }
 
 
-def spread_record(spread: Spread) -> Record:
+def spread_record(spread: SeedSpread) -> Record:
     """Values under every seed, their mean and standard deviation."""
     return {"values": list(spread.values), "mean": spread.mean, "deviation": plain(spread.deviation)}
 
