@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 from torch import Generator, Tensor
 
 from featdiff.crosscoder.model import Crosscoder
@@ -12,7 +13,7 @@ from featdiff.intervention.edits import Edit, apply
 from featdiff.intervention.effects import EditedAnswers, Effect, ItemSets, measure_effect
 from featdiff.planted import Group, Quiz, World
 from featdiff.selection.scores import select_above_share, split_held_out, swap_score, task_score
-from featdiff.stats import Verdict, power_of
+from featdiff.stats import Verdict
 
 PAIR = ("base", "rl")
 SEEDS, DRAWS, WIDTH, FEATURES = 100, 100, 24, 80
@@ -39,7 +40,7 @@ def zeroed(sets: Tensor, residual: Tensor, codes: Tensor, crosscoder: Crosscoder
 
 
 @torch.no_grad()
-def assess_set(
+def judged(
     crosscoder: Crosscoder,
     sample: tuple[Tensor, Tensor, Tensor],
     chosen: Tensor,
@@ -84,7 +85,7 @@ def null_effect(seed: int) -> Effect:
     score = task_score(swap_score(crosscoder, activations[parts.choosing], "rl", "base"))
     chosen = select_above_share(score[None], ["world"]).score[0].topk(8).indices.sort().values
     sets, everyone = ItemSets(critical, mirror, parts.held_out), torch.ones(FEATURES, dtype=torch.bool)
-    return assess_set(crosscoder, (activations, readout, target), chosen, everyone, sets, seed)
+    return judged(crosscoder, (activations, readout, target), chosen, everyone, sets, seed)
 
 
 def test_without_an_rl_effect_the_raw_change_is_large_and_the_verdict_is_not_supported() -> None:
@@ -109,8 +110,8 @@ def test_planted_causes_are_supported_with_the_power_that_was_computed(items: in
         asked = quiz.items(items, generator)
         sets = ItemSets(torch.arange(items), NOTHING, torch.arange(items))
         sample = (asked.activations, quiz.readout, asked.target)
-        effect = assess_set(crosscoder, sample, torch.arange(features), torch.arange(20) >= 8, sets, seed)
+        effect = judged(crosscoder, sample, torch.arange(features), torch.arange(20) >= 8, sets, seed)
         assert effect.headline.before == 1.0 and effect.headline.flips.gained == 0
         found.append(effect.headline.verdict)
-    power = power_of(features / 4, items, confidence=0.95)
+    power = float(binom.sf(5, items, features / 4))  # six changes one way are the fewest with p <= .05
     assert found.count("supported") / SEEDS == pytest.approx(power, abs=3 * (power * (1 - power) / SEEDS) ** 0.5)
