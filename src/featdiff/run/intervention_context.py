@@ -17,15 +17,16 @@ from featdiff.evaluation.batches import final_prompt_activations
 from featdiff.evaluation.results import Requests
 from featdiff.intervention.activity import Activity, activity
 from featdiff.intervention.controls import activity_matched, mean_differences, random_directions, uniform_alive
-from featdiff.intervention.edit_values import Level
+from featdiff.intervention.edit_values import EditValue
 from featdiff.intervention.edits import Edit
-from featdiff.intervention.effects import MATCHED, Answers, ControlKind
-from featdiff.intervention.scoring import UpperModel, correctness, predictions, score
+from featdiff.intervention.effects import MATCHED, ControlName, EditedAnswers
+from featdiff.intervention.scoring import correctness, predictions, score
 from featdiff.models.loading import Lineup, load_model
+from featdiff.models.partial_model import UpperModel
 from featdiff.run.plan import Plan
 from featdiff.stats import Direction
 
-KINDS: tuple[ControlKind, ...] = (
+KINDS: tuple[ControlName, ...] = (
     MATCHED,
     "uniform alive",
     "random directions",
@@ -36,11 +37,11 @@ KINDS: tuple[ControlKind, ...] = (
 
 
 @dataclass(frozen=True)
-class Test:
+class PlannedEdit:
     """One edit that is put to the test: of which model, to which level, and what it should do."""
 
     model: str
-    level: Level
+    value: EditValue
     goal: Direction
 
 
@@ -93,7 +94,7 @@ class Measured:
     given: Activity
 
 
-def measured(bench: Bench, requests: Requests, levels: list[Level]) -> Measured:
+def measured(bench: Bench, requests: Requests, levels: list[EditValue]) -> Measured:
     """Run the lower halves once or twice over the task; the second time only where a level wants the other's values."""
     settings = bench.plan.study.intervention
     quantiles = sorted({level.by for level in levels if level.kind == "quantile"})
@@ -115,19 +116,19 @@ def measured(bench: Bench, requests: Requests, levels: list[Level]) -> Measured:
     return Measured(own, run(bench.other) if any(level.kind == "tuned_mean" for level in levels) else own)
 
 
-def edit_of(bench: Bench, test: Test, features: Int[Tensor, " n"], found: Measured) -> Edit:
+def edit_of(bench: Bench, test: PlannedEdit, features: Int[Tensor, " n"], found: Measured) -> Edit:
     """Set features to the level of a test."""
     positions = bench.plan.study.intervention.positions
-    return test.level.edit(features, found.own, found.given, positions, test.goal)
+    return test.value.edit(features, found.own, found.given, positions, test.goal)
 
 
 def controls_of(
-    bench: Bench, test: Test, features: Int[Tensor, " n"], requests: Requests, found: Measured
-) -> dict[ControlKind, list[Edit]]:
+    bench: Bench, test: PlannedEdit, features: Int[Tensor, " n"], requests: Requests, found: Measured
+) -> dict[ControlName, list[Edit]]:
     """Every kind of control for these features, as often as the study draws it."""
     plan, settings, seed = bench.plan, bench.plan.study.intervention, bench.plan.study.seed
     alive, selected = bench.attribution.alive, edit_of(bench, test, features, found)
-    made = dict[ControlKind, list[Edit]]()
+    made = dict[ControlName, list[Edit]]()
 
     def sets(rows: Int[Tensor, "draws n"]) -> list[Edit]:
         return [edit_of(bench, test, row, found) for row in rows]
@@ -161,8 +162,8 @@ def controls_of(
 
 
 def answers_of(
-    bench: Bench, test: Test, requests: Requests, features: Int[Tensor, " n"], found: Measured
-) -> tuple[Bool[Tensor, " items"], Answers, Int[Tensor, "2 items"]]:
+    bench: Bench, test: PlannedEdit, requests: Requests, features: Int[Tensor, " n"], found: Measured
+) -> tuple[Bool[Tensor, " items"], EditedAnswers, Int[Tensor, "2 items"]]:
     """Which items are right before, under the edit, and under every control; and the choices before and under it."""
     edits = controls_of(bench, test, features, requests, found)
     flat = [edit_of(bench, test, features, found), *(edit for kind in edits.values() for edit in kind)]
@@ -171,7 +172,7 @@ def answers_of(
     right = correctness(log_likelihood, requests, metric)
     kinds = dict(zip(edits, right[2:].split([len(one) for one in edits.values()]), strict=True))
     matched = kinds.pop(MATCHED)
-    return right[0], Answers(right[1], matched, kinds), predictions(log_likelihood[:2], requests, metric)
+    return right[0], EditedAnswers(right[1], matched, kinds), predictions(log_likelihood[:2], requests, metric)
 
 
 def scores(bench: Bench, requests: Requests, edits: list[Edit]) -> Float[Tensor, "variants requests"]:
@@ -190,12 +191,12 @@ def scores(bench: Bench, requests: Requests, edits: list[Edit]) -> Float[Tensor,
     )
 
 
-def nothing_moved(before: Bool[Tensor, " items"], answers: Answers) -> Answers:
+def nothing_moved(before: Bool[Tensor, " items"], answers: EditedAnswers) -> EditedAnswers:
     """Answers of the same draws under edits that change nothing."""
-    others: dict[ControlKind, Bool[Tensor, "_ items"]] = {
+    others: dict[ControlName, Bool[Tensor, "_ items"]] = {
         kind: before.repeat(len(draws), 1) for kind, draws in answers.others.items()
     }
-    return Answers(before.clone(), before.repeat(len(answers.controls), 1), others)
+    return EditedAnswers(before.clone(), before.repeat(len(answers.controls), 1), others)
 
 
 def sampled(count: int, most: int | None, seed: int) -> Int[Tensor, " items"]:

@@ -3,19 +3,19 @@
 import torch
 
 from featdiff.analyses.ownership.compute import attribution_of
-from featdiff.attribution.stability import Scored
+from featdiff.attribution.stability import ScoredCrosscoder
 from featdiff.crosscoder import Crosscoder
 from featdiff.files import Json
 from featdiff.run.plan import Plan
 
 
-def scored(plan: Plan, name: str) -> Scored:
+def scored(plan: Plan, name: str) -> ScoredCrosscoder:
     """One crosscoder, on the device of the study, and its attribution."""
     crosscoder = Crosscoder.load(plan.run.path("crosscoders", name)).to(plan.study.lineup.device)
-    return Scored(crosscoder, attribution_of(plan, name))
+    return ScoredCrosscoder(crosscoder, attribution_of(plan, name))
 
 
-def scored_seeds(plan: Plan, lineup: str) -> list[Scored]:
+def scored_seeds(plan: Plan, lineup: str) -> list[ScoredCrosscoder]:
     """The crosscoders of all seeds of one lineup, in the order of the study."""
     return [scored(plan, name) for name in plan.seeds[lineup]]
 

@@ -60,7 +60,7 @@ def task_score(differences: Float[Tensor, "items features"]) -> Float[Tensor, " 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What `select` found. The axis `tasks` is in the order of `tasks`."""
+    """What `select_above_share` found. The axis `tasks` is in the order of `tasks`."""
 
     tasks: tuple[str, ...]
     score: Float[Tensor, "tasks features"]
@@ -98,7 +98,7 @@ class Selection:
         }
 
 
-def select(
+def select_above_share(
     score: Float[Tensor, "tasks features"],
     tasks: Sequence[str],
     threshold: float = 0.2,
@@ -120,10 +120,10 @@ def select(
     if not score.isfinite().all():
         raise ValueError("scores must be finite; a task without critical items scores 0 (task_score)")
     usable = torch.ones_like(score[0], dtype=torch.bool) if alive is None else alive
-    return agreed(torch.stack([above_share(row, usable, threshold) for row in score]), score, tasks, at_least)
+    return combine_tasks(torch.stack([above_share(row, usable, threshold) for row in score]), score, tasks, at_least)
 
 
-def agreed(
+def combine_tasks(
     selected: Bool[Tensor, "tasks features"],
     score: Float[Tensor, "tasks features"],
     tasks: Sequence[str],
@@ -139,21 +139,21 @@ def agreed(
 
 
 @dataclass(frozen=True, eq=False)
-class Halves:
+class HeldOutSplit:
     """One task's critical items, parted: features are chosen on `choosing` and tested on `held_out`."""
 
     choosing: Int[Tensor, " choosing"]
     held_out: Int[Tensor, " held_out"]
 
 
-def halves(critical: Int[Tensor, " items"], share: float, seed: int) -> Halves:
+def split_held_out(critical: Int[Tensor, " items"], share: float, seed: int) -> HeldOutSplit:
     """Part a task's critical items at random: `share` of them is held out, and of two items at least one each."""
     order = critical[torch.randperm(len(critical), generator=torch.Generator().manual_seed(seed))]
     held_out = min(max(round(share * len(order)), 1), max(len(order) - 1, 0))
-    return Halves(choosing=order[held_out:].sort().values, held_out=order[:held_out].sort().values)
+    return HeldOutSplit(choosing=order[held_out:].sort().values, held_out=order[:held_out].sort().values)
 
 
-def ranked(
+def rank_features(
     selected: Bool[Tensor, "tasks features"], score: Float[Tensor, "tasks features"], count: int
 ) -> Int[Tensor, " count"]:
     """The `count` features that most tasks retain; of those with equal votes, the larger share of the tasks' maxima."""

@@ -18,7 +18,7 @@ from featdiff.selection.overlap import Null, drawn_by_rate, null_of
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class RankedSelection:
     """What was chosen in one crosscoder: the final set, all that has a score from the best on, and how often features
     fire where they were chosen."""
 
@@ -29,7 +29,7 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Likeness:
+class SelectionSimilarity:
     """Jaccard of the final sets, and rank-biased overlap of the rankings; None where both are empty."""
 
     jaccard: Null | None
@@ -40,7 +40,9 @@ class Likeness:
         return {"jaccard": self.jaccard and self.jaccard.to_json(), "rbo": self.rbo and self.rbo.to_json()}
 
 
-def likeness(own: Choice, other: Choice, matching: Matching, p: float, draws: int, seed: int) -> Likeness:
+def selection_similarity(
+    own: RankedSelection, other: RankedSelection, matching: Matching, p: float, draws: int, seed: int
+) -> SelectionSimilarity:
     """How alike two choices are. `matching` is from the crosscoder of `own` to that of `other`."""
     count = max(len(other.final), len(other.ranked))
     generator = torch.Generator().manual_seed(seed)
@@ -56,7 +58,7 @@ def likeness(own: Choice, other: Choice, matching: Matching, p: float, draws: in
 
     sets = [jaccard(row) for row in drawn[:, : len(other.final)]]
     lists = [rbo(row) for row in drawn[:, : len(other.ranked)]]
-    return Likeness(_beside(jaccard(other.final), sets), _beside(rbo(other.ranked), lists))
+    return SelectionSimilarity(_beside(jaccard(other.final), sets), _beside(rbo(other.ranked), lists))
 
 
 def _named(matching: Matching) -> Int[Tensor, " others"]:

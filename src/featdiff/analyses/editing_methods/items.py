@@ -19,7 +19,7 @@ from featdiff.evaluation.results import Requests
 from featdiff.models.loading import Lineup
 from featdiff.run.intervention_context import sampled
 from featdiff.run.plan import Plan
-from featdiff.selection.scores import halves
+from featdiff.selection.scores import split_held_out
 
 Which = Literal["choosing", "held out", "unseen"]
 
@@ -89,7 +89,7 @@ def _chosen(plan: Plan, task: TaskSettings, outcomes: Outcomes, which: Which) ->
         tuned, seed = plan.study.selection.model, plan.study.seed
         critical = held_out_parts(plan, task.name)
         rest = every[~torch.isin(every, outcomes.critical(BASE, tuned))]
-        others = halves(rest, plan.study.selection.held_out, seed)
+        others = split_held_out(rest, plan.study.selection.held_out, seed)
         pair = (critical.choosing, others.choosing) if which == "choosing" else (critical.held_out, others.held_out)
         every = torch.cat(pair).sort().values
     return every[sampled(len(every), most, plan.study.seed)]

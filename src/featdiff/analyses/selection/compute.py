@@ -21,7 +21,15 @@ from featdiff.models.loading import Lineup
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
 from featdiff.selection.rules import above_share, by_paired_t, top
-from featdiff.selection.scores import Halves, Selection, agreed, branch_score, halves, swap_score, task_score
+from featdiff.selection.scores import (
+    HeldOutSplit,
+    Selection,
+    branch_score,
+    combine_tasks,
+    split_held_out,
+    swap_score,
+    task_score,
+)
 
 ItemScore = Float[Tensor, "items features"]
 Residuals = Float[Tensor, "items models d_model"]
@@ -34,7 +42,7 @@ class TaskScores:
 
     task: str
     critical: int
-    parts: Halves
+    parts: HeldOutSplit
     branch: ItemScore
     swap: ItemScore
     rate: Float[Tensor, " features"]
@@ -126,10 +134,10 @@ def mean_rate(found: list[TaskScores]) -> Float[Tensor, " features"]:
     return torch.stack([scores.rate for scores in found]).mean(dim=0)
 
 
-def held_out_parts(plan: Plan, task: str) -> Halves:
+def held_out_parts(plan: Plan, task: str) -> HeldOutSplit:
     """The critical items of a task, parted into those that features are chosen on and those that are held out."""
     critical = outcomes_of(plan, task).critical(BASE, plan.study.selection.model)
-    return halves(critical, plan.study.selection.held_out, plan.study.seed)
+    return split_held_out(critical, plan.study.selection.held_out, plan.study.seed)
 
 
 def retained(
@@ -175,9 +183,9 @@ def _rate(crosscoder: Crosscoder, residuals: Residuals) -> Float[Tensor, " featu
     return fired / max(len(residuals), 1)
 
 
-def _positions(parts: Halves, critical: Tensor) -> Halves:
+def _positions(parts: HeldOutSplit, critical: Tensor) -> HeldOutSplit:
     """The parts as positions among the critical items."""
-    return Halves(torch.searchsorted(critical, parts.choosing), torch.searchsorted(critical, parts.held_out))
+    return HeldOutSplit(torch.searchsorted(critical, parts.choosing), torch.searchsorted(critical, parts.held_out))
 
 
 def _agreed(
@@ -189,7 +197,7 @@ def _agreed(
 ) -> Selection:
     kept = torch.stack([retained(one, alive, settings, rule) for one in items])
     mean = torch.stack([task_score(one) for one in items])
-    return agreed(kept, mean, [scores.task for scores in found], settings.at_least)
+    return combine_tasks(kept, mean, [scores.task for scores in found], settings.at_least)
 
 
 def _selections(plan: Plan, found: list[TaskScores], alive: Bool[Tensor, " features"], score: str) -> Record:
