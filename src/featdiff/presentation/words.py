@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from featdiff.config.crosscoder import BatchTopKSettings, JumpReLUSettings, ReLUSettings, SparsitySettings
+
 Number = int | float
 Interval = Sequence[Number]
 Unknown = Number | None
@@ -88,6 +90,17 @@ def plural(number: int, word: str) -> str:
 def edited(edit: str) -> str:
     """What an edit does to features, to follow them in a sentence: zero as set to 0."""
     return "set to 0" if edit == "zero" else edit
+
+
+def sparsity(settings: SparsitySettings) -> str:
+    """How a crosscoder was made sparse: L1, beta 2."""
+    match settings:
+        case ReLUSettings(weight=weight):
+            return f"L1, beta {weight:g}"
+        case BatchTopKSettings(k=k):
+            return f"BatchTopK, k {k}"
+        case JumpReLUSettings(weight=weight):
+            return f"JumpReLU, weight {weight:g}"
 
 
 def _minus(text: str) -> str:

@@ -130,6 +130,8 @@ STAGES: tuple[Stage, ...] = (
         ),
         after=MADE,
         run=run.train_crosscoders,
+        summary=quality.summary,
+        section=quality.section,
         folder="crosscoders",
         reads=lambda plan: _crosscoders(plan) | {"harvest": methods.HARVEST},
         resumable=True,
@@ -141,8 +143,6 @@ STAGES: tuple[Stage, ...] = (
         settings=PLACEMENT,
         after=("evaluate", "train"),
         run=quality.run,
-        summary=quality.summary,
-        section=quality.section,
         in_study=_has_tasks,
     ),
     Stage(
