@@ -4,11 +4,12 @@ import re
 import shutil
 
 import pytest
-from tiny_study import changed
+from tiny_study import changed, summary
 
-from featdiff.report.assemble import report_data
-from featdiff.run.folder import read_json
+from featdiff.files import read_json
+from featdiff.report.assemble import _beaten, report_data
 from featdiff.run.plan import Plan
+from featdiff.workflow.registry import stages_of
 from featdiff.workflow.runner import run_study
 
 
@@ -31,10 +32,10 @@ def test_every_figure_has_its_numbers_beside_it(tiny: Plan) -> None:
 
 
 def test_the_data_of_the_page_are_those_of_the_summary(tiny: Plan) -> None:
-    data, summary = report_data(tiny), read_json(tiny.run.path("summary.json"))
-    assert [card.name for card in data.models] == summary["models"]
+    data, numbers = report_data(tiny, summary(tiny)), read_json(tiny.run.path("summary.json"))
+    assert [card.name for card in data.models] == numbers["models"]
     assert (data.layer, data.blocks, data.d_model) == (2, 4, 32)
-    for task, cells in summary["accuracy"].items():
+    for task, cells in numbers["accuracy"].items():
         assert {m: data.accuracy[task][m].value for m in cells} == {m: cell["value"] for m, cell in cells.items()}
         assert data.accuracy[task]["base"].gain_interval is None
         assert list(data.accuracy[task]["rl"].gain_interval or []) == cells["rl"]["gain"]["interval"]
@@ -42,21 +43,21 @@ def test_the_data_of_the_page_are_those_of_the_summary(tiny: Plan) -> None:
     assert rows == {(name, "held-out corpus") for name in tiny.crosscoders} | {
         (name, "evaluation prompts") for name in ("joint", "base-rl")
     }
-    assert data.selection is not None and list(data.selection.chosen) == summary["selection"]["chosen"]
+    assert data.selection is not None and list(data.selection.chosen) == numbers["selection"]["chosen"]
     assert [(row.task, row.model, row.p) for row in data.effects] == [
-        (effect["task"], effect["model"], effect["p"]) for effect in summary["effects"]
+        (effect["task"], effect["model"], effect["p"]) for effect in numbers["effects"]
     ]
     assert data.shrinkage == pytest.approx(0.1)  # half of the largest weight of L1, in the one ReLU crosscoder
 
 
 def test_the_corpus_card_counts_what_was_read(tiny: Plan) -> None:
-    card = report_data(tiny).corpus
+    card = report_data(tiny, summary(tiny)).corpus
     assert card.tokens_seen == card.first_dropped + card.sinks_dropped + card.tokens_kept
     assert card.sources == {"traces.jsonl": 0.5, "prose.txt": 0.5}
 
 
 def test_the_page_says_where_it_comes_from(tiny: Plan) -> None:
-    provenance = report_data(tiny).provenance
+    provenance = report_data(tiny, summary(tiny)).provenance
     assert provenance["seed"] == "0" and provenance["torch"] and "train" in provenance["time"]
 
 
@@ -83,7 +84,7 @@ def test_a_smaller_study_comes_to_its_report(fresh: Plan, settings: dict[str, ob
         del tuned["sft"]
     plan = Plan(changed(fresh.study, lineup__tuned=tuned, **settings))
     assert run_study(plan.study).is_file()
-    assert [stage.name for stage in plan.stages()] == stages
+    assert [stage.name for stage in stages_of(plan)] == stages
     summary = read_json(plan.run.path("summary.json"))
     assert summary["quality"].keys() == plan.crosscoders.keys()
     assert bool(summary["accuracy"]) == ("evaluate" in stages) and bool(summary["dynamics"]) == ("dynamics" in stages)
@@ -99,3 +100,13 @@ def test_a_report_that_fails_leaves_the_old_one(own: Plan, monkeypatch: pytest.M
     with pytest.raises(ValueError, match="broken"):
         run_study(own.study)
     assert own.run.path("report.html").read_bytes() == before and not own.run.path("figures").exists()
+
+
+def test_kinds_drawn_too_rarely_do_not_decide_and_those_that_do_are_beaten_by_their_own_p() -> None:
+    controls = {
+        "activity-matched": {"draws": 5, "p": 0.5},  # always decides
+        "random directions": {"draws": 38, "p": 0.01},  # 2 / (1 + 38) > 0.05
+        "uniform alive": {"draws": 39, "p": 0.025},
+        "both right": {"draws": 100, "p": 1.0},  # shown only
+    }
+    assert _beaten(controls, 0.95) == {"activity-matched": False, "uniform alive": True}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_study import changed, contents, write_posttrained_study
+from tiny_study import changed, contents, summary, write_posttrained_study
 
 from featdiff.analyses.drift.compute import drift
 from featdiff.analyses.drift.report_drift import drift_panel
@@ -17,11 +17,11 @@ from featdiff.analyses.drift.text import equal_drift_verdicts
 from featdiff.attribution.tail_comparison import unanimous
 from featdiff.config.study_file import read_study
 from featdiff.evaluation.results import TaskResult
+from featdiff.files import read_json
 from featdiff.posttraining.stages import rft
-from featdiff.run.folder import read_json
 from featdiff.run.plan import Plan
+from featdiff.workflow.registry import stages_of
 from featdiff.workflow.runner import run_verb
-from featdiff.workflow.summary import summary
 
 pytest.importorskip("trl")
 
@@ -80,8 +80,8 @@ def test_making_the_control_again_gives_the_same_bytes(plan: Plan, tmp_path: Pat
 def test_the_control_is_no_member_of_the_lineup_and_leaves_the_other_stages_alone(plan: Plan) -> None:
     assert plan.models == ("base", "sft", "rl") and plan.drifting == MODELS
     without = Plan(changed(plan.study, posttrain__rejection=None))
-    assert without.drifting == ("sft", "rl") and "rft" not in [stage.name for stage in without.stages()]
-    stale = [stage.name for stage in without.stages() if without.run.state(stage) == "stale"]
+    assert without.drifting == ("sft", "rl") and "rft" not in [stage.name for stage in stages_of(without)]
+    stale = [stage.name for stage in stages_of(without) if without.run.state(stage) == "stale"]
     assert stale == ["drift"]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_study import changed
+from tiny_study import changed, summary
 from torch.testing import assert_close
 
 from featdiff.analyses.dynamics.compute import dynamics
@@ -13,11 +13,10 @@ from featdiff.attribution.alignments import matched_trajectory
 from featdiff.config.study_file import read_study
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.provenance import Origin, origin_of
-from featdiff.run.folder import read_json
+from featdiff.files import read_json
 from featdiff.run.plan import Plan
 from featdiff.run.scored import scored
 from featdiff.workflow.runner import run_verb
-from featdiff.workflow.summary import summary
 
 ALIGNMENTS = ["joint", "matched", "swap", "same_seed_index"]
 

@@ -16,14 +16,20 @@ from featdiff.analyses.editing_methods.items import TaskItems, items_of
 from featdiff.analyses.editing_methods.methods import EDITS, Made, Workshop, way_names
 from featdiff.analyses.editing_methods.overlap import overlap_records
 from featdiff.config.study import BASE
+from featdiff.files import Record, read_json, write_json
 from featdiff.intervention.effects import control_interval
 from featdiff.intervention.neuron_edits import NeuronStatistics
 from featdiff.intervention.pooled_effects import TaskChange, pooled_effect
 from featdiff.intervention.side_effects import TextShift, text_shift
-from featdiff.intervention.steering import EditingMethod, PromptEndStates, UneditedModel, prompt_end_states, text_logits
+from featdiff.intervention.steering import (
+    EditingMethod,
+    PromptEndStates,
+    UneditedModel,
+    prompt_end_states,
+    text_logits,
+)
 from featdiff.models.neurons import neurons_per_block
 from featdiff.progress import Progress
-from featdiff.run.folder import Record, read_json, write_json
 from featdiff.run.held_out import held_out_corpus
 from featdiff.run.plan import Plan
 from featdiff.run.splice import Part as TextPart

@@ -10,6 +10,7 @@ from featdiff.analyses.accuracy.compute import located_settings, longest_read, o
 from featdiff.config.study import BASE, TaskSettings
 from featdiff.evaluation import answered, evaluate, is_found
 from featdiff.evaluation.results import Requests, TaskResult
+from featdiff.files import Record
 from featdiff.intervention.controls import activity_matched
 from featdiff.intervention.edited_model import EditedModel
 from featdiff.intervention.edits import Edit
@@ -17,7 +18,6 @@ from featdiff.intervention.effects import Effect, ItemSets
 from featdiff.intervention.generation import Generated, form_of_answers, measure_generated_effect
 from featdiff.models.loading import load_tokenizer
 from featdiff.progress import Progress
-from featdiff.run.folder import Record
 from featdiff.run.intervention_context import Bench, PlannedEdit, edit_of, measured
 
 
