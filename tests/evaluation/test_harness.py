@@ -23,7 +23,8 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from featdiff.evaluation import build_requests, evaluate, tasks
+from featdiff.evaluation import tasks
+from featdiff.evaluation.harness import build_requests, evaluate
 
 CHOICES = ["red", "bluish-gréén", "y", "very dark magenta", "ééé", "green"]
 TASK = {

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from featdiff.analyses.accuracy.compute import choice_tasks, evaluate, outcomes_of, requests_of
 from featdiff.config.study import EvaluationSettings
-from featdiff.evaluation import evaluate as evaluate_model
 from featdiff.evaluation.comparison import compare_outcomes
+from featdiff.evaluation.harness import evaluate as evaluate_model
 from featdiff.evaluation.results import TaskResult
 from featdiff.models.loading import Lineup, Tokenizer, load_model, load_tokenizer
 from featdiff.run.folder import read_json

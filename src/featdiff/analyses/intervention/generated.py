@@ -8,7 +8,9 @@ from torch import Tensor
 
 from featdiff.analyses.accuracy.compute import located_settings, longest_read, outcomes_of
 from featdiff.config.study import BASE, TaskSettings
-from featdiff.evaluation import answered, evaluate, is_found
+from featdiff.evaluation.answered import answered
+from featdiff.evaluation.answers import is_found
+from featdiff.evaluation.harness import evaluate
 from featdiff.evaluation.results import Requests, TaskResult
 from featdiff.intervention.controls import activity_matched
 from featdiff.intervention.edited_model import EditedModel
