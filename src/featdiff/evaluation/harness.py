@@ -17,18 +17,17 @@ from lm_eval.evaluator import evaluate as run_lm_eval
 
 from featdiff.config.study import EvaluationSettings, TaskSettings
 from featdiff.evaluation.answers import is_equal
-from featdiff.evaluation.language_model import EditedLanguageModel, stock_language_model, tokenised
+from featdiff.evaluation.language_model import EditedLanguageModel, RunsEdited, stock_language_model, tokenised
 from featdiff.evaluation.lm_eval_logging import line, quiet
 from featdiff.evaluation.results import NO_CHOICE, Requests, Sample, TaskResult
 from featdiff.evaluation.tasks import load_task, note_on
-from featdiff.intervention.edited_model import EditedModel
 from featdiff.models.loading import PreTrainedModel
 from featdiff.models.tokenizer import Tokenizer
 from featdiff.progress import Progress
 
 
 def evaluate(
-    model: PreTrainedModel | EditedModel, tokenizer: Tokenizer, settings: EvaluationSettings, *, seed: int
+    model: PreTrainedModel | RunsEdited, tokenizer: Tokenizer, settings: EvaluationSettings, *, seed: int
 ) -> list[TaskResult]:
     """One result per task of the settings, in their order; `seed` draws worked examples and samples generations.
 
@@ -89,11 +88,11 @@ class _Item:
         return f"{self.doc_id}-{self.prompt_hash[:12]}"
 
 
-def _language_model(model: PreTrainedModel | EditedModel, tokenizer: Tokenizer, batch_size: int) -> LM:
-    if isinstance(model, EditedModel):
-        # lm-eval's registry hides that HFLM is not abstract
-        return EditedLanguageModel(model, tokenizer, batch_size)  # pyright: ignore[reportAbstractUsage]
-    return stock_language_model(model, tokenizer, batch_size)
+def _language_model(model: PreTrainedModel | RunsEdited, tokenizer: Tokenizer, batch_size: int) -> LM:
+    if isinstance(model, PreTrainedModel):
+        return stock_language_model(model, tokenizer, batch_size)
+    # lm-eval's registry hides that HFLM is not abstract
+    return EditedLanguageModel(model, tokenizer, batch_size)  # pyright: ignore[reportAbstractUsage]
 
 
 def _evaluate(scorer: LM, one: TaskSettings, task: ConfigurableTask, settings: EvaluationSettings) -> TaskResult:

@@ -1,12 +1,14 @@
-"""Lm-eval's view of a model: the stock class for Hugging Face models, and one of our own that runs edits at the tap."""
+"""Language models as lm-eval takes them: its own class for Hugging Face models, and one for models under edits."""
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Int
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.huggingface import HFLM
@@ -14,7 +16,6 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from featdiff.evaluation.batches import padded
-from featdiff.intervention.edited_model import EditedModel
 from featdiff.models.loading import PreTrainedModel
 from featdiff.models.tokenizer import Tokenizer
 
@@ -22,8 +23,21 @@ _Asked = tuple[tuple[str, str] | None, list[int], list[int]]
 """Context and continuation as text and as token ids, as lm-eval hands them over."""
 
 
+@runtime_checkable
+class RunsEdited(Protocol):
+    """A causal model that can run under edits, such as `intervention.edited_model.EditedModel`."""
+
+    @property
+    def model(self) -> PreTrainedModel: ...
+    def running(
+        self, prompt: int | Int[Tensor, " batch"], real: Bool[Tensor, "batch positions"] | None = None
+    ) -> AbstractContextManager[PreTrainedModel]:
+        """The model, edited whenever it runs inside: `prompt` columns come before the answer, `real` marks tokens."""
+        ...
+
+
 class EditedLanguageModel(HFLM):
-    """Any causal model of Hugging Face edited at the tap, for all that lm-eval asks: choices and generated answers.
+    """Any causal model of Hugging Face under edits, for all that lm-eval asks: choices and generated answers.
 
         language_model = EditedLanguageModel(EditedModel(model, lineup, crosscoder, "rl", edits), tokenizer)
         lm_eval.simple_evaluate(language_model, tasks=["openbookqa", "aime24"])
@@ -37,7 +51,7 @@ class EditedLanguageModel(HFLM):
     max_length: int  # lm-eval's registry hides from type checkers what HFLM is
     batch_size: int
 
-    def __init__(self, edited: EditedModel, tokenizer: Tokenizer, batch_size: int = 32) -> None:
+    def __init__(self, edited: RunsEdited, tokenizer: Tokenizer, batch_size: int = 32) -> None:
         super().__init__(**_settings(edited.model, tokenizer, batch_size))
         self._edited = edited
 
