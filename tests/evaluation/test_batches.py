@@ -22,7 +22,6 @@ def requests_of(*samples: list[tuple[list[int], list[int]]]) -> Requests:
         continuation_ids=[continuation for _, continuation in pairs],
         sample_of=torch.arange(len(samples)).repeat_interleave(counts),
         choice_of=torch.cat([torch.arange(int(count)) for count in counts]),
-        choice_bytes=lengths,
         choice_characters=lengths,
     )
 

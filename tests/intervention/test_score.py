@@ -75,7 +75,6 @@ def requests(samples: int = 5, choices: int = 3) -> Requests:
         continuation_ids=continuations,
         sample_of=torch.arange(samples).repeat_interleave(choices),
         choice_of=torch.arange(choices).repeat(samples),
-        choice_bytes=torch.ones(samples * choices),
         choice_characters=torch.ones(samples * choices),
     )
 

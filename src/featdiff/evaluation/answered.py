@@ -1,7 +1,6 @@
 """Generated answers as token ids: what a model read while it gave them."""
 
 import torch
-from torch import Tensor
 
 from featdiff.evaluation.results import NO_CHOICE, Requests, TaskResult
 from featdiff.models.tokenizer import Tokenizer
@@ -32,10 +31,5 @@ def answered(result: TaskResult, tokenizer: Tokenizer, max_length: int) -> Reque
         continuation_ids=continuations,
         sample_of=sample_of,
         choice_of=torch.cat([torch.arange(count) for count in counts.tolist()]),
-        choice_bytes=_lengths([answer.encode() for answer in answers]),
-        choice_characters=_lengths(answers),
+        choice_characters=torch.tensor([float(len(answer)) for answer in answers]),
     )
-
-
-def _lengths(texts: list[str] | list[bytes]) -> Tensor:
-    return torch.tensor([float(len(text)) for text in texts])

@@ -208,7 +208,6 @@ def _requests(task: str, items: list[_Item], encoded: list[tuple[list[int], list
         continuation_ids=[continuation for _, continuation in encoded],
         sample_of=torch.arange(len(items)).repeat_interleave(counts),
         choice_of=torch.cat([torch.arange(count) for count in counts.tolist()]),
-        choice_bytes=torch.tensor([float(len(choice.encode())) for choice in choices]),
         choice_characters=torch.tensor([float(len(choice)) for choice in choices]),
     )
 

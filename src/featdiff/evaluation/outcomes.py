@@ -6,16 +6,31 @@ both right, both wrong                  the rest
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from featdiff.evaluation.results import TaskResult
+from featdiff.evaluation.results import TaskResult, write_table
 from featdiff.stats import exact_mcnemar
 
 SetName = Literal["critical", "mirror", "both right", "both wrong"]
+
+_SCHEMA = pa.schema(
+    [
+        ("task", pa.string()),
+        ("model", pa.string()),
+        ("sample_id", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("correct", pa.bool_()),
+        ("share", pa.float64()),  # of repetitions that are right
+        ("prediction", pa.int32()),  # -1 where the answer is generated
+        ("set", pa.string()),  # critical, mirror, both right or both wrong; empty for the base
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -122,6 +137,21 @@ class Outcomes:
         if test.gained > test.lost:
             return f"{counted}: its critical items are more than churn."
         return f"{counted}: it lost more than it gained."
+
+
+def save_outcomes(path: Path, results: dict[str, TaskResult], base: str) -> None:
+    """Write one parquet file on one task: a row per model and item, with the set that the item is in against `base`.
+
+    Raises ValueError as `Outcomes.of`.
+    """
+    outcomes = Outcomes.of(results)
+    rows: list[dict[str, object]] = []
+    for model, result in results.items():
+        sets = outcomes.sets(base, model) if model != base else [""] * len(result.samples)
+        for sample, prediction, name in zip(result.samples, result.prediction.tolist(), sets, strict=True):
+            row = (result.task, model, sample.sample_id, sample.prompt_hash, sample.correct, sample.share)
+            rows.append(dict(zip(_SCHEMA.names, (*row, prediction, name), strict=True)))
+    write_table(path, pa.Table.from_pylist(rows, schema=_SCHEMA))
 
 
 def _where(chosen: Bool[Tensor, " samples"]) -> Int[Tensor, " chosen"]:

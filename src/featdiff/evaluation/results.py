@@ -1,6 +1,5 @@
 """What an evaluation leaves behind: a record per item and model; and a task's items as token ids. Without lm-eval."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -165,10 +164,7 @@ class TaskResult:
         """Write one parquet file, a row per sample; the file is complete or absent."""
         table = pa.Table.from_pylist([asdict(sample) for sample in self.samples], schema=_SCHEMA)
         about = {"task": self.task, "kind": self.kind, "metric": self.metric, "note": self.note}
-        partial = path.with_name(path.name + ".partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table.replace_schema_metadata(about), partial)
-        os.replace(partial, path)
+        write_table(path, table.replace_schema_metadata(about))
 
     @staticmethod
     def load(path: Path) -> "TaskResult":
@@ -203,8 +199,6 @@ class Requests:
     continuation_ids: list[list[int]]
     sample_of: Int[Tensor, " requests"]
     choice_of: Int[Tensor, " requests"]
-    choice_bytes: Float[Tensor, " requests"]
-    """Length of each choice in UTF-8 bytes."""
     choice_characters: Float[Tensor, " requests"]
     """Length of each choice in characters, by which lm-eval's acc_norm divides."""
 
@@ -221,7 +215,6 @@ class Requests:
             continuation_ids=[self.continuation_ids[row] for row in rows],
             sample_of=torch.arange(len(chosen)).repeat_interleave(self.choice_counts[samples]),
             choice_of=self.choice_of[rows],
-            choice_bytes=self.choice_bytes[rows],
             choice_characters=self.choice_characters[rows],
         )
 
@@ -238,9 +231,16 @@ class Requests:
             continuation_ids=[ids for part in parts for ids in part.continuation_ids],
             sample_of=torch.cat([part.sample_of + start for part, start in zip(parts, starts, strict=True)]),
             choice_of=torch.cat([part.choice_of for part in parts]),
-            choice_bytes=torch.cat([part.choice_bytes for part in parts]),
             choice_characters=torch.cat([part.choice_characters for part in parts]),
         )
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a parquet file, complete or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, partial)
+    partial.replace(path)
 
 
 def _sample(row: dict) -> Sample:

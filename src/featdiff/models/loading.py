@@ -195,11 +195,6 @@ def load_truncated(
     return model
 
 
-def middle_layer(path: str, *, trust_remote_code: bool = False) -> int:
-    """Number of blocks below the middle of the model at `path`: floor(L / 2), at least 1."""
-    return _middle(_config(path, trust_remote_code))
-
-
 def depth(path: str, *, trust_remote_code: bool = False) -> int:
     """Number of blocks of the model at `path`."""
     return _depth(_config(path, trust_remote_code))

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import get_args
 
 from featdiff.config.study import BASE, EvaluationSettings, TaskSettings
-from featdiff.evaluation.comparison import save_outcomes
 from featdiff.evaluation.harness import build_requests
 from featdiff.evaluation.harness import evaluate as evaluate_model
-from featdiff.evaluation.outcomes import Outcomes, SetName
+from featdiff.evaluation.outcomes import Outcomes, SetName, save_outcomes
 from featdiff.evaluation.repeated_sampling import gain_interval, share_interval
 from featdiff.evaluation.results import Kind, Requests, TaskResult
 from featdiff.models.loading import Lineup, load_model, load_tokenizer
