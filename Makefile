@@ -1,5 +1,5 @@
 # Every target sets up what it needs in .venv, the first time and after a change of the requirements.
-# Needed beforehand: make, and Python 3.11 or newer (another one: make demo PYTHON=python3.12).
+# Needed beforehand: make, and Python 3.11 to 3.13 (another one: make demo PYTHON=python3.12).
 
 PYTHON ?= python3
 VENV := .venv
@@ -34,7 +34,7 @@ clean: ## remove .venv, caches and built packages; runs/ stays
 	rm -rf $(VENV) .hypothesis .pytest_cache .ruff_cache build dist
 
 $(VENV)/.stamp-demo: $(REQUIREMENTS)
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "featdiff needs Python 3.11 or newer; give one with PYTHON=")'
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "featdiff needs Python 3.11 to 3.13; give one with PYTHON=")'
 	@echo 'setting up $(VENV): a minute or two the first time, seconds after a change' >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'

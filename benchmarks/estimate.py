@@ -15,7 +15,7 @@ from featdiff.costs.estimate_inputs import ground_of
 from featdiff.costs.options import PlanOptions, read_options
 from featdiff.costs.stages import estimate
 from featdiff.costs.table import duration, size
-from featdiff.run.folder import read_json
+from featdiff.files import read_json
 from featdiff.run.plan import Plan
 
 

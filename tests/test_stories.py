@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_study import write_jsonl, write_task
 
-from featdiff.run.folder import read_json
+from featdiff.files import read_json
 from featdiff.workflow.cli import main
 
 SHARED = Path(__file__).parents[2] / "shared"

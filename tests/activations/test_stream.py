@@ -157,8 +157,9 @@ def test_a_resumed_stream_goes_on_with_the_same_bits_from_every_batch(
             assert torch.equal(ours.values, theirs.values)
             assert torch.equal(ours.tokens, theirs.tokens)
             assert counts == wanted_counts
-            assert torch.equal(after.values, wanted.values)
-            assert replace(after, values=wanted.values, tokens=wanted.tokens) == wanted
+            states = after.tensors(), wanted.tensors()
+            assert states[0].keys() == states[1].keys()
+            assert all(torch.equal(states[0][part], states[1][part]) for part in states[0])
 
 
 def test_a_state_holds_less_than_a_batch() -> None:

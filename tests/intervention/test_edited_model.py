@@ -128,16 +128,20 @@ def test_an_edit_that_changes_nothing_keeps_every_bit() -> None:
     assert torch.equal(generate(silent, ids, mask), generate(edited([]), ids, mask))
 
 
+@pytest.mark.parametrize("keyword", ["cache", "past_key_values"])
 @pytest.mark.parametrize("architecture", ["qwen3", "windows"])
-def test_a_cached_prefix_that_is_repeated_gives_the_same_logits(architecture: str) -> None:
-    """The prefix is read once under edits; its cache is copied, repeated and read on by several answers."""
+def test_a_cached_prefix_that_is_repeated_gives_the_same_logits(architecture: str, keyword: str) -> None:
+    """The prefix is read once under edits; its cache is copied, repeated and read on by several answers.
+
+    The cache is found by the keyword of transformers before 5.24 and by that since, whichever is installed.
+    """
     prefix, answers = sentences()[0][None], torch.randint(1, VOCABULARY, (4, 3))
     model = edited([Edit(torch.tensor([3]), 4.0, "prompt"), Edit(torch.tensor([5]), 2.0)], architecture=architecture)
     with model.running(prompt=prefix.shape[1]) as running:
         kept = running(prefix, use_cache=True).past_key_values
         branch = copy.deepcopy(kept)
         branch.batch_repeat_interleave(len(answers))
-        found = running(answers, past_key_values=branch).logits
+        found = running(answers, **{keyword: branch}).logits
     whole = logits(
         model, torch.cat([prefix.expand(len(answers), -1), answers], dim=1), prefix.shape[1], use_cache=False
     )
@@ -243,6 +247,15 @@ def test_what_cannot_be_edited_is_refused() -> None:
         edited([EDIT, Edit(torch.tensor([3]), 0.0)])
     with pytest.raises(ValueError, match="take turns"):
         run_with(DynamicCache(), lineup=replace(lineup, turns=True))
+    with pytest.raises(ValueError, match="past_key_values = a tuple"):
+        run_with(())
+    with edited().running(prompt=3) as running:
+        ids = torch.tensor([[1, 2, 3]])
+        for given in ({"kept": DynamicCache()}, {"cache": DynamicCache(), "past_key_values": DynamicCache()}):
+            with pytest.raises(ValueError, match="one KV cache"):
+                running(ids, **given)
+        with pytest.raises(ValueError, match="5 tokens have been read and 3 are given"):
+            running(ids, attention_mask=torch.ones(1, 5), kept=object())
     filled = tiny_model()(torch.tensor([[1]]), use_cache=True).past_key_values
     with pytest.raises(ValueError, match="filled without edits"):
         run_with(filled)

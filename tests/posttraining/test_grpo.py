@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featdiff.config.study import GRPOSettings
 from featdiff.data.prompts import Prompt
+from featdiff.files import read_json
 from featdiff.posttraining.grpo import train_grpo
 from featdiff.posttraining.rewards import Reward
-from featdiff.run.folder import read_json
 
 SETTINGS = GRPOSettings(
     lr=1e-2,

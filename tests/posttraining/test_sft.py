@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featdiff.config.study import SFTSettings
+from featdiff.files import read_json
 from featdiff.posttraining.sft import IGNORED, tokenized, train_sft
 from featdiff.posttraining.teacher import Trace, Traces
-from featdiff.run.folder import read_json
 
 SETTINGS = SFTSettings(lr=1e-2, batch_size=8, micro_batch_size=4, warmup=0.2, epochs=1.5)
 

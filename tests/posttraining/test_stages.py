@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from tiny_study import changed, contents, write_posttrained_study
 
 from featdiff.config.study_file import read_study
+from featdiff.files import read_json
 from featdiff.posttraining.stages import sft
-from featdiff.run.folder import read_json
 from featdiff.run.plan import Plan
 from featdiff.workflow.runner import run_verb
 

@@ -6,8 +6,8 @@ import shutil
 import pytest
 from tiny_study import changed
 
+from featdiff.files import read_json
 from featdiff.report.assemble import report_data
-from featdiff.run.folder import read_json
 from featdiff.run.plan import Plan
 from featdiff.workflow.runner import run_study
 

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from featdiff.run.folder import Run, Stage, content_fingerprint, read_json, write_json
+from featdiff.files import content_fingerprint, read_json, write_json
+from featdiff.run.folder import Run, StagePlan
 
 
-def stage(**made_from: str) -> Stage:
-    return Stage("train", "crosscoders", dict(made_from))
+def stage(**made_from: str) -> StagePlan:
+    return StagePlan("train", "crosscoders", dict(made_from))
 
 
-def make(run: Run, wanted: Stage, text: str = "weights") -> None:
+def make(run: Run, wanted: StagePlan, text: str = "weights") -> None:
     with run.making(wanted) as folder:
         (folder / "result.txt").write_text(text)
 

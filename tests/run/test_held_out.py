@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from featdiff.data.corpus import build_corpus
+from featdiff.files import read_json
 from featdiff.models.loading import load_tokenizer
-from featdiff.run.folder import read_json
 from featdiff.run.held_out import calibration_of, held_out_activations, held_out_corpus
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan

@@ -10,7 +10,7 @@ from tiny_study import changed, contents
 
 from featdiff.crosscoder import BatchTopK, Crosscoder, ReLU
 from featdiff.data.corpus import build_corpus
-from featdiff.run.folder import read_json
+from featdiff.files import read_json
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
 from featdiff.run.train import train

@@ -9,8 +9,8 @@ from tiny_study import changed, contents
 from torch import Tensor
 
 from featdiff.config.study_file import read_study
+from featdiff.files import read_json
 from featdiff.models.loading import Lineup
-from featdiff.run.folder import read_json
 from featdiff.run.plan import Plan
 from featdiff.run.train import train
 from featdiff.workflow.cli import main

@@ -7,7 +7,7 @@ import pytest
 from tiny_study import changed, contents
 
 from featdiff.config.study import Study
-from featdiff.run.folder import read_json
+from featdiff.files import read_json
 from featdiff.run.plan import Plan
 from featdiff.workflow.runner import MAKERS, run_study, run_verb
 

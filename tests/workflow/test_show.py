@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_study import changed
 
-from featdiff.run.folder import read_json, write_json
+from featdiff.files import read_json, write_json
 from featdiff.run.plan import Plan
 from featdiff.workflow.show import show
 

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from featdiff.evaluation.results import TaskResult
-from featdiff.run.folder import read_json
+from featdiff.files import read_json
 from featdiff.run.plan import Plan
 from featdiff.workflow.summary import summary
 

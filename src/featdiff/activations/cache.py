@@ -32,9 +32,10 @@ from torch import Tensor
 
 from featdiff.activations.stream import Residuals
 from featdiff.data.corpus import Corpus
+from featdiff.environment import surroundings
+from featdiff.files import Json, content_fingerprint, read_json, write_json
 from featdiff.models.loading import DTYPES, Tokenizer
 from featdiff.progress import Progress
-from featdiff.run.folder import Json, content_fingerprint, read_json, surroundings, write_json
 
 INDEX = "index.json"
 SHARD_BYTES = 64 << 20

@@ -36,7 +36,7 @@ MIB = 1 << 20
 Values = Float[Tensor, "sequences context models d_model"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Activations:
     """Raw residual streams of the same tokens in several models, float32."""
 
@@ -46,7 +46,7 @@ class Activations:
     """Token ids."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """What is estimated once from the beginning of the corpus, for each model."""
 
@@ -57,7 +57,7 @@ class Calibration:
     """Mean norm of kept tokens / sqrt(d_model): raw = scale x normalised."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StreamState:
     """Where a stream stands between two batches. The batches from here on are those that would have followed."""
 

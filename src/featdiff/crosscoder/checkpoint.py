@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
 from featdiff.crosscoder.kernels.ranks import Alone, Ranks
-from featdiff.run.folder import read_json, replace_folder, write_json
+from featdiff.files import read_json, replace_folder, write_json
 
 KEPT = 2
 RECORD = "checkpoint.json"

@@ -9,6 +9,7 @@ cache (copied, repeated, reordered, cropped) is done to theirs.
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from featdiff.models.loading import Lineup, blocks
 
 _GIVEN_ALIKE = ("attention_mask", "position_ids", "cache_position")
 """What a forward pass of the other models takes from that of the whole model, besides the tokens."""
+_CACHE_KEYWORDS = ("cache", "past_key_values")
+"""What transformers calls the KV cache among a model's arguments: since 5.24, and before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +49,8 @@ def running_beside(
 
     The models named in `beside` run on the same tokens; those that `change` does not look at can be left out.
     Below the tap nothing changes, so neither do the residual streams that `change` is given. Raises ValueError when the
-    lineup has no such model; when a forward pass gets a KV cache of fixed size, or one that was filled outside; and for
-    a cache while the lineup's models take turns on their device.
+    lineup has no such model; when a forward pass gets a KV cache of fixed size, one that was filled outside, or one
+    that is not found among its arguments; and for a cache while the lineup's models take turns on their device.
     """
     if missing := {name, *beside} - {*lineup.names}:
         raise ValueError(f"the lineup holds {', '.join(lineup.names)}, not {', '.join(missing)}; load those models too")
@@ -55,10 +58,11 @@ def running_beside(
     waiting: list[Tapped] = []
 
     def below(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple, dict]:
-        given = options if "input_ids" in options else options | {"input_ids": arguments[0]}
+        given = dict(zip(signature(model.forward).parameters, arguments, strict=False)) | options
         cache = _cache(model, given)
         waiting[:] = [_tapped(lineup, others, given, model, cache)]
-        return (), given if cache is None else given | {"past_key_values": cache}
+        rest = {key: value for key, value in given.items() if key not in _CACHE_KEYWORDS}
+        return (), rest | _cache_argument(model, cache)
 
     def at_tap(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
         tapped = waiting.pop()
@@ -111,12 +115,40 @@ def _tapped(
 
 
 def _cache(model: PreTrainedModel, given: Mapping[str, Any]) -> Cache | None:
-    """The cache of this forward pass: the one that is given, a new one, or none."""
+    """The cache of this forward pass: the one that is given, a new one, or none.
+
+    Raises ValueError where a cache must be there and is not found: with a new one in its place the other models would
+    read each token without those before it, and nothing would tell.
+    """
+    caches = {key: value for key, value in given.items() if isinstance(value, Cache)}
+    known = {key: given[key] for key in _CACHE_KEYWORDS if given.get(key) is not None}
+    if caches.keys() != known.keys() or len(known) > 1:
+        found = ", ".join(f"{key} = a {type(value).__name__}" for key, value in (known | caches).items())
+        raise ValueError(
+            f"edits need one KV cache, a transformers Cache given as cache or past_key_values, not {found}"
+        )
+    if known:
+        return next(iter(known.values()))
+    mask = given.get("attention_mask")
+    if mask is not None and mask.ndim == 2 and mask.shape[1] > given["input_ids"].shape[1]:
+        raise ValueError(
+            f"{mask.shape[1]} tokens have been read and {given['input_ids'].shape[1]} are given, but no KV cache was "
+            f"found among {', '.join(given)}; run under edits with use_cache=False"
+        )
     wanted = given.get("use_cache")
-    cache = given.get("past_key_values")
-    if cache is None and (model.config.use_cache if wanted is None else wanted):
+    if model.config.use_cache if wanted is None else wanted:
         return DynamicCache(config=model.config)
-    return cache
+    return None
+
+
+def _cache_argument(model: nn.Module, cache: Cache | None) -> dict[str, Cache]:
+    """The cache under the keyword that `model` knows; empty without a cache."""
+    if cache is None:
+        return {}
+    for keyword in _CACHE_KEYWORDS:
+        if keyword in signature(model.forward).parameters:
+            return {keyword: cache}
+    raise ValueError(f"{type(model).__name__} takes no KV cache that edits know; run under edits with use_cache=False")
 
 
 def _companions(cache: Cache, model: PreTrainedModel, others: list[PreTrainedModel], layers: int) -> list[Cache]:
@@ -154,7 +186,8 @@ def _cached_residual(
     alike = {key: given[key].to(model.device) for key in _GIVEN_ALIKE if isinstance(given.get(key), Tensor)}
     handle = blocks(model)[layers - 1].register_forward_hook(stop)
     try:
-        model.base_model(input_ids=given["input_ids"].to(model.device), past_key_values=cache, use_cache=True, **alike)
+        options = _cache_argument(model.base_model, cache) | {"use_cache": True}
+        model.base_model(input_ids=given["input_ids"].to(model.device), **options, **alike)
     except _Reached as reached:
         return reached.residual
     finally:

@@ -27,9 +27,9 @@ from transformers import (
     TrainingArguments,
 )
 
+from featdiff.files import read_json, write_json, write_text
 from featdiff.posttraining.state import latest_state, load_generators, load_optimizer, save_state, state_step
 from featdiff.progress import Progress
-from featdiff.run.folder import read_json, write_json, write_text
 
 PARTIAL = ".partial"
 NOT_LOGGED = {"step_time", "num_tokens"}  # these two would tell a run that was taken up again from one that was not

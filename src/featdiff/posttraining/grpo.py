@@ -10,12 +10,12 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from featdiff.config.study import GRPOSettings
 from featdiff.data.prompts import Prompt
+from featdiff.files import write_json
 from featdiff.models.loading import load_tokenizer
 from featdiff.posttraining.arguments import SharedArguments, in_order, shared_arguments
 from featdiff.posttraining.checkpoints import Checkpoints, drop_states, is_finished
 from featdiff.posttraining.policy import context_length, load_policy, quiet
 from featdiff.posttraining.rewards import Reward
-from featdiff.run.folder import write_json
 
 
 def train_grpo(

@@ -8,12 +8,12 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from featdiff.config.study import SFTSettings
+from featdiff.files import write_json
 from featdiff.models.loading import load_tokenizer
 from featdiff.posttraining.arguments import SharedArguments, in_order, shared_arguments
 from featdiff.posttraining.checkpoints import Checkpoints, drop_states, is_finished
 from featdiff.posttraining.policy import context_length, load_policy, quiet
 from featdiff.posttraining.teacher import Trace, Traces
-from featdiff.run.folder import write_json
 
 Example = dict[str, list[int]]
 

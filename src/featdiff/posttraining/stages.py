@@ -4,10 +4,10 @@ from pathlib import Path
 
 from featdiff.config.study import PosttrainSettings
 from featdiff.data.prompts import load_prompts
+from featdiff.files import write_json
 from featdiff.posttraining.rejection import draw_samples
 from featdiff.posttraining.rewards import reward_function
 from featdiff.posttraining.teacher import Traces, load_traces, write_traces
-from featdiff.run.folder import write_json
 from featdiff.run.plan import Plan
 
 

@@ -19,6 +19,7 @@ from featdiff.analyses.sensitivity.report_sensitivity import sensitivity_panel
 from featdiff.attribution import Attribution
 from featdiff.config.study import BASE, BatchTopKSettings, JumpReLUSettings, ReLUSettings, SparsitySettings, Study
 from featdiff.evaluation.outcomes import Outcomes
+from featdiff.files import Record, read_json, write_json
 from featdiff.models.loading import depth
 from featdiff.report.data import (
     AccuracyCell,
@@ -33,7 +34,6 @@ from featdiff.report.data import (
     SpecificityPanel,
 )
 from featdiff.report.page import write_report
-from featdiff.run.folder import Record, read_json, write_json
 from featdiff.run.plan import MADE_BY, Plan
 from featdiff.workflow.summary import summary
 

@@ -8,30 +8,25 @@ fingerprint is no longer the wanted one.
 
 import hashlib
 import json
-import os
-import platform
 import shutil
-import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-Json = Mapping[str, object] | Sequence[object] | str | int | float | bool | None
-Record = dict[str, Any]  # a JSON object that was read: what it holds is known to its writer
+from featdiff.environment import surroundings
+from featdiff.files import Json, Record, read_json, replace_folder, write_json, write_text
+
 State = Literal["done", "stale", "missing"]
 
 RECORD = "stage.json"
-LARGE_FILE = 64 * 2**20
-PACKAGES = ("featdiff", "torch", "transformers", "trl", "lm-eval", "datasets", "tokenizers", "safetensors", "numpy")
 
 
 @dataclass(frozen=True)
-class Stage:
+class StagePlan:
     """One step of a study: its name, its folder in the run, and what it is made from."""
 
     name: str
@@ -56,14 +51,14 @@ class Run:
             return self.elsewhere[parts[0]].joinpath(*parts[1:])
         return self.folder.joinpath(*parts)
 
-    def state(self, stage: Stage) -> State:
+    def state(self, stage: StagePlan) -> State:
         """Whether the stage's folder exists and was made from what is wanted now."""
         record = self.record(stage)
         if record is None:
             return "missing"
         return "done" if record["fingerprint"] == stage.fingerprint else "stale"
 
-    def record(self, stage: Stage) -> Record | None:
+    def record(self, stage: StagePlan) -> Record | None:
         """What the stage's folder says of its making; None when there is no such folder."""
         path = self.path(stage.folder, RECORD)
         if not path.is_file():
@@ -75,19 +70,19 @@ class Run:
             )
         return record
 
-    def changed(self, stage: Stage) -> list[str]:
+    def changed(self, stage: StagePlan) -> list[str]:
         """Names of what differs between the stage as it was made and as it is wanted."""
         record = self.record(stage)
         made_from = record["made_from"] if record else {}
         names = made_from.keys() | stage.made_from.keys()
         return sorted(name for name in names if made_from.get(name) != stage.made_from.get(name))
 
-    def partial(self, stage: Stage) -> Path:
+    def partial(self, stage: StagePlan) -> Path:
         """Where the stage is written until it is whole."""
         return self.path(stage.folder + ".partial")
 
     @contextmanager
-    def making(self, stage: Stage, resumable: bool = False) -> Iterator[Path]:
+    def making(self, stage: StagePlan, resumable: bool = False) -> Iterator[Path]:
         """A folder to write the stage into; it takes the stage's place when the block ends without an error.
 
         A resumable stage finds what a killed attempt at the very same stage left there.
@@ -108,7 +103,7 @@ class Run:
         replace_folder(partial, final)
         self._note(stage, began)
 
-    def _note(self, stage: Stage, began: float) -> None:
+    def _note(self, stage: StagePlan, began: float) -> None:
         path = self.path("provenance.json")
         notes = read_json(path) if path.is_file() else {}
         notes[stage.name] = {
@@ -118,81 +113,3 @@ class Run:
             **surroundings(),
         }
         write_json(path, notes)
-
-
-def surroundings() -> dict[str, Json]:
-    """Commit, versions and machine that produced a result."""
-    return {
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def replace_folder(new: Path, place: Path) -> None:
-    """Put the folder `new` in the place of `place`; at no moment is a half-written folder there."""
-    old = place.with_name(place.name + ".old")
-    if old.exists():
-        shutil.rmtree(old)
-    if place.exists():
-        place.rename(old)
-    new.rename(place)
-    if old.exists():
-        shutil.rmtree(old)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole: beside its place first, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-
-
-def write_json(path: Path, content: Json) -> None:
-    """Write JSON whole; keys stay in their order, which is that of models and tasks."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Record:
-    """A JSON object; ValueError in one line when the file is not one."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete its folder and run again") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged (no JSON object); delete its folder and run again")
-    return content
-
-
-def content_fingerprint(path: Path) -> str:
-    """A hash of a file or folder: of names and bytes; of files over 64 MiB, of size and time of change."""
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            digest.update(str(file.relative_to(path)).encode())
-            digest.update(_file_digest(file))
-    return digest.hexdigest()[:16]
-
-
-def _file_digest(file: Path) -> bytes:
-    status = file.stat()
-    if status.st_size > LARGE_FILE:
-        return f"{status.st_size} {status.st_mtime_ns}".encode()
-    return hashlib.sha256(file.read_bytes()).digest()

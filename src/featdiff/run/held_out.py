@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from featdiff.activations.stream import Activations, Calibration, collect
 from featdiff.data.corpus import Corpus
+from featdiff.files import read_json
 from featdiff.models.loading import Lineup
-from featdiff.run.folder import read_json
 from featdiff.run.plan import Plan
 
 HELD_OUT = "held_out.safetensors"

@@ -20,7 +20,8 @@ from featdiff.config.crosscoder import (
 )
 from featdiff.config.study import BASE, LineupSettings, Settings, Study
 from featdiff.config.study_file import DEMO_PREFIX
-from featdiff.run.folder import Json, Run, Stage, content_fingerprint
+from featdiff.files import Json, content_fingerprint
+from featdiff.run.folder import Run, StagePlan
 from featdiff.run.lineups import PER_CHECKPOINT, lineups_of, seeds_of
 
 MADE_BY = {"sft": "sft", "rl": "grpo"}  # tuned model -> the paradigm of `posttrain` that makes it
@@ -169,11 +170,11 @@ class Plan:
             )
         )
 
-    def stages(self) -> list[Stage]:
+    def stages(self) -> list[StagePlan]:
         """The stages in order, each with the settings that it reads and the fingerprints of what it builds on."""
         return _stages(self)
 
-    def stage(self, name: str) -> Stage:
+    def stage(self, name: str) -> StagePlan:
         """One stage by name."""
         for stage in self.stages():
             if stage.name == name:
@@ -263,12 +264,12 @@ class Plan:
             )
 
 
-def _stages(plan: Plan) -> list[Stage]:
-    study, made = plan.study, dict[str, Stage]()
+def _stages(plan: Plan) -> list[StagePlan]:
+    study, made = plan.study, dict[str, StagePlan]()
 
     def add(name: str, folder: str, after: tuple[str, ...], **made_from: Json) -> None:
         built_on: dict[str, Json] = {f"stage {n}": made[n].fingerprint for n in after if n in made}
-        made[name] = Stage(name, folder, built_on | {"seed": study.seed} | made_from)
+        made[name] = StagePlan(name, folder, built_on | {"seed": study.seed} | made_from)
 
     precision = dump(study.lineup, without={"base", "tuned", "checkpoints", "layer", *PLACEMENT, "attention"})
     outside_models: dict[str, Json] = {"base": outside(study.lineup.base)}

@@ -5,7 +5,7 @@ import torch
 from featdiff.analyses.ownership.compute import attribution_of
 from featdiff.attribution.stability import Scored
 from featdiff.crosscoder import Crosscoder
-from featdiff.run.folder import Json
+from featdiff.files import Json
 from featdiff.run.plan import Plan
 
 

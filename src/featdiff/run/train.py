@@ -22,8 +22,8 @@ from featdiff.crosscoder.provenance import note_origin
 from featdiff.crosscoder.sparsity import sparsity_from
 from featdiff.crosscoder.trainer import train as train_crosscoders
 from featdiff.data.corpus import Corpus, build_corpus
+from featdiff.files import Json, write_json
 from featdiff.models.loading import Lineup, load_tokenizer
-from featdiff.run.folder import Json, write_json
 from featdiff.run.held_out import save_held_out
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import CrosscoderPlan, Plan

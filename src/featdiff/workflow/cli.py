@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from traceback import walk_tb
 from typing import NoReturn
 
 import tyro
@@ -47,8 +48,8 @@ VERBS = {
 }
 HINTS = {
     "trl": "posttrain",
-    "accelerate": "posttrain",
-    "math_verify": "posttrain",
+    "accelerate": "eval",  # post-training needs these two as well
+    "math_verify": "eval",
     "lm_eval": "eval",
     "reasoning_gym": "demo",
 }
@@ -83,10 +84,18 @@ def _status(arguments: list[str]) -> int:
         package = (error.name or "").split(".")[0]
         if package not in HINTS:
             raise
-        return _refuse(f"this needs the package {package}; install it with: pip install 'featdiff[{HINTS[package]}]'")
+        extra = "demo" if arguments[:1] == ["demo"] else _extra(package, error)
+        return _refuse(f"this needs the package {package}; install it with: pip install 'featdiff[{extra}]'")
     except KeyboardInterrupt:
         print("featdiff: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _extra(package: str, error: ModuleNotFoundError) -> str:
+    """The extra with `package` for what was running: post-training, or anything else."""
+    running = [frame.f_globals["__name__"] for frame, _ in walk_tb(error.__traceback__)]
+    shared = HINTS[package] == "eval"
+    return "posttrain" if shared and any(name.startswith("featdiff.posttrain") for name in running) else HINTS[package]
 
 
 def _refuse(reason: str) -> int:

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 from featdiff.config.study_file import is_hub_id, validated
-from featdiff.run.folder import write_text
+from featdiff.files import write_text
 
 TEMPLATE = """\
 # A featdiff study. Run it with: featdiff run {file}

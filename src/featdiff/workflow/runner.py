@@ -10,7 +10,8 @@ from pathlib import Path
 
 from featdiff import torchrun
 from featdiff.config.study import Study
-from featdiff.run.folder import Stage, write_json
+from featdiff.files import write_json
+from featdiff.run.folder import StagePlan
 from featdiff.run.plan import Plan
 from featdiff.workflow.preflight import check_inputs
 
@@ -71,7 +72,7 @@ def run_verb(study: Study, verb: str) -> Path:
     return plan.run.path("report.html" if verb == "report" else wanted.folder)
 
 
-def _assist(plan: Plan, stage: Stage) -> Path:
+def _assist(plan: Plan, stage: StagePlan) -> Path:
     """Take part in a stage whose folder and records the first process of the job writes, once that has joined."""
     if plan.run.state(stage) != "done":
         _set_up_torch(plan)
@@ -79,7 +80,7 @@ def _assist(plan: Plan, stage: Stage) -> Path:
     return plan.run.path(stage.folder)
 
 
-def _demand(plan: Plan, stage: Stage, verb: str) -> None:
+def _demand(plan: Plan, stage: StagePlan, verb: str) -> None:
     if stage.name == "inputs":
         _make(plan, stage, "")
     state = plan.run.state(stage)
@@ -90,7 +91,7 @@ def _demand(plan: Plan, stage: Stage, verb: str) -> None:
         )
 
 
-def _make(plan: Plan, stage: Stage, prefix: str) -> None:
+def _make(plan: Plan, stage: StagePlan, prefix: str) -> None:
     if plan.run.state(stage) == "done" and (stage.name != "report" or plan.run.path("report.html").is_file()):
         print(f"{prefix}{stage.name}: up to date", file=sys.stderr)
         return
@@ -103,7 +104,7 @@ def _make(plan: Plan, stage: Stage, prefix: str) -> None:
     write_json(plan.run.path("summary.json"), summary(plan))
 
 
-def _write(plan: Plan, stage: Stage, folder: Path) -> None:
+def _write(plan: Plan, stage: StagePlan, folder: Path) -> None:
     module = importlib.import_module(f"featdiff.{MAKERS[stage.name].module}")
     getattr(module, stage.name)(plan, folder)
 

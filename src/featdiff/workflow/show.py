@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from featdiff.config.study_file import read_study
-from featdiff.run.folder import Stage
+from featdiff.run.folder import StagePlan
 from featdiff.run.plan import Plan
 
 
@@ -40,7 +40,7 @@ def _crosscoders(plan: Plan) -> list[str]:
     ]
 
 
-def _line(plan: Plan, stage: Stage) -> str:
+def _line(plan: Plan, stage: StagePlan) -> str:
     state = plan.run.state(stage)
     builds_on = [key.removeprefix("stage ") for key in stage.made_from if key.startswith("stage ")]
     source = f"from {', '.join(builds_on)}" if builds_on else "from the study's own inputs"

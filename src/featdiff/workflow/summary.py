@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from featdiff.run.folder import Record, read_json
+from featdiff.files import Record, read_json
 from featdiff.run.plan import Plan
 
 TRAJECTORY = (

@@ -15,8 +15,8 @@ from featdiff.analyses.accuracy.compute import choice_tasks, evaluate, outcomes_
 from featdiff.config.study import EvaluationSettings
 from featdiff.evaluation.harness import evaluate as evaluate_model
 from featdiff.evaluation.results import TaskResult
+from featdiff.files import read_json
 from featdiff.models.loading import Lineup, Tokenizer, load_model, load_tokenizer
-from featdiff.run.folder import read_json
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
 

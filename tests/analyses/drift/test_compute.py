@@ -13,10 +13,10 @@ from featdiff.analyses.drift.compute import _neutral_texts, _task_texts
 from featdiff.analyses.drift.report_drift import drift_panel
 from featdiff.attribution.swap import PRESENT, swap_specificity
 from featdiff.crosscoder import Crosscoder
+from featdiff.files import read_json
 from featdiff.models.divergence import mean_divergence
 from featdiff.models.loading import load_model
 from featdiff.planted import Group, World
-from featdiff.run.folder import read_json
 from featdiff.run.plan import Plan
 
 

@@ -17,8 +17,8 @@ from featdiff.analyses.drift.text import equal_drift_verdicts
 from featdiff.attribution.tail_comparison import unanimous
 from featdiff.config.study_file import read_study
 from featdiff.evaluation.results import TaskResult
+from featdiff.files import read_json
 from featdiff.posttraining.stages import rft
-from featdiff.run.folder import read_json
 from featdiff.run.plan import Plan
 from featdiff.workflow.runner import run_verb
 from featdiff.workflow.summary import summary

@@ -13,7 +13,7 @@ from featdiff.attribution.alignments import matched_trajectory
 from featdiff.config.study_file import read_study
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.provenance import Origin, origin_of
-from featdiff.run.folder import read_json
+from featdiff.files import read_json
 from featdiff.run.plan import Plan
 from featdiff.run.scored import scored
 from featdiff.workflow.runner import run_verb

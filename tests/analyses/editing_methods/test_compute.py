@@ -14,7 +14,7 @@ from featdiff.analyses.editing_methods.methods import way_names
 from featdiff.analyses.editing_methods.report_ways import ways_panel
 from featdiff.analyses.editing_methods.text import ways_verdicts
 from featdiff.analyses.selection.compute import held_out_parts
-from featdiff.run.folder import read_json, write_json
+from featdiff.files import read_json, write_json
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
 from featdiff.workflow.runner import run_verb

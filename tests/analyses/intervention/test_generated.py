@@ -16,8 +16,8 @@ from tiny_study import changed, contents
 from featdiff.analyses.accuracy.compute import evaluate, generated_tasks
 from featdiff.analyses.intervention.compute import intervene
 from featdiff.evaluation.results import TaskResult
+from featdiff.files import read_json
 from featdiff.report.assemble import report
-from featdiff.run.folder import read_json
 from featdiff.run.plan import Plan
 from featdiff.workflow.preflight import check_inputs
 from featdiff.workflow.summary import summary

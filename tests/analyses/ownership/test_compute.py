@@ -12,8 +12,8 @@ from featdiff.analyses.ownership.compute import attribute, attribution_of, scale
 from featdiff.attribution import latent_scaling
 from featdiff.crosscoder import Crosscoder
 from featdiff.data.corpus import build_corpus
+from featdiff.files import read_json
 from featdiff.models.loading import Lineup
-from featdiff.run.folder import read_json
 from featdiff.run.held_out import calibration_of, held_out_corpus
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan

@@ -3,8 +3,8 @@
 from tiny_study import changed
 
 from featdiff.analyses.ownership.report_tails import tail_panels
+from featdiff.files import read_json
 from featdiff.report.assemble import report_data
-from featdiff.run.folder import read_json
 from featdiff.run.plan import Plan
 from featdiff.workflow.runner import run_study
 

@@ -13,8 +13,8 @@ from featdiff.analyses.selection.agreement import CONTRASTS
 from featdiff.analyses.selection.compute import held_out_parts, select
 from featdiff.crosscoder import Crosscoder
 from featdiff.evaluation.results import TaskResult
+from featdiff.files import read_json
 from featdiff.models.loading import load_tokenizer
-from featdiff.run.folder import read_json
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
 

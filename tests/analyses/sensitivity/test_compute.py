@@ -14,7 +14,7 @@ from featdiff.analyses.sensitivity.variants import group_plan, groups_of
 from featdiff.attribution.matching import matched_jaccard
 from featdiff.attribution.stability import match_scored
 from featdiff.crosscoder import Crosscoder
-from featdiff.run.folder import read_json
+from featdiff.files import read_json
 from featdiff.run.plan import Plan
 from featdiff.run.scored import scored
 from featdiff.workflow.runner import run_verb

@@ -10,8 +10,8 @@ from featdiff.evaluation.harness import evaluate as evaluate_model
 from featdiff.evaluation.outcomes import Outcomes, SetName, save_outcomes
 from featdiff.evaluation.repeated_sampling import gain_interval, share_interval
 from featdiff.evaluation.results import Kind, Requests, TaskResult
+from featdiff.files import Json, write_json
 from featdiff.models.loading import Lineup, load_model, load_tokenizer
-from featdiff.run.folder import Json, write_json
 from featdiff.run.plan import Plan
 from featdiff.stats import Interval, difference_interval
 

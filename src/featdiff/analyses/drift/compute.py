@@ -20,6 +20,7 @@ from featdiff.config.study import BASE
 from featdiff.data.corpus import build_corpus
 from featdiff.evaluation.batches import padded
 from featdiff.evaluation.results import Requests
+from featdiff.files import Record, write_json
 from featdiff.models.divergence import (
     Predicted,
     Text,
@@ -34,7 +35,6 @@ from featdiff.models.divergence import (
 from featdiff.models.loading import PreTrainedModel
 from featdiff.models.paths import quiet
 from featdiff.progress import Progress
-from featdiff.run.folder import Record, write_json
 from featdiff.run.models import load_lineup, load_whole
 from featdiff.run.plan import Plan
 

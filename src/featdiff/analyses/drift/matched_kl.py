@@ -24,7 +24,7 @@ from featdiff.attribution.tail_comparison import (
 from featdiff.config.study import BASE
 from featdiff.evaluation.repeated_sampling import share_interval
 from featdiff.evaluation.results import TaskResult
-from featdiff.run.folder import Json, Record
+from featdiff.files import Json, Record
 from featdiff.run.plan import REJECTION, Plan
 from featdiff.stats import Interval, mean_of
 

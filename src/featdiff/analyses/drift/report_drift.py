@@ -2,7 +2,7 @@
 
 from featdiff.analyses.drift.matched_kl_result import EqualDrift, EqualModel, Estimate, MeanAccuracy, Question, Reading
 from featdiff.analyses.drift.result import DriftPanel, DriftRow
-from featdiff.run.folder import Record, read_json
+from featdiff.files import Record, read_json
 from featdiff.run.plan import REJECTION, Plan
 
 

@@ -16,7 +16,7 @@ from featdiff.attribution.alignments import (
 from featdiff.attribution.stability import Scored
 from featdiff.attribution.swap import swap_specificity
 from featdiff.attribution.trajectories import Alignment, Trajectory
-from featdiff.run.folder import Json, Record, write_json
+from featdiff.files import Json, Record, write_json
 from featdiff.run.held_out import held_out_activations
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan

@@ -1,7 +1,7 @@
 """What the report says of checkpoints and seeds, read from the folders of the run."""
 
 from featdiff.analyses.dynamics.result import ChosenStability, DynamicsPanel, FoundAgain, SeedTail, StabilityPanel
-from featdiff.run.folder import Record, read_json
+from featdiff.files import Record, read_json
 from featdiff.run.plan import Plan
 from featdiff.workflow.summary import stability_record
 

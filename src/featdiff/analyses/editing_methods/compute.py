@@ -16,6 +16,7 @@ from featdiff.analyses.editing_methods.items import TaskItems, items_of
 from featdiff.analyses.editing_methods.methods import EDITS, Made, Workshop, way_names
 from featdiff.analyses.editing_methods.overlap import overlap_records
 from featdiff.config.study import BASE
+from featdiff.files import Record, read_json, write_json
 from featdiff.intervention.effects import spread
 from featdiff.intervention.neuron_edits import Spread
 from featdiff.intervention.pooled_effects import Part, claim
@@ -23,7 +24,6 @@ from featdiff.intervention.side_effects import Drift, drift
 from featdiff.intervention.steering import AsIs, PromptEnds, Way, prompt_ends, text_logits
 from featdiff.models.neurons import neurons_per_block
 from featdiff.progress import Progress
-from featdiff.run.folder import Record, read_json, write_json
 from featdiff.run.held_out import held_out_corpus
 from featdiff.run.plan import Plan
 from featdiff.run.splice import Part as TextPart

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from featdiff.analyses.editing_methods.methods import EDITS
+from featdiff.files import Record
 from featdiff.intervention.neuron_edits import Chance, jaccard, most_moved
-from featdiff.run.folder import Record
 
 BELOW = ("neurons",)
 """Edits that act below the tap as well."""

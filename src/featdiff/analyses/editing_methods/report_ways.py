@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from featdiff.analyses.editing_methods.result import WayOverlap, WayRow, WaySet, WaysPanel
-from featdiff.run.folder import Record, read_json
+from featdiff.files import Record, read_json
 from featdiff.run.plan import Plan
 
 

@@ -14,10 +14,10 @@ from featdiff.attribution import Attribution, Examples, LatentScaling, Passages,
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
 from featdiff.data.corpus import Corpus
+from featdiff.files import Json, read_json, write_json
 from featdiff.models.loading import Lineup, token_logits
 from featdiff.models.tokenizer import Tokenizer
 from featdiff.progress import Progress
-from featdiff.run.folder import Json, read_json, write_json
 from featdiff.run.held_out import calibration_of, held_out_corpus
 from featdiff.run.models import load_lineup, load_whole
 from featdiff.run.plan import Plan

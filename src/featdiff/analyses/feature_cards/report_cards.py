@@ -1,7 +1,7 @@
 """The cards of the report: evidence for single features, from the stage `examples`."""
 
 from featdiff.analyses.feature_cards.result import Context, FeatureCard
-from featdiff.run.folder import Record, read_json
+from featdiff.files import Record, read_json
 from featdiff.run.plan import Plan
 
 SCORES = ("density", "owner", "mas", "cosine_to_base", "nu_error", "nu_reconstruction")

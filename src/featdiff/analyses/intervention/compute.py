@@ -16,6 +16,7 @@ from featdiff.analyses.intervention.side_effects import side_effects
 from featdiff.analyses.selection.compute import held_out_parts
 from featdiff.config.study import BASE, TaskSettings
 from featdiff.evaluation.results import Requests
+from featdiff.files import Record, read_json, write_json
 from featdiff.intervention.edit_values import Level
 from featdiff.intervention.edits import Edit
 from featdiff.intervention.effects import (
@@ -31,7 +32,6 @@ from featdiff.intervention.effects import (
 )
 from featdiff.intervention.pooled_effects import Part, claim
 from featdiff.intervention.side_effects import first_tokens
-from featdiff.run.folder import Record, read_json, write_json
 from featdiff.run.intervention_context import (
     Bench,
     Measured,

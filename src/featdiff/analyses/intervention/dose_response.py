@@ -5,10 +5,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from featdiff.evaluation.results import Requests
+from featdiff.files import Record
 from featdiff.intervention.controls import activity_matched
 from featdiff.intervention.edit_values import Level
 from featdiff.intervention.scoring import correctness
-from featdiff.run.folder import Record
 from featdiff.run.intervention_context import Bench, Measured, Test, edit_of, other_of, scores
 from featdiff.run.plan import Plan
 from featdiff.stats import Direction

@@ -12,6 +12,7 @@ from featdiff.evaluation.answered import answered
 from featdiff.evaluation.answers import is_found
 from featdiff.evaluation.harness import evaluate
 from featdiff.evaluation.results import Requests, TaskResult
+from featdiff.files import Record
 from featdiff.intervention.controls import activity_matched
 from featdiff.intervention.edited_model import EditedModel
 from featdiff.intervention.edits import Edit
@@ -19,7 +20,6 @@ from featdiff.intervention.effects import Effect, ItemSets
 from featdiff.intervention.generation import Generated, form_of_answers, measure_generated
 from featdiff.models.loading import load_tokenizer
 from featdiff.progress import Progress
-from featdiff.run.folder import Record
 from featdiff.run.intervention_context import Bench, Test, edit_of, measured
 
 

@@ -14,7 +14,7 @@ from featdiff.analyses.intervention.result import (
     Origin,
     SideEffectRow,
 )
-from featdiff.run.folder import Record, read_json
+from featdiff.files import Record, read_json
 from featdiff.run.plan import Plan
 
 

@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from featdiff.files import Record
 from featdiff.intervention.activity import activity_on, order_of
 from featdiff.intervention.controls import activity_matched
 from featdiff.intervention.side_effects import Drift, drift, edited_residual
-from featdiff.run.folder import Record
 from featdiff.run.held_out import held_out_corpus
 from featdiff.run.intervention_context import Bench, Measured, Test, edit_of
 from featdiff.run.splice import packed_parts

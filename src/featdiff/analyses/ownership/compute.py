@@ -10,7 +10,7 @@ from torch import Tensor
 from featdiff.attribution import Attribution, LatentScaling, ScaledTail, latent_scalings, scaled_tails
 from featdiff.attribution.latent_scaling import Ratios
 from featdiff.crosscoder import Crosscoder
-from featdiff.run.folder import Json, read_json, write_json
+from featdiff.files import Json, read_json, write_json
 from featdiff.run.held_out import held_out_activations
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan

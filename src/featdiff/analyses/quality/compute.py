@@ -11,8 +11,8 @@ from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.metrics import NO_LABEL, measure
 from featdiff.evaluation.batches import padded
 from featdiff.evaluation.results import Requests
+from featdiff.files import write_json
 from featdiff.models.loading import Lineup
-from featdiff.run.folder import write_json
 from featdiff.run.held_out import calibration_of
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan

@@ -16,7 +16,7 @@ from torch import Tensor
 from featdiff.config.intervention import NAMED, REDRAWN
 from featdiff.config.study import BASE
 from featdiff.evaluation.outcomes import Outcomes
-from featdiff.run.folder import Record
+from featdiff.files import Record
 from featdiff.run.plan import Plan
 from featdiff.selection.overlap import overlap_null, shared_null
 from featdiff.selection.rules import above_share

@@ -16,8 +16,8 @@ from featdiff.config.intervention import SelectionSettings
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
 from featdiff.evaluation.batches import final_prompt_activations
+from featdiff.files import Record, write_json
 from featdiff.models.loading import Lineup
-from featdiff.run.folder import Record, write_json
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
 from featdiff.selection.rules import above_share, by_paired_t, top

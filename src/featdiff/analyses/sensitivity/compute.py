@@ -31,8 +31,8 @@ from featdiff.analyses.sensitivity.variants import (
     settings_of,
 )
 from featdiff.config.study import BASE
+from featdiff.files import Record, write_json
 from featdiff.models.loading import depth
-from featdiff.run.folder import Record, write_json
 from featdiff.run.plan import Plan
 from featdiff.run.train import train
 

@@ -11,8 +11,8 @@ from featdiff.analyses.sensitivity.layer_context import Bed, choose, edited, mat
 from featdiff.analyses.sensitivity.variants import Place
 from featdiff.attribution.robustness import bracket
 from featdiff.config.sensitivity import SensitivitySettings
+from featdiff.files import Record, read_json, write_json
 from featdiff.progress import Progress
-from featdiff.run.folder import Record, read_json, write_json
 from featdiff.selection.similarity import likeness
 
 

@@ -27,9 +27,9 @@ from featdiff.attribution.matching import Matching
 from featdiff.attribution.rank_overlap import depth_of
 from featdiff.attribution.stability import Scored, match_scored
 from featdiff.evaluation.results import Requests
+from featdiff.files import Record
 from featdiff.intervention.scoring import UpperModel
 from featdiff.models.loading import Lineup
-from featdiff.run.folder import Record
 from featdiff.run.held_out import calibration_of, held_out_corpus
 from featdiff.run.intervention_context import Bench, Test, measured
 from featdiff.run.models import load_lineup, load_whole

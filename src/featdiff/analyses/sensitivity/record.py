@@ -20,7 +20,7 @@ from featdiff.attribution.robustness import (
     verdict_on_similarity,
 )
 from featdiff.config.study import BASE
-from featdiff.run.folder import Json, Record, read_json
+from featdiff.files import Json, Record, read_json
 from featdiff.run.intervention_context import Test
 from featdiff.run.plan import Plan
 from featdiff.run.scored import plain

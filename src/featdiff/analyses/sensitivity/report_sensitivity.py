@@ -9,7 +9,7 @@ from featdiff.analyses.sensitivity.result import (
     QuantityRow,
     SensitivityPanel,
 )
-from featdiff.run.folder import Record, read_json
+from featdiff.files import Record, read_json
 from featdiff.run.plan import Plan
 
 

@@ -22,7 +22,7 @@ from featdiff.config.crosscoder import (
 )
 from featdiff.config.intervention import ControlName
 from featdiff.config.sensitivity import SensitivitySettings
-from featdiff.run.folder import Record, read_json
+from featdiff.files import Record, read_json
 from featdiff.run.plan import CrosscoderPlan, Plan
 
 Trained = Literal["reference", "seed", "objective", "sparsity", "shared", "encoder", "align", "layer"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from featdiff.attribution.stability import ENOUGH, Spread, Stability, mean_and_deviation, stability_of
-from featdiff.run.folder import Record, write_json
+from featdiff.files import Record, write_json
 from featdiff.run.plan import Plan
 from featdiff.run.scored import plain, scored_seeds
 
