@@ -84,6 +84,7 @@ models = ["base", "rl-1", "rl-2"]
 batch_size = 256
 lr = 1e-2
 log_every = 5
+accept_poor_fit = true # 24 steps: the thresholds have not settled
 
 [dynamics]
 top = 10

@@ -120,6 +120,18 @@ def test_a_feature_that_fires_too_rarely_is_not_alive(three_models: Crosscoder) 
     assert Attribution.of(three_models, density=density).alive.tolist() == [True, False, True, False]
 
 
+def test_the_density_of_the_crosscoder_counts_where_none_is_given(three_models: Crosscoder) -> None:
+    three_models.density = torch.tensor([0.5, 0.0, 0.5, 0.0])
+
+    assert Attribution.of(three_models).alive.tolist() == [True, False, True, False]
+    assert Attribution.of(three_models, density=torch.tensor([0.0, 0.5, 0.5, 0.5])).alive.tolist() == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
 def test_a_decoder_below_one_percent_of_the_median_norm_is_not_alive() -> None:
     W_dec = torch.ones(5, 2, 3)
     W_dec[4] *= 0.009

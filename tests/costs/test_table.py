@@ -33,8 +33,40 @@ def test_the_table_of_every_study_fits_a_terminal(path: Path, options: PlanOptio
         pytest.skip("the model of this study is not in the repository")
     lines = plan_text(study, options).splitlines()
     assert max(map(len, lines)) <= 100
-    assert " ".join(lines[2].split()) == "stage devices FLOPs time memory per device disk after disk at most"
+    assert " ".join(lines[3].split()) == "stage devices FLOPs time memory per device disk after disk at most"
     assert lines[0].startswith(f"study {path.stem} on ") and any(line.startswith("total ") for line in lines)
+
+
+def test_device_and_precision_are_named_and_a_gpu_that_the_study_leaves_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = read_study(demo_study())
+
+    def said(device: str, dtype: str, kind: str | None, here: bool) -> tuple[str, list[str]]:
+        monkeypatch.setattr("featdiff.costs.table.gpu_is_here", lambda: here)
+        placed = changed(study, lineup__device=device, lineup__dtype=dtype)
+        line = plan_text(placed, PlanOptions(kind=kind)).splitlines()[1]
+        return line, json.loads(plan_text(placed, PlanOptions(kind=kind, as_json=True)))["warnings"]
+
+    assert said("cpu", "float32", None, False) == ("the study runs on device = cpu in float32", [])
+    assert said("cuda", "bfloat16", "H200", True) == ("the study runs on device = cuda in bfloat16", [])
+    (priced,) = said("cpu", "float32", "H200", False)[1]
+    assert "costs of H200" in priced and 'lineup.device = "cuda"' in priced
+    (idle,) = said("cpu", "float32", None, True)[1]
+    assert "this machine has a GPU" in idle
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ({"corpus__tokens": 63_900}, ["499 steps"]),  # of 256 tokens, 2 epochs
+        ({"corpus__tokens": 64_000}, []),
+        ({"corpus__tokens": 25_000}, ["195 steps", "dead_after_tokens of crosscoder.sparsity is 50,000"]),
+        ({"corpus__tokens": 25_001, "training__batch_size": 64}, []),
+    ],
+)
+def test_too_few_tokens_for_the_dictionary_are_named(settings: dict[str, object], warned: list[str]) -> None:
+    study = changed(read_study(demo_study()), **settings)
+    found = json.loads(plan_text(study, PlanOptions(kind="cpu", as_json=True)))["warnings"]
+    assert len(found) == len(warned) and all(words in text for words, text in zip(warned, found, strict=True))
 
 
 def test_it_neither_downloads_nor_writes_nor_imports_torch(tmp_path: Path) -> None:

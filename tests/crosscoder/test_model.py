@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from featdiff.crosscoder.model import Crosscoder
@@ -271,6 +271,20 @@ def test_a_crosscoder_comes_back_from_disk_as_it_was(tmp_path: Path, sparsity: S
     assert torch.equal(Crosscoder.from_pretrained(tmp_path / "joint").W_dec, made.W_dec)
 
 
+def test_the_density_that_training_measured_comes_along(tmp_path: Path) -> None:
+    made = crosscoder()
+    made.save(tmp_path)
+    assert Crosscoder.load(tmp_path).density is None
+    density = torch.arange(made.features) / made.features
+    save_file({"density": density, "mean": torch.zeros(3, 8)}, tmp_path / "quality.safetensors")
+    loaded = Crosscoder.from_pretrained(tmp_path)
+    assert loaded.density is not None and torch.equal(loaded.density, density)
+    assert "density" not in loaded.state_dict()
+    save_file({"density": density[1:]}, tmp_path / "quality.safetensors")
+    with pytest.raises(ValueError, match="no density of 20 features"):
+        Crosscoder.load(tmp_path)
+
+
 def test_a_crosscoder_before_the_gauge_says_so_on_disk(tmp_path: Path) -> None:
     crosscoder().save(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["gauge"] == "none"
@@ -371,3 +385,7 @@ def test_pushing_uploads_exactly_the_two_files(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("featdiff.crosscoder.model.HfApi", Hub)
     crosscoder().push_to_hub("me/diff")
     assert calls == [("me/diff", ["private=True"]), ("me/diff", ["config.json", "crosscoder.safetensors"])]
+    known = crosscoder()
+    known.density = torch.zeros(known.features)
+    known.push_to_hub("me/diff")
+    assert calls[-1] == ("me/diff", ["config.json", "crosscoder.safetensors", "quality.safetensors"])

@@ -106,6 +106,29 @@ def test_without_interventions_nothing_is_claimed() -> None:
     assert conclusion([]).startswith("No intervention was made")
 
 
+def test_the_headline_names_the_controls_that_decide_and_the_kind_that_a_task_does_not_beat(study: ReportData) -> None:
+    failed = {"reversal": (False, True), "counting": (True, False), "sorting": (False, False), "dice": (True, True)}
+    effects = [
+        replace(
+            effect,
+            verdict=NOT_DISTINGUISHABLE if effect.task in failed else SUPPORTED,
+            beaten=dict(
+                zip(("activity-matched", "random directions"), failed.get(effect.task, (True, True)), strict=True)
+            ),
+        )
+        for effect in study.effects
+    ]
+    (zeroed,) = [text for text in headline(replace(study, effects=effects)) if "set to 0" in text]
+    assert "(activity-matched and random directions) on 0 of 3 tasks used for selection and 1 of 2 unseen" in zeroed
+    inside = zeroed.split("unseen tasks (")[1].split(")")[0].split("; ")
+    assert inside == [
+        "not beyond activity-matched on reversal and sorting",
+        "not beyond random directions on counting and sorting",
+        "no significant change on dice",
+    ]
+    assert "(activity-matched and random directions) in only some of the tests (2 of 10)" in conclusion(effects)
+
+
 def test_effects_are_grouped_by_what_was_done(study: ReportData) -> None:
     assert list(groups(study.effects)) == [("rl", "zero", "decrease"), ("base", "set to 3.0", "increase")]
 

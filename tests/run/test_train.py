@@ -10,10 +10,11 @@ from tiny_study import changed, contents
 
 from featdiff.crosscoder import BatchTopK, Crosscoder, ReLU
 from featdiff.data.corpus import build_corpus
-from featdiff.files import read_json
+from featdiff.files import read_json, write_json
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
-from featdiff.run.train import train
+from featdiff.run.train import _poor_fit, train
+from featdiff.workflow.runner import run_verb
 
 
 @pytest.mark.parametrize("name", ["joint", "base-rl", "dynamics-sft", "dynamics-rl"])
@@ -79,3 +80,42 @@ def test_another_seed_gives_another_crosscoder(fresh: Plan, tiny: Plan, tmp_path
     train(Plan(changed(fresh.study, seed=1)), tmp_path)
     weights = Path("joint", "crosscoder.safetensors")
     assert (tmp_path / weights).read_bytes() != tiny.run.path("crosscoders", str(weights)).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("crosscoder", "explained", "l0", "faults"),
+    [
+        ("joint", (0.4, 0.0, 0.1), 12.0, []),
+        ("joint", (0.4, -0.79, -0.1), 12.0, ["sft -0.79, rl -0.10"]),
+        ("joint", (0.4, 0.3, 0.1), 18.0, []),  # a factor of 1.5, k = 12
+        ("joint", (0.4, 0.3, 0.1), 18.1, ["L0 is 18 where k = 12"]),
+        ("joint", (0.4, 0.3, 0.1), 7.9, ["L0 is 8 where k = 12"]),
+        ("joint", (-0.01, 0.3, 0.1), 503.0, ["base -0.01", "L0 is 503 where k = 12"]),
+        ("base-rl", (0.4, 0.3, 0.1), 503.0, []),  # ReLU has no k
+    ],
+)
+def test_a_fit_is_poor_below_no_dictionary_or_far_from_k(
+    fresh: Plan, tmp_path: Path, crosscoder: str, explained: tuple[float, ...], l0: float, faults: list[str]
+) -> None:
+    quality = {"variance_explained": dict(zip(("base", "sft", "rl"), explained, strict=True)), "l0": l0}
+    write_json(tmp_path / "quality.json", quality)
+    said = _poor_fit(crosscoder, fresh.crosscoders[crosscoder], tmp_path)
+    assert all(fault in said for fault in faults) and bool(said) == bool(faults)
+
+
+def test_a_poor_fit_stops_after_measuring_and_goes_on_when_told_without_training_again(
+    fresh: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = changed(fresh.study, training__accept_poor_fit=False)
+    with pytest.raises(ValueError, match=r"crosscoder joint: .*accept_poor_fit = true") as refused:
+        run_verb(strict, "train")
+    place = fresh.run.path("crosscoders.partial")
+    assert str(place) in str(refused.value)
+    l0 = read_json(place / "joint" / "quality.json")["l0"]
+    assert l0 > 1.5 * 12 and f"L0 is {l0:.0f} where k = 12" in str(refused.value)
+
+    trained = (place / "joint" / "crosscoder.safetensors").read_bytes()
+    monkeypatch.setattr("featdiff.run.train.train_crosscoders", None)  # to train again would fail
+    folder = run_verb(fresh.study, "train")
+    assert (folder / "joint" / "crosscoder.safetensors").read_bytes() == trained
+    assert "warning: too poor a fit" in capsys.readouterr().err

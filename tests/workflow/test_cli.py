@@ -148,11 +148,11 @@ def test_a_path_that_does_not_exist_is_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("verb", "module", "package", "extra"),
     [
-        ("evaluate", "featdiff.causal.evaluation.answers", "math_verify", "eval"),
+        ("evaluate", "featdiff.evaluation.answers", "math_verify", "eval"),
         ("evaluate", "lm_eval.models.huggingface", "accelerate", "eval"),
-        ("grpo", "featdiff.posttrain.rewards", "math_verify", "posttrain"),
-        ("sft", "featdiff.posttrain.policy", "trl", "posttrain"),
-        ("demo", "featdiff.posttrain.rewards", "math_verify", "demo"),
+        ("grpo", "featdiff.posttraining.rewards", "math_verify", "posttrain"),
+        ("sft", "featdiff.posttraining.policy", "trl", "posttrain"),
+        ("demo", "featdiff.posttraining.rewards", "math_verify", "demo"),
         ("demo", "featdiff.demo.inputs", "reasoning_gym", "demo"),
     ],
 )
@@ -168,5 +168,5 @@ def test_a_missing_package_is_refused_with_the_extra_of_what_was_asked(
     def run(*_: object) -> None:
         exec(f"raise ModuleNotFoundError(name={package!r})", {"__name__": module})
 
-    monkeypatch.setattr("featdiff.cli._run_verb", run)
+    monkeypatch.setattr("featdiff.workflow.cli._run_verb", run)
     assert f"pip install 'featdiff[{extra}]'" in refused(capsys, verb, study)

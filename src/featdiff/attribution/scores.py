@@ -76,9 +76,12 @@ class Attribution:
         """Score every feature of a crosscoder.
 
         In `raw` space each model's decoder is multiplied by its scale first, so that a model whose activations are
-        larger overall owns more of every feature. Without `density` nothing is known about firing and only the norm
-        filters. After `canonicalise` all summed L2 norms are 1: then the norm finds only all-zero features.
+        larger overall owns more of every feature. `density` [features] is the share of held-out tokens on which each
+        fires; not given, it is the crosscoder's own, which a folder of a training run brings along. Where neither is
+        known only the norm filters, and features that never fire count as alive. After `canonicalise` all summed L2
+        norms are 1: then the norm finds only all-zero features.
         """
+        density = crosscoder.density if density is None else density
         W_dec = decoder(crosscoder, space)
         total = W_dec.norm(p=p, dim=-1).sum(dim=-1)
         fires = torch.ones_like(total, dtype=torch.bool) if density is None else density.to(total.device) >= min_density

@@ -67,6 +67,11 @@ class LineupSettings(Settings):
     trust_remote_code: bool = False
     """Run code that a model folder or hub repository brings along. Leave off unless you have read that code."""
 
+    @property
+    def placed(self) -> str:
+        """Where the models run and in which precision, in words."""
+        return f"device = {', '.join(dict.fromkeys((self.device, *self.devices.values())))} in {self.dtype}"
+
     @model_validator(mode="after")
     def _names_are_distinct(self) -> "LineupSettings":
         if BASE in self.tuned:
@@ -137,6 +142,10 @@ class ActivationSettings(Settings):
     """Kept tokens from which each model's scale is estimated: raw = scale x normalised, mean norm sqrt(d_model)."""
 
 
+NOT_OF_THE_OUTCOME = frozenset({"checkpoint_minutes", "log_every", "feature_shards", "accept_poor_fit"})
+"""Settings of training on which the crosscoders do not depend."""
+
+
 class TrainingSettings(Settings):
     """The optimizer of the crosscoders; all train on one stream (A.1)."""
 
@@ -160,6 +169,8 @@ class TrainingSettings(Settings):
     """Steps between lines in metrics.jsonl."""
     feature_shards: Count = 1
     """Under torchrun: processes among which the features are divided; groups of so many divide the tokens."""
+    accept_poor_fit: bool = False
+    """Go on, with a warning, where a crosscoder fits held-out text worse than none, or BatchTopK's L0 is far from k."""
 
 
 class AttributionSettings(Settings):

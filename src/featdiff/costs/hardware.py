@@ -15,6 +15,7 @@ GB/s, a block of a small model 0.2 ms for a single token. An older core does hal
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from featdiff.config.study import Study
@@ -126,6 +127,11 @@ def hardware_of(study: Study, kind: str | None, devices: int, changes: Mapping[s
         raise ValueError(f"--hardware {wrong[0]} is not positive; give a positive number")
     known = _machine(study.threads or os.cpu_count() or 1) if kind == "cpu" else _accelerator(kind, devices)
     return replace(known, **{name: value * UNITS[name] for name, value in changes.items()})
+
+
+def gpu_is_here() -> bool:
+    """Whether this machine shows an NVIDIA GPU; without torch, which takes seconds to load."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def _accelerator(kind: str, devices: int) -> Hardware:

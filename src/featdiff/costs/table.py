@@ -5,14 +5,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from textwrap import fill
 
+from featdiff.config.crosscoder import BatchTopKSettings
 from featdiff.config.study import Study
 from featdiff.costs.costs import Model
 from featdiff.costs.crosscoders import streams_on_disk
 from featdiff.costs.estimate_inputs import Ground, ground_of
+from featdiff.costs.hardware import gpu_is_here
 from featdiff.costs.options import PlanOptions
 from featdiff.costs.stages import SPREAD, StageEstimate, estimate
 
 COLUMNS = 100
+SETTLED = 500
+"""Steps after which less than 1 % of the threshold of BatchTopK is that of the start: 0.99 ** 500."""
 HEADER = ("stage", "devices", "FLOPs", "time", "memory per device", "disk after", "disk at most")
 WIDTHS = (22, 7, 7, 8, 17, 10, 12)
 NOT_COUNTED = (
@@ -32,7 +36,8 @@ def plan_text(study: Study, options: PlanOptions) -> str:
     stages = estimate(ground)
     if options.as_json:
         return json.dumps(_record(ground, stages), indent=2)
-    return "\n".join([*_table(ground, stages), "", *_fullest(ground, stages), "", *_words(ground)])
+    warnings = [_wrapped(f"! {text}.") for text in _warnings(ground)]
+    return "\n".join([*_table(ground, stages), "", *warnings, *_fullest(ground, stages), "", *_words(ground)])
 
 
 # ------------------------------------------------------------------ for people
@@ -51,7 +56,42 @@ def _table(ground: Ground, stages: Sequence[StageEstimate]) -> list[str]:
         size(_most_on_disk(stages)),
     )
     title = f"study {ground.plan.study.name} on {hardware.devices} x {hardware.kind}: an estimate, nothing was run"
-    return [title, "", _line(HEADER), *map(_line, rows), _line(total)]
+    return [
+        title,
+        f"the study runs on {ground.plan.study.lineup.placed}",
+        "",
+        _line(HEADER),
+        *map(_line, rows),
+        _line(total),
+    ]
+
+
+def _warnings(ground: Ground) -> list[str]:
+    """What the study would hardly mean as it stands: its device, and too few tokens for its dictionaries."""
+    study, plan = ground.plan.study, ground.plan
+    found: list[str] = []
+    if study.lineup.device == "cpu" and not ground.hardware.kind.startswith("cpu"):
+        found.append(
+            f"these are the costs of {ground.hardware.kind}, but the study runs on the CPU; "
+            'set lineup.device = "cuda" and lineup.dtype = "bfloat16"'
+        )
+    elif study.lineup.device == "cpu" and gpu_is_here():
+        found.append('this machine has a GPU, but the study runs on the CPU; set lineup.device = "cuda"')
+    tokens = study.corpus.tokens * study.training.epochs
+    steps = tokens // study.training.batch_size
+    sparsities = [one.sparsity for one in plan.crosscoders.values() if isinstance(one.sparsity, BatchTopKSettings)]
+    if sparsities and steps < SETTLED:
+        found.append(
+            f"training takes {steps} steps, but the threshold of BatchTopK settles over about {SETTLED}, so L0 may be "
+            "far from k; give more corpus.tokens or training.epochs, or a smaller training.batch_size"
+        )
+    after = max((one.dead_after_tokens for one in sparsities), default=0)
+    if after >= tokens:
+        found.append(
+            f"dead_after_tokens of crosscoder.sparsity is {after:,}, but training reads {tokens:,} tokens, "
+            "so no feature is ever dead and none is revived; set it well below, such as to a tenth"
+        )
+    return found
 
 
 def _rows(ground: Ground, stage: StageEstimate) -> list[tuple[str, ...]]:
@@ -202,6 +242,9 @@ def _record(ground: Ground, stages: Sequence[StageEstimate]) -> dict[str, object
     return {
         "study": ground.plan.study.name,
         "hardware": asdict(ground.hardware),
+        "device": ground.plan.study.lineup.device,
+        "dtype": ground.plan.study.lineup.dtype,
+        "warnings": _warnings(ground),
         "base": {"origin": ground.model.origin, "layers_below_the_tap": ground.layers, **asdict(ground.model.shape)},
         "assumed": asdict(ground.assumed),
         "stages": [

@@ -1,4 +1,4 @@
-"""The two files that hold a crosscoder."""
+"""The two files that hold a crosscoder, and the one that holds how often its features fire."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,8 @@ from torch import Tensor
 
 CONFIG = "config.json"
 WEIGHTS = "crosscoder.safetensors"
+QUALITY = "quality.safetensors"
+"""What training measured on held-out text, where it did: `density` [features] and `mean` [models d_model]."""
 
 
 def read_config(path: Path) -> dict[str, object]:
@@ -32,3 +34,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); restore or retrain it") from error
+
+
+def read_density(path: Path, features: int) -> Tensor | None:
+    """Share of held-out tokens on which each feature fires; None where it was not measured."""
+    if not path.is_file():
+        return None
+    density = read_weights(path).get("density")
+    if density is None or density.shape != (features,):
+        raise ValueError(f"{path} holds no density of {features} features; restore or retrain it")
+    return density

@@ -13,6 +13,7 @@ features that are set apart, are in `design.py`.
 
 import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +21,7 @@ from tempfile import TemporaryDirectory
 import torch
 from einops import einsum
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from jaxtyping import Bool, Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from featdiff.config.crosscoder import check_blocks
 from featdiff.crosscoder.design import MLP, Design, design_from, design_record
 from featdiff.crosscoder.feature_blocks import Blocks
-from featdiff.crosscoder.files import CONFIG, WEIGHTS, read_config, read_weights
+from featdiff.crosscoder.files import CONFIG, QUALITY, WEIGHTS, read_config, read_density, read_weights
 from featdiff.crosscoder.objectives import DeltaMSE, token_losses
 from featdiff.crosscoder.sparsity import (
     BatchTopK,
@@ -87,6 +88,8 @@ class Crosscoder(nn.Module):
     """[models]; raw = scale * normalised."""
     threshold: Tensor
     """[]; the smallest contribution that BatchTopK keeps at inference; else 0."""
+    density: Tensor | None
+    """[features]; share of held-out tokens on which each feature fires, as training measured it; None where unknown."""
     log_threshold: nn.Parameter | None
     """[features]; log of the threshold theta of every feature under JumpReLU; else None, and absent from files."""
     W_in: nn.Parameter | None
@@ -127,6 +130,7 @@ class Crosscoder(nn.Module):
         self.b_dec = nn.Parameter(torch.zeros(len(models), d_model))
         self.register_buffer("scale", torch.ones(len(models)))
         self.register_buffer("threshold", torch.zeros(()))
+        self.register_buffer("density", None, persistent=False)
         match sparsity:
             case JumpReLU(threshold=theta):
                 self.log_threshold = nn.Parameter(torch.full((features,), math.log(theta)))
@@ -267,7 +271,10 @@ class Crosscoder(nn.Module):
         }
 
     def save(self, folder: str | Path) -> None:
-        """Write config.json and crosscoder.safetensors; each is complete or absent, the config last."""
+        """Write config.json and crosscoder.safetensors; each is complete or absent, the config last.
+
+        `density` is not written: it lies in quality.safetensors, which training writes beside them.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
@@ -279,7 +286,10 @@ class Crosscoder(nn.Module):
 
     @staticmethod
     def load(folder: str | Path) -> "Crosscoder":
-        """Read what `save` wrote; ValueError where a file is missing, damaged, or at odds with the other."""
+        """Read what `save` wrote, and `density` where training measured it in the same folder.
+
+        ValueError where a file is missing, damaged, or at odds with the other.
+        """
         folder = Path(folder)
         crosscoder = _empty(read_config(folder / CONFIG), folder)
         weights, wanted = read_weights(folder / WEIGHTS), crosscoder.state_dict()
@@ -290,6 +300,7 @@ class Crosscoder(nn.Module):
                 f"{folder / WEIGHTS} holds {found}, but {CONFIG} calls for {shapes}; restore or retrain it"
             )
         crosscoder.load_state_dict(weights)
+        crosscoder.density = read_density(folder / QUALITY, crosscoder.features)
         return crosscoder
 
     @staticmethod
@@ -303,14 +314,18 @@ class Crosscoder(nn.Module):
             raise ValueError(
                 f"no crosscoder at {str(path_or_repo)!r}: neither a folder here nor a hub repository"
             ) from error
+        with suppress(EntryNotFoundError):  # repositories of crosscoders whose density was not measured lack it
+            hf_hub_download(str(path_or_repo), QUALITY)
         return Crosscoder.load(files[0].parent)
 
     def push_to_hub(self, repo: str, *, private: bool = True) -> None:
-        """Upload to a Hugging Face repository, which is made if it is new."""
+        """Upload to a Hugging Face repository, which is made if it is new; `density` too, where it is known."""
         api = HfApi()
         api.create_repo(repo, private=private, exist_ok=True)
         with TemporaryDirectory() as folder:
             self.save(folder)
+            if self.density is not None:
+                save_file({"density": self.density.cpu()}, Path(folder) / QUALITY)
             api.upload_folder(repo_id=repo, folder_path=folder)
 
     def _active(self, pre: Float[Tensor, "tokens features"]) -> Float[Tensor, "tokens features"]:

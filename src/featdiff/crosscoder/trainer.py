@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from featdiff.activations.stream import Activations
-from featdiff.config.study import TrainingSettings
+from featdiff.config.study import NOT_OF_THE_OUTCOME, TrainingSettings
 from featdiff.crosscoder.checkpoint import Checkpoint, Checkpoints
 from featdiff.crosscoder.kernels.parameter_rows import Found
 from featdiff.crosscoder.kernels.ranks import Alone, Ranks
@@ -253,7 +253,7 @@ def _fingerprint(
     return {
         "crosscoders": {name: crosscoder.description() for name, crosscoder in crosscoders.items()},
         "steps": stream.steps,
-        "training": settings.model_dump(mode="json", exclude={"checkpoint_minutes", "log_every", "feature_shards"}),
+        "training": settings.model_dump(mode="json", exclude=set(NOT_OF_THE_OUTCOME)),
     }
 
 

@@ -248,8 +248,12 @@ def without_items(change: Interval) -> SetEffect:
 
 def deciding_kinds(others: Mapping[ControlKind, Draws], confidence: float) -> list[ControlKind]:
     """Kinds of random control, beside those matched by activity, of which enough were drawn for a significant p."""
-    needed = 2 / (1 - confidence) - 1 - 1e-9
-    return [kind for kind, draws in others.items() if kind in DECIDING and len(draws) >= needed]
+    return [kind for kind, draws in others.items() if decides(kind, len(draws), confidence)]
+
+
+def decides(kind: str, draws: int, confidence: float) -> bool:
+    """Whether an effect has to beat controls of this kind, of which there are so many draws."""
+    return kind == MATCHED or (kind in DECIDING and draws >= 2 / (1 - confidence) - 1 - 1e-9)
 
 
 def _changes(before: Bool[Tensor, " items"], after: Bool[Tensor, "draws items"]) -> Float[np.ndarray, " draws"]:

@@ -200,6 +200,23 @@ def depth(path: str, *, trust_remote_code: bool = False) -> int:
     return _depth(_config(path, trust_remote_code))
 
 
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the config.json of a model says that a study is set by."""
+
+    blocks: int
+    d_model: int
+    dtype: str | None
+    """A key of `DTYPES`: the precision in which the model was saved; None where it is another or not said."""
+
+
+def facts_of(path: str) -> ModelFacts:
+    """Read the configuration of the model at `path`, running no code of it. ValueError where it cannot be read."""
+    config = _config(path, trust_remote_code=False)
+    names = [str(one.dtype).removeprefix("torch.") for one in (config, _text(config))]
+    return ModelFacts(_depth(config), _text(config).hidden_size, next((name for name in names if name in DTYPES), None))
+
+
 def blocks(model: PreTrainedModel) -> nn.ModuleList:
     """The model's stack of blocks: the one outermost list of modules as long as the model is deep.
 

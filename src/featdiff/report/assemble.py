@@ -20,6 +20,7 @@ from featdiff.attribution import Attribution
 from featdiff.config.study import BASE, BatchTopKSettings, JumpReLUSettings, ReLUSettings, SparsitySettings, Study
 from featdiff.evaluation.outcomes import Outcomes
 from featdiff.files import Record, read_json, write_json
+from featdiff.intervention.effects import decides
 from featdiff.models.loading import depth
 from featdiff.report.data import (
     AccuracyCell,
@@ -215,10 +216,12 @@ def _selection(plan: Plan) -> SelectionPanel | None:
 def _effects(plan: Plan) -> list[EffectRow]:
     path = plan.run.path("interventions", "effects.json")
     roles = {task.name: task.role for task in plan.study.evaluation.tasks}
-    return [_effect(record, roles[record["task"]]) for record in (read_json(path)["records"] if path.is_file() else [])]
+    confidence = plan.study.intervention.confidence
+    records = read_json(path)["records"] if path.is_file() else []
+    return [_effect(record, roles[record["task"]], confidence) for record in records]
 
 
-def _effect(record: Record, role: str) -> EffectRow:
+def _effect(record: Record, role: str, confidence: float) -> EffectRow:
     held_out = record["sets"]["held_out"]
     return EffectRow(
         task=record["task"],
@@ -234,9 +237,16 @@ def _effect(record: Record, role: str) -> EffectRow:
         control=ControlDraws(measured_on="held_out", **held_out["control"]),
         p=held_out["p"],
         verdict=held_out["verdict"],
+        beaten={} if "repeats" in record else _beaten(record["controls"], confidence),
         guessing_again=record.get("guessing_again"),
         generated=generated_row(record),
     )
+
+
+def _beaten(controls: Record, confidence: float) -> dict[str, bool]:
+    """Whether the change lies beyond each deciding kind of control, by the empirical p against that kind alone."""
+    largest = (1 - confidence) / 2 + 1e-12
+    return {kind: one["p"] <= largest for kind, one in controls.items() if decides(kind, one["draws"], confidence)}
 
 
 def _provenance(plan: Plan) -> dict[str, str]:

@@ -194,8 +194,10 @@ class EffectRow:
     """By name: critical, mirror, all, held_out."""
     control: ControlDraws
     p: Number
-    """Empirical p against the control draws, in the expected direction."""
+    """Empirical p in the expected direction, against the deciding kind of control that does most."""
     verdict: str
+    beaten: Mapping[str, bool] = field(default_factory=dict)
+    """By deciding kind of control: whether the change lies beyond it. Empty where kinds were not taken apart."""
     guessing_again: Number | None = None
     """Share of wrong answers that another choice, picked at random, would put right; of choices only."""
     generated: GeneratedRow | None = None

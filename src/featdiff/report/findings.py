@@ -1,8 +1,8 @@
 """What the numbers show, and what they do not, in sentences made by fixed rules.
 
 A gain over the base counts where its interval excludes 0. An effect counts where its verdict is "supported": the
-interval excludes 0 in the expected direction, and random features of matched activity do it too rarely. No rule looks
-at anything but the numbers on the page.
+interval excludes 0 in the expected direction, and every deciding kind of control does it too rarely. No rule looks at
+anything but the numbers on the page.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,12 +29,12 @@ def conclusion(effects: Sequence[EffectRow]) -> str:
     supported = sum(effect.verdict == SUPPORTED for effect in effects)
     if supported == 0:
         return (
-            "So this study does not show that the selected features control generalization: random features of the "
-            "same activity do as much, or there were too few items to tell."
+            f"So this study does not show that the selected features control generalization: {_controls(effects)} do "
+            "as much, or there were too few items to tell."
         )
     scope = "most" if 2 * supported > len(effects) else "only some"
     return (
-        f"So the selected features do more than random ones of the same activity in {scope} of the tests "
+        f"So the selected features do more than all of {_controls(effects)} in {scope} of the tests "
         f"({supported} of {len(effects)}); this does not show that they are the only ones, nor that they make the gain."
     )
 
@@ -99,8 +99,14 @@ def _causal(data: ReportData) -> Iterable[str]:
         items = "critical" if effects[0].control.measured_on == "critical" else "held-out critical"
         yield (
             f"With {plural(effects[0].features, 'selected feature')} {edited(edit)} in {model}, the change on {items} "
-            f"items beats that by matched random features on {_tally(effects)}{_on_all_items(effects)}."
+            f"items beats all of {_controls(effects)} on {_tally(effects)}{_on_all_items(effects)}."
         )
+
+
+def _controls(effects: Sequence[EffectRow]) -> str:
+    """The kinds of control that decide, in words."""
+    kinds = dict.fromkeys(kind for effect in effects for kind in effect.beaten)
+    return f"the deciding controls ({listing(list(kinds))})" if kinds else "the deciding controls"
 
 
 def _tally(effects: Sequence[EffectRow]) -> str:
@@ -115,7 +121,18 @@ def _tally(effects: Sequence[EffectRow]) -> str:
     parts += [f"{written.count(SUPPORTED)} of {plural(len(written), 'task')} of generated answers"] if written else []
     others = [f"opposite on {verdicts.count(OPPOSITE)}"] if OPPOSITE in verdicts else []
     others += [f"too few items or controls on {verdicts.count(UNDERPOWERED)}"] if UNDERPOWERED in verdicts else []
-    return listing(parts) + (f" ({', '.join(others)})" if others else "")
+    others += _unbeaten([effect for effect in effects if effect.verdict not in (SUPPORTED, OPPOSITE, UNDERPOWERED)])
+    return listing(parts) + (f" ({'; '.join(others)})" if others else "")
+
+
+def _unbeaten(failed: Sequence[EffectRow]) -> list[str]:
+    """By kind of control, the tasks on which it was not beaten; and those on which the change itself is too small."""
+    known = [effect for effect in failed if effect.beaten]
+    kinds = dict.fromkeys(kind for effect in known for kind in effect.beaten)
+    tasks = {kind: [effect.task for effect in known if not effect.beaten.get(kind, True)] for kind in kinds}
+    said = [f"not beyond {kind} on {listing(names)}" for kind, names in tasks.items() if names]
+    small = [effect.task for effect in known if all(effect.beaten.values())]
+    return said + ([f"no significant change on {listing(small)}"] if small else [])
 
 
 def _on_all_items(effects: Sequence[EffectRow]) -> str:

@@ -18,7 +18,7 @@ from featdiff.config.crosscoder import (
     SparsitySettings,
     check_blocks,
 )
-from featdiff.config.study import BASE, LineupSettings, Settings, Study
+from featdiff.config.study import BASE, NOT_OF_THE_OUTCOME, LineupSettings, Settings, Study
 from featdiff.config.study_file import DEMO_PREFIX
 from featdiff.files import Json, content_fingerprint
 from featdiff.run.folder import Run, StagePlan
@@ -311,7 +311,7 @@ def _stages(plan: Plan) -> list[StagePlan]:
         activations=dump(study.activations, without={"prefetch", "cache"}),
         crosscoder={name: one.record() for name, one in plan.crosscoders.items()},
         init_norm=study.crosscoder.decoder_init_norm,
-        training=dump(study.training, without={"checkpoint_minutes", "log_every", "feature_shards"}),
+        training=dump(study.training, without=NOT_OF_THE_OUTCOME),
         **outside_models,
     )
     add("attribute", "attribution", ("train",), attribution=dump(study.attribution))

@@ -1,6 +1,7 @@
 """`train`: the crosscoders of a study, all from one stream of activations, and how well they fit held-out text."""
 
 import json
+import sys
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,7 @@ from featdiff import torchrun
 from featdiff.activations.cache import CachedResiduals, Origin, cached, model_fingerprint, tokenizer_fingerprint
 from featdiff.activations.model_parallel import Residuals, Spread, spread_names
 from featdiff.activations.stream import ActivationStream, Calibration, StreamState, collect
+from featdiff.config.crosscoder import BatchTopKSettings
 from featdiff.config.study import BASE, CorpusSettings
 from featdiff.costs.memory import check_memory, return_freed_memory
 from featdiff.crosscoder import Crosscoder
@@ -22,7 +24,7 @@ from featdiff.crosscoder.provenance import note_origin
 from featdiff.crosscoder.sparsity import sparsity_from
 from featdiff.crosscoder.trainer import train as train_crosscoders
 from featdiff.data.corpus import Corpus, build_corpus
-from featdiff.files import Json, write_json
+from featdiff.files import Json, read_json, write_json
 from featdiff.models.loading import Lineup, load_tokenizer
 from featdiff.run.held_out import save_held_out
 from featdiff.run.models import load_lineup
@@ -30,12 +32,15 @@ from featdiff.run.plan import CrosscoderPlan, Plan
 from featdiff.run.splice import harvest, packed_parts, recovered
 
 STREAM = "stream.json"
+L0_FACTOR = 1.5
+"""Beyond this ratio of L0 and k, the threshold that BatchTopK uses once trained is not the one that it learned by."""
 
 
 def train(plan: Plan, folder: Path) -> None:
     """Write `<crosscoder>/` for each (weights, config, metrics, quality), and `stream.json` about what was read.
 
-    Under torchrun all processes train; the first of them writes and measures.
+    Under torchrun all processes train; the first of them writes and measures. ValueError, once all is written, for a
+    crosscoder that fits too poorly to go on with, unless `training.accept_poor_fit`.
     """
     # One kind of product for all that runs here: else what a cache holds would differ in the last bit from what the
     # models say in the middle of training.
@@ -79,6 +84,7 @@ def train(plan: Plan, folder: Path) -> None:
             plan = _placed(plan, turns=True, spread=False)
             lineup = load_lineup(plan, models)
         _measure(plan, folder, lineup, held_out, stream.calibration)
+        _judge(plan, folder)
 
 
 def _on_own_device(plan: Plan) -> Plan:
@@ -199,3 +205,33 @@ def _measure(plan: Plan, folder: Path, lineup: Lineup, held_out: Corpus, calibra
                 **fit,
             },
         )
+
+
+def _judge(plan: Plan, folder: Path) -> None:
+    """Refuse crosscoders that fit held-out text too poorly; all seeds of those that stand for themselves."""
+    names = [seed for name in plan.lineups for seed in plan.seeds[name]]
+    poor = [text for name in names if (text := _poor_fit(name, plan.crosscoders[name], folder / name))]
+    if not poor:
+        return
+    found = f"too poor a fit on held-out text: {'; '.join(poor)}; the measurements lie in {folder}"
+    if not plan.study.training.accept_poor_fit:
+        raise ValueError(
+            f"{found}; train on more tokens or steps (corpus.tokens, training.epochs), or choose another k or "
+            "training.lr; to go on regardless, without training again, set training.accept_poor_fit = true"
+        )
+    print(f"warning: {found}; going on, as training.accept_poor_fit is set", file=sys.stderr)
+
+
+def _poor_fit(name: str, one: CrosscoderPlan, folder: Path) -> str:
+    """What is wrong with the fit of a crosscoder, with its numbers; empty where nothing is."""
+    quality = read_json(folder / "quality.json")
+    faults: list[str] = []
+    worse = {model: share for model, share in quality["variance_explained"].items() if share is not None and share < 0}
+    if worse:
+        listed = ", ".join(f"{model} {share:.2f}" for model, share in worse.items())
+        faults.append(f"variance explained is below 0, that of no dictionary ({listed})")
+    if isinstance(one.sparsity, BatchTopKSettings):
+        k, l0 = one.sparsity.k, quality["l0"]
+        if max(l0, k) > L0_FACTOR * min(l0, k):
+            faults.append(f"L0 is {l0:.0f} where k = {k}")
+    return f"crosscoder {name}: {' and '.join(faults)}" if faults else ""

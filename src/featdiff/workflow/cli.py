@@ -95,7 +95,9 @@ def _extra(package: str, error: ModuleNotFoundError) -> str:
     """The extra with `package` for what was running: post-training, or anything else."""
     running = [frame.f_globals["__name__"] for frame, _ in walk_tb(error.__traceback__)]
     shared = HINTS[package] == "eval"
-    return "posttrain" if shared and any(name.startswith("featdiff.posttrain") for name in running) else HINTS[package]
+    return (
+        "posttrain" if shared and any(name.startswith("featdiff.posttraining") for name in running) else HINTS[package]
+    )
 
 
 def _refuse(reason: str) -> int:

@@ -50,6 +50,7 @@ def run_study(study: Study) -> Path:
     plan = Plan(study)
     check_inputs(plan)
     with _alone(plan):
+        print(f"models {', '.join(plan.models)}: {study.lineup.placed}", file=sys.stderr)
         stages = plan.stages()
         for number, stage in enumerate(stages, 1):
             _make(plan, stage, f"[{number}/{len(stages)}] ")

@@ -57,10 +57,16 @@ def _trained(plan: Plan, folder: Path) -> list[Place]:
         places += [Place(varied, point, name) for point, name in zip(group.points, group.names, strict=True)]
         if group.standing:
             continue
-        _whole(folder / "crosscoders" / group.name, lambda place, varied=varied: train(varied, place))
+        _whole(folder / "crosscoders" / group.name, lambda place, varied=varied: train(_tolerant(varied), place))
         _whole(folder / "attribution" / group.name, lambda place, varied=varied: attribute(varied, place))
     order = points_of(plan)
     return sorted(places, key=lambda place: order.index(place.point))
+
+
+def _tolerant(varied: Plan) -> Plan:
+    """The plan of a variant, whose fit may be poor: that is one of the things compared."""
+    training = varied.study.training.model_copy(update={"accept_poor_fit": True})
+    return Plan(varied.study.model_copy(update={"training": training}), varied.run.elsewhere)
 
 
 def _rescored(own: Place, one: Rescoring, folder: Path) -> Record:
