@@ -1,15 +1,10 @@
 """The prompts that both paradigms see, each with its gold answer (Sec. 4, A.2)."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow
-from pyarrow import parquet
-
 from featdiff.config.study import PosttrainSettings
-
-Row = dict[str, object]
+from featdiff.data.rows import Row, jsonl_rows, parquet_rows
 
 
 @dataclass(frozen=True)
@@ -43,15 +38,15 @@ def load_prompts(settings: PosttrainSettings) -> list[Prompt]:
 
 def read_rows(path: str, *, setting: str) -> list[Row]:
     """Rows of a .jsonl or .parquet file; `setting` is named when they cannot be read."""
-    if not Path(path).is_file():
+    file = Path(path)
+    if not file.is_file():
         raise ValueError(f"{setting}: no file {path}; give a .jsonl or .parquet file")
-    match Path(path).suffix:
-        case ".jsonl" | ".json":
-            return _read_jsonl(path, setting)
-        case ".parquet":
-            return _read_parquet(path, setting)
-        case ending:
-            raise ValueError(f"{setting}: {path} ends in {ending or 'nothing'}; .jsonl and .parquet can be read")
+    if file.suffix not in (".jsonl", ".json", ".parquet"):
+        raise ValueError(f"{setting}: {path} ends in {file.suffix or 'nothing'}; .jsonl and .parquet can be read")
+    try:
+        return [row for _, row in (parquet_rows(file) if file.suffix == ".parquet" else jsonl_rows(file))]
+    except ValueError as error:
+        raise ValueError(f"{setting}: {error}") from None
 
 
 def text_of(row: Row, column: str, path: str, number: int) -> str:
@@ -66,29 +61,6 @@ def text_of(row: Row, column: str, path: str, number: int) -> str:
         case value:
             found = "is empty" if value is None or isinstance(value, str) else f"holds a {type(value).__name__}"
             raise ValueError(f"{path}: column {column!r} of row {number} {found}; text is wanted")
-
-
-def _read_jsonl(path: str, setting: str) -> list[Row]:
-    rows: list[Row] = []
-    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{setting}: line {number} of {path} is no JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{setting}: line {number} of {path} is no JSON object; one object a line is wanted")
-        rows.append(row)
-    return rows
-
-
-def _read_parquet(path: str, setting: str) -> list[Row]:
-    try:
-        return parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{setting}: {path} cannot be read as parquet ({reason})") from None
 
 
 def _refuse_repeated_ids(prompts: list[Prompt], path: str) -> None:
