@@ -13,7 +13,8 @@ from featdiff.evaluation.batches import Positions, edited_tokens
 from featdiff.intervention.edited_model import EditedModel
 from featdiff.intervention.edits import Edit, Patch, Reading
 from featdiff.intervention.scoring import ErrorTerm, UpperModel, score
-from featdiff.models.loading import Lineup, blocks
+from featdiff.models.loading import Lineup
+from featdiff.models.residual import blocks
 
 EDIT = Edit(torch.tensor([3, 0, 11]), 4.0)
 

@@ -13,8 +13,9 @@ from featdiff.evaluation.results import Requests
 from featdiff.intervention.edits import Edit, Patch, Reading, codes, reconstruction
 from featdiff.intervention.scoring import ErrorTerm, score
 from featdiff.intervention.side_effects import edited_residual, first_tokens
-from featdiff.models.loading import Lineup, blocks
+from featdiff.models.loading import Lineup
 from featdiff.models.partial_model import UpperModel
+from featdiff.models.residual import blocks
 
 NAMES, WIDTH, VOCABULARY = ("base", "rl"), 16, 40
 SETTINGS = {

@@ -9,7 +9,8 @@ from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
 from featdiff.evaluation.results import Requests
 from featdiff.intervention.scoring import Edit, UpperModel, activity, apply, correctness, predictions, score
-from featdiff.models.loading import Lineup, blocks, residual
+from featdiff.models.loading import Lineup
+from featdiff.models.residual import blocks, residual
 
 VOCABULARY, WIDTH, BLOCKS = 40, 16, 4
 NAMES = ("base", "sft", "rl")

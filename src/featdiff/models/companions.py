@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from featdiff.models.loading import Lineup, blocks
+from featdiff.models.loading import Lineup
+from featdiff.models.residual import blocks, run_to
 
 _GIVEN_ALIKE = ("attention_mask", "position_ids", "cache_position")
 """What a forward pass of the other models takes from that of the whole model, besides the tokens."""
@@ -167,29 +168,11 @@ def _companions(cache: Cache, model: PreTrainedModel, others: list[PreTrainedMod
     return [Cache(layers=cache.layers[start : start + layers]) for start in starts]
 
 
-class _Reached(Exception):
-    """Carries the residual stream out of a forward pass that need not go on."""
-
-    def __init__(self, residual: Tensor) -> None:
-        self.residual = residual
-
-
 @torch.no_grad()
 def _cached_residual(
     model: PreTrainedModel, layers: int, given: Mapping[str, Any], cache: Cache
 ) -> Float[Tensor, "batch new d_model"]:
     """Residual stream after block `layers` on the new tokens alone; `cache` grows by them."""
-
-    def stop(module: nn.Module, arguments: tuple[object, ...], output: Tensor) -> None:
-        raise _Reached(output)
-
     alike = {key: given[key].to(model.device) for key in _GIVEN_ALIKE if isinstance(given.get(key), Tensor)}
-    handle = blocks(model)[layers - 1].register_forward_hook(stop)
-    try:
-        options = _cache_argument(model.base_model, cache) | {"use_cache": True}
-        model.base_model(input_ids=given["input_ids"].to(model.device), **options, **alike)
-    except _Reached as reached:
-        return reached.residual
-    finally:
-        handle.remove()
-    raise AssertionError(f"{type(model).__name__} did not run its block {layers}")
+    options = _cache_argument(model.base_model, cache) | {"use_cache": True}
+    return run_to(model, layers, {"input_ids": given["input_ids"].to(model.device), **options, **alike})

@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from featdiff.models.loading import PreTrainedModel, blocks
+from featdiff.models.loading import PreTrainedModel
+from featdiff.models.residual import blocks
 
 LARGEST_ALPHA = 1.0
 HALVINGS = 12

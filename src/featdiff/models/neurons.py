@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from featdiff.models.loading import blocks
+from featdiff.models.residual import blocks
 
 Arguments = tuple[object, ...]
 

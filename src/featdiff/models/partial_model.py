@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from featdiff.models.loading import PreTrainedModel, blocks
+from featdiff.models.loading import PreTrainedModel
+from featdiff.models.residual import blocks
 
 
 class UpperModel:
