@@ -24,7 +24,8 @@ from transformers import (
 )
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from featdiff.models.paths import identity, location, one_line, quiet, refuse_absent, refuse_corrupted
+from featdiff.models.logging import quiet_transformers
+from featdiff.models.paths import identity, location, one_line, refuse_absent, refuse_corrupted
 from featdiff.models.residual import residual
 from featdiff.models.tokenizer import Tokenizer, common_tokenizer
 from featdiff.models.tokenizer import load_tokenizer as load_tokenizer
@@ -238,7 +239,7 @@ def load_truncated(
     _has_layer(config, layers, path)
     model = _load(AutoModel, path, _cut(config, layers), dtype, device, trust_remote_code)
     if attention is not None:
-        with one_line(f"cannot run the model {path} with lineup.attention = {attention}"), quiet():
+        with one_line(f"cannot run the model {path} with lineup.attention = {attention}"), quiet_transformers():
             model.set_attn_implementation(attention)
     return model
 
@@ -281,7 +282,7 @@ def _load(
     trust_remote_code: bool,
 ) -> PreTrainedModel:
     refuse_corrupted(path)
-    with one_line(f"cannot load the model {path}"), quiet():
+    with one_line(f"cannot load the model {path}"), quiet_transformers():
         loaded = kind.from_pretrained(
             location(path),
             config=config,
@@ -316,7 +317,7 @@ def attention_of(wanted: str, dtype: str, device: str) -> str | None:
 
 def _config(path: str, trust_remote_code: bool) -> PreTrainedConfig:
     refuse_absent(path)
-    with one_line(f"cannot read the model {path}"), quiet():
+    with one_line(f"cannot read the model {path}"), quiet_transformers():
         return AutoConfig.from_pretrained(location(path), trust_remote_code=trust_remote_code)
 
 

@@ -1,12 +1,11 @@
 """Where a model lies, a folder or a hub id, and what is refused of it in one line before it is read."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from transformers.utils import logging
 
 
 def location(path: str) -> str:
@@ -44,24 +43,10 @@ def refuse_corrupted(path: str) -> None:
 
 
 @contextmanager
-def one_line(doing: str) -> Iterator[None]:
+def one_line(doing: str) -> Generator[None]:
     """Turn what transformers raises for a bad model into one line."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         raise ValueError(f"{doing}: {reason}; check the folder or hub id") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' load reports and bars off the screen: a truncated load leaves weights out by intention."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

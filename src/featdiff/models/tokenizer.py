@@ -5,7 +5,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from featdiff.models.paths import identity, location, one_line, quiet, refuse_absent
+from featdiff.models.logging import quiet_transformers
+from featdiff.models.paths import identity, location, one_line, refuse_absent
 
 Tokenizer = PreTrainedTokenizerBase
 
@@ -20,7 +21,7 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Tokenizer:
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         # transformers makes an empty tokenizer of the model's type where the files are absent, without a word.
         raise ValueError(f"{path} holds no tokenizer (tokenizer.json); save the tokenizer beside the model")
-    with one_line(f"cannot load the tokenizer of {path}"), quiet():
+    with one_line(f"cannot load the tokenizer of {path}"), quiet_transformers():
         return AutoTokenizer.from_pretrained(location(path), trust_remote_code=trust_remote_code)
 
 
