@@ -17,6 +17,7 @@ from featdiff.costs.stages import estimate
 from featdiff.costs.table import duration, size
 from featdiff.files import read_json
 from featdiff.run.plan import Plan
+from featdiff.workflow.registry import stages_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def compared(plan: Plan, options: PlanOptions) -> list[Compared]:
     if not record.is_file():
         raise ValueError(f"{plan.run.folder} holds no provenance.json; run the study first: featdiff run STUDY")
     notes = read_json(record)
-    folders = {stage.name: plan.run.path(stage.folder) for stage in plan.stages()}
+    folders = {stage.name: plan.run.path(stage.folder) for stage in stages_of(plan)}
     return [
         Compared(
             stage.name,

@@ -9,6 +9,7 @@ import pytest
 from featdiff.config.study import ReLUSettings, Study
 from featdiff.config.study_file import read_study
 from featdiff.run.plan import Plan
+from featdiff.workflow.registry import stages_of
 
 STUDIES = Path(__file__).parents[1] / "studies"
 PAPER = ("qwen3-4b", "qwen2.5-7b", "llama3.1-8b")
@@ -36,7 +37,7 @@ def paper(request: pytest.FixtureRequest) -> Study:
 def test_every_study_validates_and_plans_its_stages_under_its_own_name(path: Path) -> None:
     study = read_study(path)
     assert study.name == path.stem
-    assert [stage.name for stage in Plan(study).stages()][-1] == "report"
+    assert [stage.name for stage in stages_of(Plan(study))][-1] == "report"
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -90,8 +91,8 @@ def test_analysis_is_that_of_the_paper(paper: Study) -> None:
 def test_the_demo_goes_through_every_stage_with_tasks_of_every_relation() -> None:
     demo = Plan(read_study(STUDIES / "demo.toml"))
     more = {"stability", "sensitivity"}
-    assert [stage.name for stage in demo.stages() if stage.name not in more] == ["inputs", *STAGES]
-    assert more < {stage.name for stage in demo.stages()}
+    assert [stage.name for stage in stages_of(demo) if stage.name not in more] == ["inputs", *STAGES]
+    assert more < {stage.name for stage in stages_of(demo)}
     assert len(demo.seeds[demo.joint]) >= 3 and demo.follows == ("sft", "rl")
     assert all(demo.dynamics(tuned) and demo.per_checkpoint(tuned) and demo.swap(tuned) for tuned in demo.tuned)
     assert {task.role for task in demo.study.evaluation.tasks} == {"train", "near", "far", "unseen"}

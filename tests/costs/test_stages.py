@@ -7,13 +7,14 @@ from tiny_study import changed
 from featdiff.costs.estimate_inputs import Ground
 from featdiff.costs.stages import StageEstimate, estimate
 from featdiff.run.plan import Plan
+from featdiff.workflow.registry import stages_of
 
 CHEAP = {"report"}
 
 
 def test_the_stages_are_those_of_the_study_in_its_order(paper: Ground) -> None:
     found = estimate(paper)
-    assert [one.name for one in found] == [stage.name for stage in paper.plan.stages()]
+    assert [one.name for one in found] == [stage.name for stage in stages_of(paper.plan)]
     for one in found:
         assert one.at_most >= one.stays >= 0
         assert (one.flops > 0) == (one.seconds > 0) == (one.peak > 0) == (one.name not in CHEAP)

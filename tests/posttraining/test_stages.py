@@ -12,6 +12,7 @@ from featdiff.config.study_file import read_study
 from featdiff.files import read_json
 from featdiff.posttraining.stages import sft
 from featdiff.run.plan import Plan
+from featdiff.workflow.registry import stages_of
 from featdiff.workflow.runner import run_verb
 
 pytest.importorskip("trl")
@@ -35,7 +36,7 @@ def test_both_paradigms_leave_their_checkpoints_where_the_plan_looks_for_models(
         ]
         assert (Path(made.paths[name]) / "tokenizer.json").is_file()
     assert made.paths["rl"] == made.paths["rl-2"]
-    assert [stage.name for stage in made.stages()][:3] == ["sft", "grpo", "evaluate"]
+    assert [stage.name for stage in stages_of(made)][:3] == ["sft", "grpo", "evaluate"]
 
 
 def test_training_moves_the_weights_from_the_base_and_from_checkpoint_to_checkpoint(made: Plan) -> None:

@@ -9,6 +9,7 @@ from tiny_study import changed
 from featdiff.files import read_json
 from featdiff.report.assemble import _beaten, report_data
 from featdiff.run.plan import Plan
+from featdiff.workflow.registry import stages_of, summary
 from featdiff.workflow.runner import run_study
 
 
@@ -31,7 +32,7 @@ def test_every_figure_has_its_numbers_beside_it(tiny: Plan) -> None:
 
 
 def test_the_data_of_the_page_are_those_of_the_summary(tiny: Plan) -> None:
-    data, summary = report_data(tiny), read_json(tiny.run.path("summary.json"))
+    data, summary = report_data(tiny, summary(tiny)), read_json(tiny.run.path("summary.json"))
     assert [card.name for card in data.models] == summary["models"]
     assert (data.layer, data.blocks, data.d_model) == (2, 4, 32)
     for task, cells in summary["accuracy"].items():
@@ -50,13 +51,13 @@ def test_the_data_of_the_page_are_those_of_the_summary(tiny: Plan) -> None:
 
 
 def test_the_corpus_card_counts_what_was_read(tiny: Plan) -> None:
-    card = report_data(tiny).corpus
+    card = report_data(tiny, summary(tiny)).corpus
     assert card.tokens_seen == card.first_dropped + card.sinks_dropped + card.tokens_kept
     assert card.sources == {"traces.jsonl": 0.5, "prose.txt": 0.5}
 
 
 def test_the_page_says_where_it_comes_from(tiny: Plan) -> None:
-    provenance = report_data(tiny).provenance
+    provenance = report_data(tiny, summary(tiny)).provenance
     assert provenance["seed"] == "0" and provenance["torch"] and "train" in provenance["time"]
 
 
@@ -83,7 +84,7 @@ def test_a_smaller_study_comes_to_its_report(fresh: Plan, settings: dict[str, ob
         del tuned["sft"]
     plan = Plan(changed(fresh.study, lineup__tuned=tuned, **settings))
     assert run_study(plan.study).is_file()
-    assert [stage.name for stage in plan.stages()] == stages
+    assert [stage.name for stage in stages_of(plan)] == stages
     summary = read_json(plan.run.path("summary.json"))
     assert summary["quality"].keys() == plan.crosscoders.keys()
     assert bool(summary["accuracy"]) == ("evaluate" in stages) and bool(summary["dynamics"]) == ("dynamics" in stages)

@@ -8,6 +8,7 @@ from tiny_study import changed
 from featdiff.config.study import LineupSettings, Study
 from featdiff.config.study_file import validated
 from featdiff.run.plan import Plan
+from featdiff.workflow.registry import stage_of, stages_of
 
 FROM_CROSSCODERS = ("attribute", "dynamics", "quality", "drift", "select", "intervene", "ways", "examples")
 ORDER = ("evaluate", "train", *FROM_CROSSCODERS, "report")
@@ -71,7 +72,7 @@ def test_seeds_multiply_every_crosscoder_and_the_first_keeps_the_name() -> None:
     assert [plan.crosscoders[name].seed for name in plan.seeds["base-rl"]] == [5, 0, 2]
     assert {plan.crosscoders[name].models for name in plan.seeds["joint"]} == {("base", "sft", "rl")}
     assert plan.joint == "joint" and plan.pair("rl") == "base-rl" and "joint-seed0" not in plan.lineups
-    stages = [stage.name for stage in plan.stages()]
+    stages = [stage.name for stage in stages_of(plan)]
     assert stages.index("train") < stages.index("stability") < stages.index("select")
 
 
@@ -110,7 +111,7 @@ def test_a_crosscoder_takes_what_it_does_not_say_from_the_section(tiny: Plan) ->
 
 def test_each_stage_builds_on_earlier_stages_only(tiny: Plan) -> None:
     before: list[str] = []
-    for stage in tiny.stages():
+    for stage in stages_of(tiny):
         built_on = {key.removeprefix("stage ") for key in stage.made_from if key.startswith("stage ")}
         assert built_on <= set(before), stage.name
         before.append(stage.name)
@@ -118,13 +119,13 @@ def test_each_stage_builds_on_earlier_stages_only(tiny: Plan) -> None:
 
 
 def test_a_study_of_the_shipped_inputs_writes_them_first_and_makes_its_models() -> None:
-    stages = [stage.name for stage in Plan(posttrain_study()).stages()]
+    stages = [stage.name for stage in stages_of(Plan(posttrain_study()))]
     assert stages[:4] == ["inputs", "sft", "grpo", "evaluate"]
 
 
 def test_stages_without_anything_to_do_are_left_out(tiny: Plan) -> None:
     bare = Plan(changed(tiny.study, evaluation__tasks=[], lineup__checkpoints={}, crosscoder__lineups={}))
-    assert [stage.name for stage in bare.stages()] == ["train", "attribute", "examples", "report"]
+    assert [stage.name for stage in stages_of(bare)] == ["train", "attribute", "examples", "report"]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_a_change_concerns_exactly_the_stages_that_read_it_and_the_report(
     tiny: Plan, setting: str, value: object, concerned: set[str]
 ) -> None:
     other = Plan(changed(tiny.study, **{setting: value}))
-    assert {stage.name for stage in other.stages() if tiny.run.state(stage) == "stale"} == concerned | {"report"}
+    assert {stage.name for stage in stages_of(other) if tiny.run.state(stage) == "stale"} == concerned | {"report"}
 
 
 @pytest.mark.parametrize(
@@ -185,12 +186,12 @@ def test_a_change_concerns_exactly_the_stages_that_read_it_and_the_report(
 )
 def test_what_decides_no_result_makes_nothing_stale(tiny: Plan, setting: str, value: object) -> None:
     other = Plan(changed(tiny.study, **{setting: value}))
-    assert all(tiny.run.state(stage) == "done" for stage in other.stages())
+    assert all(tiny.run.state(stage) == "done" for stage in stages_of(other))
 
 
 def test_post_training_is_not_done_again_for_a_tap_at_another_layer() -> None:
     one, other = (
-        {stage.name: stage.fingerprint for stage in Plan(study).stages()}
+        {stage.name: stage.fingerprint for stage in stages_of(Plan(study))}
         for study in (posttrain_study(), posttrain_study(lineup={"base": "demo:base", "layer": 1}))
     )
     assert {name for name in one if one[name] == other[name]} == {"inputs", "sft", "grpo", "evaluate"}
@@ -199,7 +200,7 @@ def test_post_training_is_not_done_again_for_a_tap_at_another_layer() -> None:
 def test_checkpoints_that_change_their_names_are_others(tiny: Plan) -> None:
     one = changed(tiny.study, lineup__checkpoints={"sft": ["a", "b"], "rl": ["c", "d"]})
     other = changed(tiny.study, lineup__checkpoints={"rl": ["a", "b"], "sft": ["c", "d"]})
-    assert Plan(one).stage("train").fingerprint != Plan(other).stage("train").fingerprint
+    assert stage_of(Plan(one), "train").fingerprint != stage_of(Plan(other), "train").fingerprint
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from featdiff.crosscoder.design import MLP, Design, Procrustes, Shared
 from featdiff.crosscoder.objectives import Cosine, DeltaMSE
 from featdiff.run.plan import Plan
 from featdiff.run.train import _new
+from featdiff.workflow.registry import stage_of
 
 ALL = {
     "features": 100,
@@ -64,7 +65,7 @@ def test_every_choice_makes_training_stale() -> None:
         {"shared": {"features": 20, "ratio": 0.2}},
         {"partition": {"rl": 0.1}},
     )
-    assert len({plan({**ALL, **other}).stage("train").fingerprint for other in others}) == len(others)
+    assert len({stage_of(plan({**ALL, **other}), "train").fingerprint for other in others}) == len(others)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from featdiff.config.study import Study
 from featdiff.config.study_file import read_study
 from featdiff.run.plan import Plan
 from featdiff.workflow.init import init
+from featdiff.workflow.registry import stages_of
 
 
 def test_the_study_holds_the_models_in_order_and_plans_every_stage(tmp_path: Path) -> None:
@@ -21,7 +22,7 @@ def test_the_study_holds_the_models_in_order_and_plans_every_stage(tmp_path: Pat
     assert list(study.lineup.tuned.items()) == [("sft", "o/sft"), ("rl", "o/rl")]
     plan = Plan(study)
     assert plan.crosscoders.keys() == {"joint", "base-sft", "base-rl"}
-    assert [stage.name for stage in plan.stages()] == [
+    assert [stage.name for stage in stages_of(plan)] == [
         "evaluate", "train", "attribute", "quality", "drift", "select", "intervene", "ways", "examples", "report",
     ]  # fmt: skip
 

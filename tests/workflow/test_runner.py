@@ -2,6 +2,7 @@
 
 import fcntl
 import shutil
+from dataclasses import replace
 
 import pytest
 from tiny_study import changed, contents
@@ -9,7 +10,9 @@ from tiny_study import changed, contents
 from featdiff.config.study import Study
 from featdiff.files import read_json
 from featdiff.run.plan import Plan
-from featdiff.workflow.runner import MAKERS, run_study, run_verb
+from featdiff.workflow.registry import REPORT, STAGES, stage_of, stages_of
+from featdiff.workflow.runner import run_study, run_verb
+from featdiff.workflow.show import show
 
 MADE_AT_A_TIME = {"provenance.json", "report.html"}  # these two hold hours and durations
 
@@ -22,16 +25,28 @@ def made_by(study: Study, capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in lines if not line.endswith(": up to date")]
 
 
-def test_every_stage_of_a_study_has_a_maker(tiny: Plan) -> None:
+def test_the_stages_of_a_study_are_those_of_the_registry_in_its_order(tiny: Plan) -> None:
     optional = {"inputs", "sft", "grpo", "rft", "stability", "sensitivity"}
-    assert {stage.name for stage in tiny.stages()} | optional == set(MAKERS)
+    names = [stage.name for stage in (*STAGES, REPORT) if stage.name not in optional]
+    assert [stage.name for stage in stages_of(tiny)] == names
+
+
+def test_another_method_makes_stale_exactly_the_stages_that_build_on_it(
+    tiny: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised = [replace(one, method=one.method + 1) if one.name == "select" else one for one in STAGES]
+    monkeypatch.setattr("featdiff.workflow.registry.STAGES", tuple(raised))
+    stale = {stage.name for stage in stages_of(tiny) if tiny.run.state(stage) == "stale"}
+    assert stale == {"select", "intervene", "ways", "examples", "report"}
+    shown = show(tiny.run.folder)
+    assert "made by method 1, method 2 wanted" in shown and shown.count(" wanted") == 1
 
 
 def test_a_second_run_makes_nothing_and_changes_no_byte(own: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(own.run.folder)
     report = run_study(own.study)
     assert report == own.run.path("report.html") and report.is_file()
-    assert capsys.readouterr().err.count(": up to date") == len(own.stages())
+    assert capsys.readouterr().err.count(": up to date") == len(stages_of(own))
     run_study(own.study)
     after = contents(own.run.folder)
     assert before.pop("study.json") != after.pop("study.json")  # the copy names its own place
@@ -46,7 +61,7 @@ def test_a_stage_that_is_lost_comes_back_alone_and_with_the_same_bytes(
     own: Plan, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:
     before = contents(own.run.folder)
-    shutil.rmtree(own.run.path(own.stage(stage).folder))
+    shutil.rmtree(own.run.path(stage_of(own, stage).folder))
     assert made_by(own.study, capsys) == [stage]
     after = contents(own.run.folder)
     ignored = MADE_AT_A_TIME | {"study.json"}
@@ -90,7 +105,7 @@ def test_a_verb_makes_its_own_stage_and_no_other(own: Plan, capsys: pytest.Captu
     shutil.rmtree(own.run.path("attribution"))
     shutil.rmtree(own.run.path("figures"))
     assert run_verb(own.study, "attribute") == own.run.path("attribution")
-    assert own.run.state(own.stage("attribute")) == "done" and own.run.state(own.stage("report")) == "missing"
+    assert own.run.state(stage_of(own, "attribute")) == "done" and own.run.state(stage_of(own, "report")) == "missing"
     run_verb(own.study, "attribute")
     assert "attribute: up to date" in capsys.readouterr().err
 
@@ -130,13 +145,13 @@ def test_a_stage_that_fails_is_absent_and_what_was_made_before_it_stays(
     shutil.rmtree(own.run.path("selection"))
     with pytest.raises(ValueError, match="broken"):
         run_study(own.study)
-    states = {stage.name: own.run.state(stage) for stage in own.stages()}
+    states = {stage.name: own.run.state(stage) for stage in stages_of(own)}
     assert states.pop("select") == "missing" and set(states.values()) == {"done"}
 
 
 def test_a_run_says_how_each_stage_was_made(tiny: Plan) -> None:
     notes = read_json(tiny.run.path("provenance.json"))
     assert {name: note["fingerprint"] for name, note in notes.items()} == {
-        stage.name: stage.fingerprint for stage in tiny.stages()
+        stage.name: stage.fingerprint for stage in stages_of(tiny)
     }
     assert all(note["versions"]["torch"] and note["seconds"] >= 0 for note in notes.values())

@@ -9,6 +9,7 @@ from tiny_study import changed
 
 from featdiff.files import read_json, write_json
 from featdiff.run.plan import Plan
+from featdiff.workflow.registry import stage_of, stages_of
 from featdiff.workflow.show import show
 
 
@@ -20,7 +21,7 @@ def states(text: str) -> dict[str, str]:
 
 def test_a_finished_run_is_done_from_beginning_to_end(tiny: Plan) -> None:
     text = show(tiny.run.folder)
-    assert states(text) == {stage.name: "done" for stage in tiny.stages()}
+    assert states(text) == {stage.name: "done" for stage in stages_of(tiny)}
     assert "attribution/     from train" in text and "evaluation/      from the study's own inputs" in text
     assert f"model sft      {tiny.paths['sft']}" in text
     assert "crosscoder base-rl: base, rl; 64 features, relu" in text
@@ -47,10 +48,10 @@ def test_another_text_under_the_same_name_is_noticed(fresh: Plan, study_file: Pa
         shutil.copy(study_file.parent / name, tmp_path / name)
     sources = [{"path": str(tmp_path / "prose.txt"), "share": 1.0}]
     study = changed(fresh.study, corpus__sources=sources)
-    stage = Plan(study).stage("train")
+    stage = stage_of(Plan(study), "train")
     with (tmp_path / "prose.txt").open("a") as file:
         file.write("one more line\n")
-    assert Plan(study).stage("train").fingerprint != stage.fingerprint
+    assert stage_of(Plan(study), "train").fingerprint != stage.fingerprint
 
 
 def test_a_stage_that_was_begun_is_said_to_be(own: Plan) -> None:

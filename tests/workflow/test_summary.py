@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from featdiff.evaluation.results import TaskResult
 from featdiff.files import read_json
 from featdiff.run.plan import Plan
-from featdiff.workflow.summary import summary
+from featdiff.workflow.registry import summary
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from pydantic import Field
 
-from featdiff.config.base import Count, Settings
+from featdiff.config.base import CONTENT, IMMATERIAL, Count, Settings
 
 DATA_FILES = {
     "openbookqa": "openbookqa.jsonl",
@@ -60,16 +60,16 @@ class EvaluationSettings(Settings):
 
     tasks: tuple[TaskSettings, ...] = ()
     """Tasks in the order of the tables."""
-    task_folder: str | None = None
+    task_folder: Annotated[str | None, CONTENT] = None
     """Folder of lm-eval task files (YAML) of your own; their data may be local."""
-    data_folder: str | None = Field(default=None, min_length=1)
+    data_folder: Annotated[str | None, IMMATERIAL] = Field(default=None, min_length=1)
     """Folder of JSONL files with the paper's benchmarks, one `openbookqa.jsonl` and so on; those tasks then ask the
     same questions of these files, and nothing is fetched."""
     limit: Count | None = None
     """Evaluate only the first items of every task that has no limit of its own."""
     fewshot: Annotated[int, Ge(0)] = 0
     """Worked examples before each question."""
-    batch_size: Count = 32
+    batch_size: Annotated[Count, IMMATERIAL] = 32
     """Sequences per forward pass."""
     metric: Literal["acc", "acc_norm"] = "acc"
     """What the predicted choice has the highest of: log-likelihood, or log-likelihood per character (as lm-eval)."""

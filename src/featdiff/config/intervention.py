@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import Field, model_validator
 
-from featdiff.config.base import Count, Positive, Settings, Share
+from featdiff.config.base import IMMATERIAL, Count, Positive, Settings, Share
 
 ControlName = Literal[
     "activity-matched", "uniform alive", "random directions", "mean difference", "both right", "both wrong"
@@ -100,7 +100,7 @@ class InterventionSettings(Settings):
     """Resamples behind every interval."""
     confidence: Annotated[float, Gt(0.5), Lt(1)] = 0.95
     """Coverage of every interval."""
-    batch_size: Count = 64
+    batch_size: Annotated[Count, IMMATERIAL] = 64
     """Sequences per forward pass."""
 
     @model_validator(mode="after")

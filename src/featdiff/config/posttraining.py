@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from pydantic import Field, model_validator
 
-from featdiff.config.base import Count, Positive, Settings, Share
+from featdiff.config.base import CONTENT, Count, Positive, Settings, Share
 
 RewardName = Literal["exact_match", "math_verify", "contains"]
 
@@ -110,7 +110,7 @@ class RejectionSettings(Settings):
 class PosttrainSettings(Settings):
     """One base, identical prompts, two paradigms, checkpoints of each (Sec. 4, A.2)."""
 
-    prompts: str
+    prompts: Annotated[str, CONTENT]
     """JSONL or parquet of prompts with answers; both paradigms see exactly these."""
     prompt_field: str = "prompt"
     """Column that holds the prompt."""
@@ -118,9 +118,9 @@ class PosttrainSettings(Settings):
     """Column that holds the gold answer."""
     limit: Count | None = None
     """Use only the first prompts."""
-    teacher: str | None = None
+    teacher: Annotated[str | None, CONTENT] = None
     """JSONL or parquet of teacher traces (columns `id` or the prompt, and `completion`)."""
-    teacher_model: str | None = None
+    teacher_model: Annotated[str | None, CONTENT] = None
     """Teacher that writes the traces where `teacher` is not given (A.2: Qwen3-32B)."""
     teacher_max_tokens: Count = 16384
     """Longest trace that the teacher may write."""

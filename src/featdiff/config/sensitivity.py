@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Lt, MinLen
 from pydantic import Field, model_validator
 
-from featdiff.config.base import Count, Positive, Settings
+from featdiff.config.base import IMMATERIAL, Count, Positive, Settings
 from featdiff.config.crosscoder import (
     AlignmentSettings,
     EncoderSettings,
@@ -47,7 +47,7 @@ class SensitivitySettings(Settings):
     """Persistence of the rank-biased overlap: the first 1 / (1 - p) ranks have most of the weight."""
     tokens: Count = 10_000
     """Held-out tokens on whose codes features of two layers are paired; all of them where fewer are held out."""
-    together: Count | None = None
+    together: Annotated[Count | None, IMMATERIAL] = None
     """Crosscoders of one layer that train on one pass of the models; unset: all. Fewer need less memory; with
     `activations.cache` the models still run over the corpus once."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Lt, MinLen
 from pydantic import Field, model_validator
 
-from featdiff.config.base import Count, Name, Positive, Settings, Share
+from featdiff.config.base import CONTENT, IMMATERIAL, Count, Name, Positive, Settings, Share
 from featdiff.config.crosscoder import (
     BatchTopKSettings,
     CrosscoderLineup,
@@ -44,23 +44,23 @@ BASE = "base"
 class LineupSettings(Settings):
     """The named models that are compared; the base comes first."""
 
-    base: str = Field(min_length=1)
+    base: Annotated[str, CONTENT] = Field(min_length=1)
     """The base model: a folder in Hugging Face form, or a hub id."""
-    tuned: dict[Name, str] = Field(default={})
+    tuned: Annotated[dict[Name, str], CONTENT] = Field(default={})
     """Tuned models that exist already, by name, for example sft and rl. Empty when `posttrain` makes them."""
-    checkpoints: dict[Name, tuple[str, ...]] = Field(default={})
+    checkpoints: Annotated[dict[Name, tuple[str, ...]], CONTENT] = Field(default={})
     """Checkpoints in order of training, by the tuned model's name (Sec. 5.2). Filled by `posttrain`."""
     layer: Count | None = None
     """Blocks below the tap: the residual stream after block `layer`, counted from 1. Unset: the middle, floor(L/2)."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the models; residual streams are always captured as float32."""
-    device: str = "cpu"
+    device: Annotated[str, IMMATERIAL] = "cpu"
     """Where the models and crosscoders run: cpu, cuda, cuda:1, mps."""
-    devices: dict[Name, str] = Field(default={})
+    devices: Annotated[dict[Name, str], IMMATERIAL] = Field(default={})
     """Devices of single models, by name; the others, and all crosscoders, are on `device`."""
-    turns: bool = False
+    turns: Annotated[bool, IMMATERIAL] = False
     """For when memory is short: models wait on the CPU, each on `device` only while a chunk runs through it."""
-    spread: bool = False
+    spread: Annotated[bool, IMMATERIAL] = False
     """For when memory is short, under torchrun: each process holds some of the models and runs them over all rows."""
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
     """How models attend where residual streams are read. auto: flash attention if installed, on CUDA; else SDPA."""
@@ -88,7 +88,7 @@ class LineupSettings(Settings):
 class SourceSettings(Settings):
     """One source of text."""
 
-    path: str
+    path: Annotated[str, CONTENT]
     """A text file, a JSONL or parquet file, a folder of those, or a hub data set."""
     share: Share
     """Share of the corpus, in tokens; the shares of all sources sum to 1."""
@@ -129,9 +129,9 @@ class ActivationSettings(Settings):
     """Packed sequences per forward pass."""
     buffer_mib: Count = 1024
     """Memory of the shuffle buffer, over all models together, in MiB."""
-    prefetch: Literal["auto", "on", "off"] = "auto"
+    prefetch: Annotated[Literal["auto", "on", "off"], IMMATERIAL] = "auto"
     """Whether models run while crosscoders train, but never if they take turns. auto: where there is a GPU."""
-    cache: str | None = Field(default=None, min_length=1)
+    cache: Annotated[str | None, IMMATERIAL] = Field(default=None, min_length=1)
     """Folder that keeps the residual streams of the corpus for further studies and sweep points, which then do not run
     the models over it. Costs tokens x models x d_model x 4 bytes of disk (2 in half precision); unset: none is kept."""
     drop_first: bool = True
@@ -163,13 +163,13 @@ class TrainingSettings(Settings):
     """Last share of the steps, over which the learning rate falls linearly to 0."""
     epochs: Count = 1
     """Passes over the corpus; the paper makes one."""
-    checkpoint_minutes: Positive = 10.0
+    checkpoint_minutes: Annotated[Positive, IMMATERIAL] = 10.0
     """Minutes between checkpoints from which a killed run goes on."""
-    log_every: Count = 100
+    log_every: Annotated[Count, IMMATERIAL] = 100
     """Steps between lines in metrics.jsonl."""
-    feature_shards: Count = 1
+    feature_shards: Annotated[Count, IMMATERIAL] = 1
     """Under torchrun: processes among which the features are divided; groups of so many divide the tokens."""
-    accept_poor_fit: bool = False
+    accept_poor_fit: Annotated[bool, IMMATERIAL] = False
     """Go on, with a warning, where a crosscoder fits held-out text worse than none, or BatchTopK's L0 is far from k."""
 
 

@@ -64,7 +64,9 @@ class StageEstimate:
 
 def estimate(ground: Ground) -> list[StageEstimate]:
     """The stages of the study in order. What a study is given (models, texts) is no part of its memory on the disk."""
-    return [_priced(ground, stage.name, _cost(ground, stage.name)) for stage in ground.plan.stages()]
+    from featdiff.workflow.registry import stages_of
+
+    return [_priced(ground, stage.name, _cost(ground, stage.name)) for stage in stages_of(ground.plan)]
 
 
 def _priced(ground: Ground, name: str, cost: Cost) -> StageEstimate:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from featdiff.presentation.style import INK, LINE, PAPER, TITLE, canvas, fitted, styled
-from featdiff.report.data import Unknown
+from featdiff.presentation.words import Unknown
 
 DARK_CELL = 0.72
 """Cells above this share carry paper-coloured text."""

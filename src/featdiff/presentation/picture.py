@@ -3,10 +3,14 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-from featdiff.presentation.style import Drawing, draw
+    from featdiff.presentation.style import Drawing
+else:  # what says that an analysis has a figure is imported where none is drawn
+    Figure = Drawing = object
 
 Numbers = Mapping[str, object]
 
@@ -24,6 +28,8 @@ class Picture:
 
     def draw(self) -> Drawing:
         """The figure as SVG."""
+        from featdiff.presentation.style import draw
+
         return draw(self.figure, self.name, self.title, self.finding)
 
 

@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
-from featdiff.report.data import Number, Unknown
+Number = int | float
+Interval = Sequence[Number]
+Unknown = Number | None
+"""A number that may not be defined, for example a mean over no items."""
 
 UNDEFINED = "–"
 

@@ -1,5 +1,6 @@
 """`report`: figures, `summary.json` and `report.html`, from the folders of the run."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from featdiff.analyses.accuracy.compute import outcomes_of
@@ -8,7 +9,6 @@ from featdiff.analyses.dynamics.report_dynamics import (
     chosen_stability,
     dynamics_panels,
     missing_alignments,
-    stability_panels,
 )
 from featdiff.analyses.editing_methods.report_ways import ways_panel
 from featdiff.analyses.feature_cards.report_cards import feature_cards
@@ -19,9 +19,10 @@ from featdiff.analyses.sensitivity.report_sensitivity import sensitivity_panel
 from featdiff.attribution import Attribution
 from featdiff.config.study import BASE, BatchTopKSettings, JumpReLUSettings, ReLUSettings, SparsitySettings, Study
 from featdiff.evaluation.outcomes import Outcomes
-from featdiff.files import Record, read_json, write_json
+from featdiff.files import Json, Record, read_json, write_json
 from featdiff.intervention.effects import decides
 from featdiff.models.loading import depth
+from featdiff.presentation.section import Section
 from featdiff.report.data import (
     AccuracyCell,
     ControlDraws,
@@ -36,22 +37,20 @@ from featdiff.report.data import (
 )
 from featdiff.report.page import write_report
 from featdiff.run.plan import MADE_BY, Plan
-from featdiff.workflow.summary import summary
 
 
-def report(plan: Plan, folder: Path) -> None:
+def report(plan: Plan, folder: Path, sections: Sequence[Section], summary: Mapping[str, Json]) -> None:
     """Write the figures with their numbers into the stage's folder; the page and the summary at the root of the run."""
-    write_json(plan.run.path("summary.json"), summary(plan))
-    page = write_report(report_data(plan), folder)
+    write_json(plan.run.path("summary.json"), summary)
+    page = write_report(report_data(plan, dict(summary)), folder, sections)
     page.replace(plan.run.path("report.html"))
     for file in sorted((folder / "figures").iterdir()):
         file.rename(folder / file.name)
     (folder / "figures").rmdir()
 
 
-def report_data(plan: Plan) -> ReportData:
+def report_data(plan: Plan, numbers: Record) -> ReportData:
     """Everything that the page says, read from the folders of the run."""
-    numbers = summary(plan)
     stream = read_json(plan.run.path("crosscoders", "stream.json"))
     specificity = _specificity(plan)
     sparsity = {panel.lineup: _sparsity(plan.crosscoders[panel.lineup].sparsity) for panel in specificity}
@@ -71,7 +70,6 @@ def report_data(plan: Plan) -> ReportData:
         drift=drift_panel(plan),
         dynamics=dynamics_panels(plan),
         missing_alignments=missing_alignments(plan),
-        stability=stability_panels(plan),
         chosen_stability=chosen_stability(numbers["selection"]),
         crosscoder_seeds=len(plan.seeds[plan.joint]),
         selection=_selection(plan),

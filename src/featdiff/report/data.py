@@ -11,18 +11,14 @@ from dataclasses import dataclass, field
 import torch
 
 from featdiff.analyses.drift.result import DriftPanel
-from featdiff.analyses.dynamics.result import ChosenStability, DynamicsPanel, StabilityPanel
+from featdiff.analyses.dynamics.result import ChosenStability, DynamicsPanel
 from featdiff.analyses.editing_methods.result import WaysPanel
 from featdiff.analyses.feature_cards.result import FeatureCard
 from featdiff.analyses.intervention.result import CausalPanel, GeneratedRow
 from featdiff.analyses.ownership.result import TailPanel
 from featdiff.analyses.sensitivity.result import SensitivityPanel
 from featdiff.attribution import Attribution
-
-Number = int | float
-Interval = Sequence[Number]
-Unknown = Number | None
-"""A number that may not be defined, for example a mean over no items."""
+from featdiff.presentation.words import Interval, Number, Unknown
 
 TRAIN, UNSEEN = "train", "unseen"
 """Roles of a task: trained on; kept out of the selection of features."""
@@ -234,8 +230,6 @@ class ReportData:
     """How far the models moved, and their tails there."""
     missing_alignments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By paradigm and alignment, why its checkpoints could not be compared so."""
-    stability: Sequence[StabilityPanel] = ()
-    """Lineups under several seeds."""
     chosen_stability: ChosenStability | None = None
     """The selected features under other seeds."""
     sensitivity: SensitivityPanel | None = None

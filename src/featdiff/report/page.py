@@ -2,10 +2,10 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from featdiff.analyses.drift.text import equal_drift_verdicts
@@ -15,18 +15,19 @@ from featdiff.analyses.sensitivity.result import BASES, overall
 from featdiff.analyses.sensitivity.text import sensitivity_sentences
 from featdiff.presentation import words
 from featdiff.presentation.picture import Picture
+from featdiff.presentation.section import Section
 from featdiff.presentation.style import Drawing, theme_css
 from featdiff.report.data import UNSEEN, ReportData
 from featdiff.report.findings import caveats, groups, headline
 from featdiff.report.pictures import pictures
 
 
-def write_report(data: ReportData, folder: Path) -> Path:
+def write_report(data: ReportData, folder: Path, analyses: Sequence[Section] = ()) -> Path:
     """Write `report.html` and `figures/<name>.svg` with `<name>.json` into `folder`; the path of the page.
 
     The same data give the same bytes.
     """
-    found = pictures(data)
+    found = [*pictures(data), *(picture for section in analyses for picture in section.figures)]
     drawings = {picture.name: picture.draw() for picture in found}
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -34,49 +35,55 @@ def write_report(data: ReportData, folder: Path) -> Path:
         (figures / f"{picture.name}.svg").write_text(drawings[picture.name].standalone(), encoding="utf-8")
         (figures / f"{picture.name}.json").write_text(_json(picture.numbers) + "\n", encoding="utf-8")
     page = folder / "report.html"
-    page.write_text(_page(data, found, drawings), encoding="utf-8")
+    page.write_text(_page(data, found, drawings, analyses), encoding="utf-8")
     return page
 
 
-def _page(data: ReportData, found: list[Picture], drawings: Mapping[str, Drawing]) -> str:
+def _page(data: ReportData, found: list[Picture], drawings: Mapping[str, Drawing], analyses: Sequence[Section]) -> str:
     sections: defaultdict[str, list[Picture]] = defaultdict(list)
     for picture in found:
         sections[picture.section].append(picture)
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            data=data,
-            causal=data.causal,
-            origin=data.causal.origin,
-            sections=sections,
-            headline=headline(data),
-            caveats=caveats(data),
-            groups=groups(data.effects),
-            equal_drift_verdicts=equal_drift_verdicts,
-            ways_verdicts=ways_verdicts,
-            sensitivity_sentences=sensitivity_sentences,
-            overall=overall,
-            bases=BASES,
-            unseen_role=UNSEEN,
-            # Safe: matplotlib and Drawing escape every label.
-            svg=lambda picture: Markup(drawings[picture.name].inline()),
-            numbers=_embedded,
-            theme=Markup(theme_css()),
-            alignment_titles=TITLES,
-            alignment_readings=READINGS,
-        )
+    environment = _environment(drawings)
+    return environment.get_template("page.html").render(
+        data=data,
+        analyses=analyses,
+        html=lambda section: _rendered(environment, section),
+        causal=data.causal,
+        origin=data.causal.origin,
+        sections=sections,
+        headline=headline(data),
+        caveats=caveats(data),
+        groups=groups(data.effects),
+        equal_drift_verdicts=equal_drift_verdicts,
+        ways_verdicts=ways_verdicts,
+        sensitivity_sentences=sensitivity_sentences,
+        overall=overall,
+        bases=BASES,
+        unseen_role=UNSEEN,
+        theme=Markup(theme_css()),
+        alignment_titles=TITLES,
+        alignment_readings=READINGS,
     )
 
 
-def _environment() -> Environment:
+def _rendered(environment: Environment, section: Section) -> Markup:
+    """The body of a section; its template escapes whatever comes from data."""
+    figures: defaultdict[str, list[Picture]] = defaultdict(list)
+    for picture in section.figures:
+        figures[picture.section].append(picture)
+    return Markup(environment.get_template(section.template).render(**section.values, pictures=figures))
+
+
+def _environment(drawings: Mapping[str, Drawing]) -> Environment:
     environment = Environment(
-        loader=PackageLoader("featdiff.report"),
+        loader=ChoiceLoader([PackageLoader("featdiff.report"), PackageLoader("featdiff", "analyses")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Safe: matplotlib and Drawing escape every label.
+    environment.globals |= {"svg": lambda picture: Markup(drawings[picture.name].inline()), "numbers": _embedded}
     environment.filters |= {
         "percent": words.percent,
         "edited": words.edited,

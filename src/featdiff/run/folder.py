@@ -51,6 +51,11 @@ class Run:
             return self.elsewhere[parts[0]].joinpath(*parts[1:])
         return self.folder.joinpath(*parts)
 
+    def read(self, *parts: str) -> Record:
+        """A JSON file of the run; empty where it has not been made."""
+        path = self.path(*parts)
+        return read_json(path) if path.is_file() else {}
+
     def state(self, stage: StagePlan) -> State:
         """Whether the stage's folder exists and was made from what is wanted now."""
         record = self.record(stage)
@@ -70,10 +75,14 @@ class Run:
             )
         return record
 
+    def made_from(self, stage: StagePlan) -> Record:
+        """What the stage was made from; empty where it has not been."""
+        record = self.record(stage)
+        return record["made_from"] if record else {}
+
     def changed(self, stage: StagePlan) -> list[str]:
         """Names of what differs between the stage as it was made and as it is wanted."""
-        record = self.record(stage)
-        made_from = record["made_from"] if record else {}
+        made_from = self.made_from(stage)
         names = made_from.keys() | stage.made_from.keys()
         return sorted(name for name in names if made_from.get(name) != stage.made_from.get(name))
 

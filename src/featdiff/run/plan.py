@@ -4,7 +4,6 @@ Nothing here imports torch, so that `featdiff show` answers at once.
 """
 
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,26 +17,15 @@ from featdiff.config.crosscoder import (
     SparsitySettings,
     check_blocks,
 )
-from featdiff.config.study import BASE, NOT_OF_THE_OUTCOME, LineupSettings, Settings, Study
+from featdiff.config.study import BASE, LineupSettings, Study
 from featdiff.config.study_file import DEMO_PREFIX
-from featdiff.files import Json, content_fingerprint
-from featdiff.run.folder import Run, StagePlan
+from featdiff.files import Json
+from featdiff.run.folder import Run
 from featdiff.run.lineups import PER_CHECKPOINT, lineups_of, seeds_of
 
 MADE_BY = {"sft": "sft", "rl": "grpo"}  # tuned model -> the paradigm of `posttrain` that makes it
 REJECTION = "rft"
 """The control of drift: SFT on RL's own right answers. It has the name of its stage, and no part in the lineup."""
-PLACEMENT = {"device", "devices", "turns", "spread"}  # of the models: no result depends on it beyond rounding
-NOT_SHARED = {
-    "sft",
-    "grpo",
-    "rejection",
-    "prompts",
-    "teacher",
-    "teacher_model",
-    "teacher_max_tokens",
-}  # by the two paradigms
-READ_BY_WAYS = {"amplify", "positions", "reading", "error", "neutral_tokens", "bootstrap", "confidence"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,8 @@ class CrosscoderPlan:
     def record(self) -> Json:
         """All of it as JSON, for a fingerprint."""
         choices = (self.sparsity, self.objective, self.encoder, self.align, self.shared)
-        return [list(self.models), self.features, self.seed, *map(dump, choices), dict(self.partition)]
+        dumped = [choice.model_dump(mode="json") for choice in choices]
+        return [list(self.models), self.features, self.seed, *dumped, dict(self.partition)]
 
 
 class Plan:
@@ -170,19 +159,6 @@ class Plan:
             )
         )
 
-    def stages(self) -> list[StagePlan]:
-        """The stages in order, each with the settings that it reads and the fingerprints of what it builds on."""
-        return _stages(self)
-
-    def stage(self, name: str) -> StagePlan:
-        """One stage by name."""
-        for stage in self.stages():
-            if stage.name == name:
-                return stage
-        if name == "sensitivity":
-            raise ValueError("the study has no section [sensitivity]; say there what to vary, or run another study")
-        raise ValueError(f"this study has no stage {name}; it has {', '.join(stage.name for stage in self.stages())}")
-
     def _lineup_of(self, models: tuple[str, ...]) -> str | None:
         return next((name for name in self.seeds if self.crosscoders[name].models == models), None)
 
@@ -262,96 +238,3 @@ class Plan:
                 f"selection.model is {self.study.selection.model}, but the crosscoder {self.joint} aligns "
                 f"{', '.join(self.crosscoders[self.joint].models)}; set selection.model to one of these"
             )
-
-
-def _stages(plan: Plan) -> list[StagePlan]:
-    study, made = plan.study, dict[str, StagePlan]()
-
-    def add(name: str, folder: str, after: tuple[str, ...], **made_from: Json) -> None:
-        built_on: dict[str, Json] = {f"stage {n}": made[n].fingerprint for n in after if n in made}
-        made[name] = StagePlan(name, folder, built_on | {"seed": study.seed} | made_from)
-
-    precision = dump(study.lineup, without={"base", "tuned", "checkpoints", "layer", *PLACEMENT, "attention"})
-    outside_models: dict[str, Json] = {"base": outside(study.lineup.base)}
-    outside_models |= {f"model {name}": outside(path) for name, path in study.lineup.tuned.items()}
-    checkpoints = {name: [outside(path) for path in paths] for name, paths in study.lineup.checkpoints.items()}
-    alive = dump(study.attribution, without={"tails", "scaling"})
-    trained = ("inputs", "sft", "grpo")
-    tasks: dict[str, Json] = {"tasks": dump(study.evaluation, without={"task_folder", "data_folder", "batch_size"})}
-    tasks["task_folder"] = study.evaluation.task_folder and outside(study.evaluation.task_folder)
-    tasks["data"] = {path: outside(path) for path in study.evaluation.data_paths}
-
-    if plan.uses_demo:
-        add("inputs", "inputs", ())
-    if study.posttrain:
-        common = dump(study.posttrain, without=NOT_SHARED)
-        shared: dict[str, Json] = {"prompts": outside(study.posttrain.prompts), "posttrain": common}
-        teacher = study.posttrain.teacher or study.posttrain.teacher_model or ""
-        shared |= {"base": outside_models["base"], "lineup": precision}
-        alone: dict[str, Json] = {"teacher": outside(teacher), "sft": dump(study.posttrain.sft)}
-        alone["teacher_max_tokens"] = study.posttrain.teacher_model and study.posttrain.teacher_max_tokens
-        add("sft", "posttrain/sft", ("inputs",), **alone, **shared)
-        add("grpo", "posttrain/grpo", ("inputs",), grpo=dump(study.posttrain.grpo), **shared)
-        if study.posttrain.rejection:
-            alone = {"rejection": dump(study.posttrain.rejection), "sft": dump(study.posttrain.sft)}
-            add("rft", "posttrain/rft", ("inputs", "grpo"), **alone, **shared)
-    if study.evaluation.tasks:
-        tasks["confidence"] = study.intervention.confidence
-        add("evaluate", "evaluation", trained, lineup=precision, **tasks, **outside_models)
-    add(
-        "train",
-        "crosscoders",
-        trained,
-        lineup=precision,
-        layer=study.lineup.layer,
-        checkpoints=checkpoints,
-        corpus=dump(study.corpus, without={"sources"}),
-        sources=[[outside(source.path), dump(source, without={"path"})] for source in study.corpus.sources],
-        attention=study.lineup.attention,
-        activations=dump(study.activations, without={"prefetch", "cache"}),
-        crosscoder={name: one.record() for name, one in plan.crosscoders.items()},
-        init_norm=study.crosscoder.decoder_init_norm,
-        training=dump(study.training, without=NOT_OF_THE_OUTCOME),
-        **outside_models,
-    )
-    add("attribute", "attribution", ("train",), attribution=dump(study.attribution))
-    matching = dump(study.stability)
-    if any(len(names) > 1 for names in plan.seeds.values()):
-        rules: dict[str, Json] = {"attribution": alive, "tails": list(study.attribution.tails), "stability": matching}
-        add("stability", "stability", ("train",), **rules)
-    if plan.follows:
-        followed: dict[str, Json] = {"dynamics": dump(study.dynamics), "stability": matching}
-        add("dynamics", "dynamics", ("train",), attribution=alive, **followed)
-    if study.evaluation.tasks:
-        add("quality", "quality", ("evaluate", "train"))
-        moved: dict[str, Json] = {"drift": dump(study.drift), "attribution": dump(study.attribution)}
-        add("drift", "drift", ("rft", "evaluate", "train"), **moved)
-        rules = {"selection": dump(study.selection), "attribution": alive}
-        add("select", "selection", ("evaluate", "train", "stability"), **rules)
-        add("intervene", "interventions", ("select",), intervention=dump(study.intervention, without={"batch_size"}))
-        if study.ways.compare:
-            read = dump_of(study.intervention, READ_BY_WAYS)
-            add("ways", "ways", ("select",), ways=dump(study.ways), intervention=read)
-    if study.sensitivity:
-        rules = {"sensitivity": dump(study.sensitivity, without={"together"}), "stability": matching}
-        rules |= {"attribution": dump(study.attribution), "selection": dump(study.selection)}
-        rules |= {"intervention": dump(study.intervention, without={"batch_size"})}
-        add("sensitivity", "sensitivity", ("evaluate", "train", "attribute"), **rules)
-    add("examples", "examples", ("train", "attribute", "select"), examples=dump(study.examples))
-    add("report", "figures", tuple(made))
-    return list(made.values())
-
-
-def dump(settings: Settings, without: AbstractSet[str] = frozenset()) -> Json:
-    """Settings as JSON, for a fingerprint."""
-    return settings.model_dump(mode="json", exclude=set(without))
-
-
-def dump_of(settings: Settings, wanted: AbstractSet[str]) -> Json:
-    """Some settings as JSON, for a fingerprint."""
-    return settings.model_dump(mode="json", include=set(wanted))
-
-
-def outside(path: str) -> Json:
-    """What a path outside the run holds now; of what is not on this disk (a hub id, a missing file) just its name."""
-    return content_fingerprint(Path(path)) if Path(path).exists() else path

@@ -21,31 +21,8 @@ from featdiff import torchrun
 from featdiff.config.study import Study
 from featdiff.config.study_file import read_study, validated
 from featdiff.openmp import spin_briefly
+from featdiff.workflow.help import help_text, verb_help, verbs
 
-VERBS = {
-    "demo": "Make the demo study from beginning to end, with models that are post-trained here.",
-    "init": "Write a commented study for models that you have: --base PATH --tuned sft=PATH rl=PATH [--out FILE].",
-    "run": "Do whatever of a study is missing or stale, in order.",
-    "sft": "Tune the base on teacher traces that end in the right answer.",
-    "grpo": "Tune the base by GRPO on the same prompts, with an outcome reward.",
-    "rft": "Tune the base as sft does, on right answers of the RL model (where posttrain.rejection is given).",
-    "evaluate": "Measure every model on every task through lm-eval, item by item.",
-    "train": "Learn the crosscoders of the study from one stream of activations.",
-    "quality": "Measure how well the crosscoders explain the models on the evaluation prompts.",
-    "attribute": "Score which model owns each feature (MAS, NRN).",
-    "stability": "Look for the features of one seed in the crosscoders of the others.",
-    "dynamics": "Follow specific features over the checkpoints.",
-    "select": "Find features that differ where the tuned model is right and the base wrong.",
-    "intervene": "Zero them in the tuned model, amplify them in the base, beside matched random features.",
-    "ways": "Compare features, steering, neurons and tuned weights as ways to put the behaviour into the base.",
-    "sensitivity": "Change one choice of the dictionary at a time: what of the result is robust, and what is not.",
-    "drift": "Measure how far each model moved from the base, and its tail at less of the same change.",
-    "examples": "Find the contexts that excite specific and selected features most, and the tokens that they write.",
-    "report": "Write figures, summary.json and report.html.",
-    "verify": "Check this installation on planted worlds whose answers are known: verify [--seed N] [--json].",
-    "show": "Say what exists, from what, and what is stale: show STUDY|RUN [--json].",
-    "plan": "Say what every stage will cost in time, memory and disk: plan STUDY [--gpus N] [--kind H200] [--json].",
-}
 HINTS = {
     "trl": "posttrain",
     "accelerate": "eval",  # post-training needs these two as well
@@ -111,7 +88,7 @@ def _dispatch(arguments: list[str]) -> int:
         raise ValueError("several processes can only train together; start the other verbs without torchrun")
     match arguments:
         case [] | ["-h" | "--help", *_] | ["help"]:
-            print(_help())
+            print(help_text())
         case ["--version"]:
             from importlib.metadata import version
 
@@ -132,13 +109,16 @@ def _dispatch(arguments: list[str]) -> int:
             from featdiff.workflow.demo import demo_study
 
             _run_verb("run", demo_study(), rest)
-        case [verb, *rest] if verb in VERBS:
+        case [verb, *rest] if verb in verbs():
             if not rest or rest[0] in ("-h", "--help"):
-                print(_verb_help(verb))
+                print(verb_help(verb))
                 return 0 if rest else 2
+            if "-h" in rest or "--help" in rest:
+                print(verb_help(verb, read_study(Path(rest[0]))))
+                return 0
             _run_verb(verb, Path(rest[0]), rest[1:])
         case [unknown, *_]:
-            raise ValueError(f"unknown verb {unknown}; verbs: {', '.join(VERBS)}")
+            raise ValueError(f"unknown verb {unknown}; verbs: {', '.join(verbs())}")
     return 0
 
 
@@ -161,8 +141,6 @@ def _overridden(study: Study, flags: list[str]) -> Study:
     """The study with flags such as `--training.lr 3e-4` laid over it."""
     if not flags:
         return study
-    if "-h" in flags or "--help" in flags:
-        return _tyro(study, flags)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
@@ -238,7 +216,7 @@ def _verify(rest: list[str]) -> int:
     usage = "usage: featdiff verify [--seed N] [--json]"
     match [word for word in rest if word != "--json"]:
         case ["-h" | "--help", *_]:
-            print(f"{usage}\n\n{VERBS['verify']} Minutes on two cores; exit code 1 if a check fails.")
+            print(f"{usage}\n\n{verbs()['verify']} Minutes on two cores; exit code 1 if a check fails.")
             return 0
         case []:
             seed = 0
@@ -252,21 +230,3 @@ def _verify(rest: list[str]) -> int:
         checks = verify(seed)
     print(json.dumps([check.record() for check in checks], indent=2) if "--json" in rest else table(checks))
     return 0 if all(check.passed for check in checks) else 1
-
-
-def _help() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {sentence}" for verb, sentence in VERBS.items())
-    return (
-        "featdiff shows, feature by feature, what post-training changed inside a language model.\n\n"
-        f"usage: featdiff VERB STUDY [--section.setting VALUE ...]\n\n{verbs}\n\n"
-        "A study is one TOML file; flags override it, for example: featdiff train study.toml --training.lr 3e-4\n"
-        "featdiff VERB STUDY --help lists every setting of that study with its value. Results lie in runs/<name>."
-    )
-
-
-def _verb_help(verb: str) -> str:
-    return (
-        f"usage: featdiff {verb} STUDY [--section.setting VALUE ...]\n\n{VERBS[verb]}\n\n"
-        f"featdiff {verb} STUDY --help lists every setting of that study with its value."
-    )

@@ -3,8 +3,6 @@
 from importlib.resources import files
 from pathlib import Path
 
-from featdiff.run.plan import Plan
-
 REPOSITORY = Path(__file__).parents[3]
 
 
@@ -12,10 +10,3 @@ def demo_study() -> Path:
     """The demo's study file: beside the package in an installation, under studies/ in the repository."""
     installed = Path(str(files("featdiff.demo"))) / "demo.toml"
     return installed if installed.is_file() else REPOSITORY / "studies" / "demo.toml"
-
-
-def inputs(plan: Plan, folder: Path) -> None:
-    """Write the demo's base model, prompts, teacher traces, texts and tasks."""
-    from featdiff.demo.inputs import write_inputs
-
-    write_inputs(folder, plan.study.seed)

@@ -1,11 +1,9 @@
-"""Verb -> function: make one stage, or whatever of a study is missing or stale."""
+"""Make one stage, or whatever of a study is missing or stale."""
 
 import fcntl
-import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from featdiff import torchrun
@@ -14,35 +12,7 @@ from featdiff.files import write_json
 from featdiff.run.folder import StagePlan
 from featdiff.run.plan import Plan
 from featdiff.workflow.preflight import check_inputs
-
-
-@dataclass(frozen=True)
-class Maker:
-    """Where the function lies that makes a stage, and whether a killed attempt is gone on with."""
-
-    module: str
-    resumable: bool = False
-
-
-MAKERS = {
-    "inputs": Maker("workflow.demo"),
-    "sft": Maker("posttraining.stages", resumable=True),
-    "grpo": Maker("posttraining.stages", resumable=True),
-    "rft": Maker("posttraining.stages", resumable=True),
-    "evaluate": Maker("analyses.accuracy.compute", resumable=True),
-    "train": Maker("run.train", resumable=True),
-    "quality": Maker("analyses.quality.compute"),
-    "attribute": Maker("analyses.ownership.compute"),
-    "stability": Maker("analyses.stability.compute"),
-    "dynamics": Maker("analyses.dynamics.compute"),
-    "select": Maker("analyses.selection.compute"),
-    "intervene": Maker("analyses.intervention.compute", resumable=True),
-    "ways": Maker("analyses.editing_methods.compute", resumable=True),
-    "sensitivity": Maker("analyses.sensitivity.compute", resumable=True),
-    "drift": Maker("analyses.drift.compute", resumable=True),
-    "examples": Maker("analyses.feature_cards.compute"),
-    "report": Maker("report.assemble"),
-}
+from featdiff.workflow.registry import definition, stage_of, stages_of, summary
 
 
 def run_study(study: Study) -> Path:
@@ -51,7 +21,7 @@ def run_study(study: Study) -> Path:
     check_inputs(plan)
     with _alone(plan):
         print(f"models {', '.join(plan.models)}: {study.lineup.placed}", file=sys.stderr)
-        stages = plan.stages()
+        stages = stages_of(plan)
         for number, stage in enumerate(stages, 1):
             _make(plan, stage, f"[{number}/{len(stages)}] ")
     return plan.run.path("report.html")
@@ -61,10 +31,10 @@ def run_verb(study: Study, verb: str) -> Path:
     """Make one stage; what it builds on must exist. The path of its folder."""
     plan = Plan(study)
     if torchrun.rank():
-        return _assist(plan, plan.stage(verb))
+        return _assist(plan, stage_of(plan, verb))
     check_inputs(plan)
-    stages = plan.stages()
-    wanted = plan.stage(verb)
+    stages = stages_of(plan)
+    wanted = stage_of(plan, verb)
     with _alone(plan):
         for stage in stages[: stages.index(wanted)]:
             if f"stage {stage.name}" in wanted.made_from:
@@ -98,16 +68,13 @@ def _make(plan: Plan, stage: StagePlan, prefix: str) -> None:
         return
     print(f"{prefix}{stage.name}", file=sys.stderr, flush=True)
     _set_up_torch(plan)
-    with plan.run.making(stage, resumable=MAKERS[stage.name].resumable) as folder:
+    with plan.run.making(stage, resumable=definition(stage.name).resumable) as folder:
         _write(plan, stage, folder)
-    from featdiff.workflow.summary import summary
-
     write_json(plan.run.path("summary.json"), summary(plan))
 
 
 def _write(plan: Plan, stage: StagePlan, folder: Path) -> None:
-    module = importlib.import_module(f"featdiff.{MAKERS[stage.name].module}")
-    getattr(module, stage.name)(plan, folder)
+    definition(stage.name).run(plan, folder)
 
 
 def _set_up_torch(plan: Plan) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from featdiff.config.study_file import read_study
 from featdiff.run.folder import StagePlan
 from featdiff.run.plan import Plan
+from featdiff.workflow.registry import stages_of
 
 
 def show(path: Path, as_json: bool = False) -> str:
@@ -15,7 +16,7 @@ def show(path: Path, as_json: bool = False) -> str:
         if not summary.is_file():
             raise ValueError(f"{plan.run.folder} holds no summary.json yet; make it with: featdiff run {path}")
         return summary.read_text(encoding="utf-8").rstrip()
-    stages = plan.stages()
+    stages = stages_of(plan)
     lines = [f"study {plan.study.name} -> {plan.run.folder}", "", *_models(plan), "", *_crosscoders(plan), ""]
     return "\n".join(lines + [_line(plan, stage) for stage in stages])
 
@@ -46,5 +47,15 @@ def _line(plan: Plan, stage: StagePlan) -> str:
     source = f"from {', '.join(builds_on)}" if builds_on else "from the study's own inputs"
     if state == "missing" and plan.run.path(stage.folder + ".partial").is_dir():
         state = "begun"
-    why = f"; changed: {', '.join(plan.run.changed(stage))}" if state == "stale" else ""
+    why = f"; {_reason(plan, stage)}" if state == "stale" else ""
     return f"  {state:<8} {stage.name:<11} {stage.folder + '/':<16} {source}{why}"
+
+
+def _reason(plan: Plan, stage: StagePlan) -> str:
+    """Why a stage is stale: another method, and whatever else has changed."""
+    changed, made = plan.run.changed(stage), plan.run.made_from(stage)
+    if "method" not in changed:
+        return f"changed: {', '.join(changed)}"
+    others = [name for name in changed if name != "method"]
+    found = f"made by method {made.get('method', 'unknown')}, method {stage.made_from['method']} wanted"
+    return found + (f"; changed: {', '.join(others)}" if others else "")

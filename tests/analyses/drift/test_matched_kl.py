@@ -20,8 +20,8 @@ from featdiff.evaluation.results import TaskResult
 from featdiff.files import read_json
 from featdiff.posttraining.stages import rft
 from featdiff.run.plan import Plan
+from featdiff.workflow.registry import stages_of, summary
 from featdiff.workflow.runner import run_verb
-from featdiff.workflow.summary import summary
 
 pytest.importorskip("trl")
 
@@ -80,8 +80,8 @@ def test_making_the_control_again_gives_the_same_bytes(plan: Plan, tmp_path: Pat
 def test_the_control_is_no_member_of_the_lineup_and_leaves_the_other_stages_alone(plan: Plan) -> None:
     assert plan.models == ("base", "sft", "rl") and plan.drifting == MODELS
     without = Plan(changed(plan.study, posttrain__rejection=None))
-    assert without.drifting == ("sft", "rl") and "rft" not in [stage.name for stage in without.stages()]
-    stale = [stage.name for stage in without.stages() if without.run.state(stage) == "stale"]
+    assert without.drifting == ("sft", "rl") and "rft" not in [stage.name for stage in stages_of(without)]
+    stale = [stage.name for stage in stages_of(without) if without.run.state(stage) == "stale"]
     assert stale == ["drift"]
 
 

@@ -16,8 +16,8 @@ from featdiff.crosscoder.provenance import Origin, origin_of
 from featdiff.files import read_json
 from featdiff.run.plan import Plan
 from featdiff.run.scored import scored
+from featdiff.workflow.registry import summary
 from featdiff.workflow.runner import run_verb
-from featdiff.workflow.summary import summary
 
 ALIGNMENTS = ["joint", "matched", "swap", "same_seed_index"]
 

@@ -13,8 +13,6 @@ from featdiff.analyses.dynamics.result import (
     ChosenStability,
     DynamicsPanel,
     FoundAgain,
-    SeedTail,
-    StabilityPanel,
 )
 from featdiff.attribution.trajectories import Trajectory
 from featdiff.report.data import ReportData
@@ -104,14 +102,6 @@ def test_the_page_says_of_each_alignment_what_it_can_and_cannot_show(study: Repo
 def test_missing_alignments_are_named_with_their_reason(study: ReportData, tmp_path: Path) -> None:
     data = replace(study, missing_alignments={"rl": {"swap": "no crosscoder aligns <base> with rl alone"}})
     assert "swap is missing for rl: no crosscoder aligns &lt;base&gt; with rl alone." in page_of(data, tmp_path)
-
-
-def test_tails_are_shown_under_every_seed_with_their_spread(study: ReportData, tmp_path: Path) -> None:
-    tails = [SeedTail("rl", "0.8", [12.0, 15.0, 9.0], 12.0, 3.0, 7), SeedTail("rl", "0.9", [3.0, 2.0], 2.5, None, None)]
-    curve = {"0.5": 0.9, "0.6": 0.8, "0.7": 0.7, "0.8": 0.6, "0.9": 0.123}
-    one = StabilityPanel("joint", [0, 1, 2], 0.7, 100, 70, curve, [0.81, 0.79], tails)
-    page = page_of(replace(study, stability=[one]), tmp_path)
-    assert "12, 15, 9</td>" in page and "12.0 ± 3.0</td>" in page and ">12.3</td>" in page and "0.81, 0.79</td>" in page
 
 
 def test_the_final_set_says_how_many_of_it_are_stable(study: ReportData, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from featdiff.analyses.selection.compute import held_out_parts
 from featdiff.files import read_json, write_json
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
+from featdiff.workflow.registry import stages_of
 from featdiff.workflow.runner import run_verb
 
 EDITS = ("features", "features_printed", "steering", "neurons")
@@ -145,7 +146,7 @@ def test_a_model_that_is_called_like_an_edit_is_refused(tiny: Plan) -> None:
 
 def test_a_study_can_leave_the_comparison_out(tiny: Plan) -> None:
     plan = Plan(changed(tiny.study, ways__compare=False))
-    assert "ways" not in [stage.name for stage in plan.stages()]
+    assert "ways" not in [stage.name for stage in stages_of(plan)]
     with pytest.raises(ValueError, match="this study has no stage ways"):
         run_verb(plan.study, "ways")
 

@@ -20,7 +20,7 @@ from featdiff.files import read_json
 from featdiff.report.assemble import report
 from featdiff.run.plan import Plan
 from featdiff.workflow.preflight import check_inputs
-from featdiff.workflow.summary import summary
+from featdiff.workflow.registry import summary
 
 MATHS = "hendrycks_math500"
 ITEMS, REPEATS, CONTROLS = 6, 2, 2
@@ -157,7 +157,7 @@ def test_without_controls_no_answers_are_generated_under_edits(asked: Plan, tmp_
 
 
 def test_the_report_shows_them_in_a_table_of_their_own(mine: Plan) -> None:
-    report(mine, mine.run.path("figures"))
+    report(mine, mine.run.path("figures"), [], summary(mine))
     page = mine.run.path("report.html").read_text(encoding="utf-8")
     assert page.count("Tasks of generated answers, which took no part in the selection") == 3
     assert "0 of 1 task of generated answers" in page and f"{REPEATS} answers each" in page

@@ -6,11 +6,12 @@ from featdiff.analyses.ownership.report_tails import tail_panels
 from featdiff.files import read_json
 from featdiff.report.assemble import report_data
 from featdiff.run.plan import Plan
+from featdiff.workflow.registry import summary
 from featdiff.workflow.runner import run_study
 
 
 def test_panels_are_those_of_the_histograms(tiny: Plan) -> None:
-    data = report_data(tiny)
+    data = report_data(tiny, summary(tiny))
     assert [(panel.lineup, panel.model) for panel in data.tails] == [
         (panel.lineup, panel.model) for panel in data.specificity
     ]

@@ -17,6 +17,7 @@ from featdiff.crosscoder import Crosscoder
 from featdiff.files import read_json
 from featdiff.run.plan import Plan
 from featdiff.run.scored import scored
+from featdiff.workflow.registry import stages_of
 from featdiff.workflow.runner import run_verb
 
 ANALYSIS = {
@@ -154,7 +155,7 @@ def test_the_report_and_the_summary_have_it(varied: Plan) -> None:
 
 
 def test_a_study_that_varies_nothing_has_no_such_stage_and_no_such_section(tiny: Plan) -> None:
-    assert "sensitivity" not in [stage.name for stage in tiny.stages()]
+    assert "sensitivity" not in [stage.name for stage in stages_of(tiny)]
     assert 'id="sensitivity"' not in tiny.run.path("report.html").read_text()
     assert "sensitivity" not in read_json(tiny.run.path("summary.json"))
     with pytest.raises(ValueError, match=r"the study has no section \[sensitivity\]"):

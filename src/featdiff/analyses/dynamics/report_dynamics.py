@@ -1,9 +1,8 @@
 """What the report says of checkpoints and seeds, read from the folders of the run."""
 
-from featdiff.analyses.dynamics.result import ChosenStability, DynamicsPanel, FoundAgain, SeedTail, StabilityPanel
+from featdiff.analyses.dynamics.result import ChosenStability, DynamicsPanel, FoundAgain
 from featdiff.files import Record, read_json
 from featdiff.run.plan import Plan
-from featdiff.workflow.summary import stability_record
 
 KEPT = ("alignment", "checkpoints", "overlap", "chance", "noise_floor", "seeds", "floors", "relative")
 
@@ -22,15 +21,6 @@ def dynamics_panels(plan: Plan) -> list[DynamicsPanel]:
 def missing_alignments(plan: Plan) -> dict[str, dict[str, str]]:
     """By tuned model and alignment, why there is no trajectory."""
     return {tuned: record["missing"] for tuned, record in _records(plan).items() if record["missing"]}
-
-
-def stability_panels(plan: Plan) -> list[StabilityPanel]:
-    """A panel for every lineup with several seeds, but those of single checkpoints."""
-    return [
-        _stability(plan, lineup, record)
-        for lineup in plan.lineups
-        if (record := stability_record(plan, lineup)) is not None
-    ]
 
 
 def chosen_stability(selection: Record) -> ChosenStability | None:
@@ -56,16 +46,3 @@ def _panel(tuned: str, record: Record) -> DynamicsPanel:
     shifts = [row[:ranked] for row, ranked in zip(record["rank_shift"], record["counted"], strict=False)]
     kept = {key: record[key] for key in KEPT}
     return DynamicsPanel(paradigm=tuned, rank_shift=shifts, top=len(record["ranked"][0]), **kept)
-
-
-def _stability(plan: Plan, lineup: str, record: Record) -> StabilityPanel:
-    stable: Record = record["stable_tails"] or {}
-    tails = [
-        SeedTail(model, cut, spread["values"], spread["mean"], spread["deviation"], stable.get(model, {}).get(cut))
-        for model, cuts in record["tails"].items()
-        if model in plan.tuned or model not in plan.models
-        for cut, spread in cuts.items()
-        if cut != "alive"
-    ]
-    kept = {key: record[key] for key in ("seeds", "acceptance", "alive", "stable", "curve", "pw_mcc")}
-    return StabilityPanel(lineup=lineup, tails=tails, **kept)

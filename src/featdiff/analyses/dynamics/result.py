@@ -1,6 +1,6 @@
 """What the report says of checkpoints: how far their most specific features are the same, under each alignment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featdiff.attribution import Trajectory
@@ -95,34 +95,6 @@ class DynamicsPanel:
     def ends_relative(self) -> Unknown:
         """Overlap of the first checkpoint with the last, divided by the noise floor."""
         return None if self.relative is None else self.relative[0][-1]
-
-
-@dataclass(frozen=True)
-class SeedTail:
-    """How many features of one model score above a cut, under every seed, and how many of the first seed's are stable
-    (None: too few seeds to tell)."""
-
-    model: str
-    cut: str
-    values: Sequence[float]
-    mean: float
-    deviation: Unknown
-    stable: int | None
-
-
-@dataclass(frozen=True)
-class StabilityPanel:
-    """One lineup under several seeds: its tails, and how many of the first seed's features are found again."""
-
-    lineup: str
-    seeds: Sequence[int]
-    acceptance: float
-    alive: int
-    stable: int | None
-    curve: Mapping[str, float] | None
-    """Share of alive features that are matched in at least two other seeds, by the cosine that is asked for."""
-    pw_mcc: Sequence[float]
-    tails: Sequence[SeedTail]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from featdiff.config.intervention import SelectionSettings
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
 from featdiff.evaluation.batches import final_prompt_activations
-from featdiff.files import Record, write_json
+from featdiff.files import Record, as_json, write_json
 from featdiff.models.loading import Lineup
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
@@ -70,8 +70,10 @@ def select(plan: Plan, folder: Path) -> None:
     whole, _ = selections(plan, found, alive)
     agreement, draws = agreement_record(plan, whole, others, mean_rate(found), alive)
     record |= agreement
-    if stability := stability_of_features(plan, plan.joint, chosen[main]["chosen"], plan.study.selection.model):
-        record["stability"] = stability
+    if len(plan.seeds[plan.joint]) > 1:
+        place, models = plan.run.path("stability", plan.joint), plan.crosscoders[plan.joint].models
+        chosen_features, model = chosen[main]["chosen"], plan.study.selection.model
+        record["stability"] = as_json(stability_of_features(place, chosen_features, models, model))
     write_json(folder / "selection.json", record)
     tensors = {f"{scores.task}.{kind}": task_score(scores.by(kind)) for scores in found for kind in chosen}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "scores.safetensors")

@@ -1,62 +1,86 @@
-"""`stability`: which features of a lineup are found again under other seeds, and how far its counts vary."""
+"""Which features of a lineup are found again under other seeds, and how far its counts vary."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from featdiff.attribution.stability import ENOUGH, Spread, Stability, mean_and_deviation, stability_of
-from featdiff.files import Record, write_json
-from featdiff.run.plan import Plan
-from featdiff.run.scored import plain, scored_seeds
-
-
-def stability(plan: Plan, folder: Path) -> None:
-    """Write `<lineup>.json` (tails under every seed, shares of stable features) and `<lineup>.safetensors` (every
-    feature's matches and scores) for every lineup with several seeds."""
-    for lineup, names in plan.seeds.items():
-        if len(names) < 2:
-            continue
-        settings = plan.study
-        found = stability_of(scored_seeds(plan, lineup), settings.attribution.tails, settings.stability.acceptance)
-        write_json(folder / f"{lineup}.json", record(found) | {"crosscoders": list(names)})
-        tensors = {"matched_in": found.matched_in, "partner": found.partner, "cosine": found.cosine, "mas": found.mas}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / f"{lineup}.safetensors")
+from featdiff.analyses.stability.result import FeatureStability, LineupStability, OverSeeds, ScoreOverSeeds
+from featdiff.attribution.stability import ENOUGH, Scored, Stability, mean_and_deviation, stability_of
+from featdiff.config.dynamics import StabilitySettings
+from featdiff.config.study import AttributionSettings
+from featdiff.files import save
 
 
-def record(found: Stability) -> Record:
-    """The counts of one lineup as JSON."""
-    alive = int(found.alive.sum())
-    stable = int((found.stable & found.alive).sum())
-    return {
-        "seeds": list(found.seeds),
-        "acceptance": found.acceptance,
-        "alive": alive,
-        "needed": ENOUGH,
-        "stable": stable if len(found.seeds) > ENOUGH else None,
-        "curve": plain(found.curve) if len(found.seeds) > ENOUGH else None,
-        "pw_mcc": list(found.pw_mcc),
-        "tails": {
-            model: {cut: spread_record(spread) for cut, spread in cuts.items()} for model, cuts in found.tails.items()
+def write_stability(
+    seeds: Sequence[Scored],
+    names: Sequence[str],
+    attribution: AttributionSettings,
+    settings: StabilitySettings,
+    place: Path,
+) -> LineupStability:
+    """Compare the crosscoders of one lineup over its seeds.
+
+    Args:
+        seeds: the crosscoders, which differ in the seed alone, with their scores; the first is compared with the rest.
+        names: what they are called.
+        attribution: holds the cuts of the tails.
+        settings: which features of two crosscoders are the same one.
+        place: path without ending; `.json` gets the counts, `.safetensors` every feature's matches and scores
+            (matched_in [features], partner and cosine [others features], mas [seeds features models]).
+    """
+    found = stability_of(list(seeds), attribution.tails, settings.acceptance)
+    result = result_of(found, tuple(names))
+    save(result, place.with_name(f"{place.name}.json"))
+    tensors = {"matched_in": found.matched_in, "partner": found.partner, "cosine": found.cosine, "mas": found.mas}
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, place.with_name(f"{place.name}.safetensors"))
+    return result
+
+
+def result_of(found: Stability, names: tuple[str, ...] = ()) -> LineupStability:
+    """The counts of one lineup."""
+    enough = len(found.seeds) > ENOUGH
+    return LineupStability(
+        seeds=found.seeds,
+        acceptance=found.acceptance,
+        alive=int(found.alive.sum()),
+        needed=ENOUGH,
+        stable=int((found.stable & found.alive).sum()) if enough else None,
+        curve=dict(found.curve) if enough else None,
+        pw_mcc=found.pw_mcc,
+        tails={
+            model: {cut: OverSeeds(one.values, one.mean, _defined(one.deviation)) for cut, one in cuts.items()}
+            for model, cuts in found.tails.items()
         },
-        "stable_tails": plain(found.stable_tails),
-    }
+        stable_tails=None if found.stable_tails is None else {m: dict(c) for m, c in found.stable_tails.items()},
+        crosscoders=names,
+    )
 
 
-def spread_record(spread: Spread) -> Record:
-    """Values under every seed, their mean and standard deviation."""
-    return {"values": list(spread.values), "mean": spread.mean, "deviation": plain(spread.deviation)}
+def stability_of_features(place: Path, features: list[int], models: Sequence[str], model: str) -> FeatureStability:
+    """Some features of a lineup under its other seeds.
+
+    Args:
+        place: path without ending, as `write_stability` had it.
+        features: indices in the first seed's crosscoder.
+        models: those of the crosscoder.
+        model: the one whose scores are averaged over seeds.
+    """
+    tensors = load_file(place.with_name(f"{place.name}.safetensors"))
+    mean, deviation = mean_and_deviation(tensors["mas"][:, features, list(models).index(model)])
+    return FeatureStability(
+        other_seeds=len(tensors["cosine"]),
+        needed=ENOUGH,
+        matched_in=tuple(tensors["matched_in"][features].tolist()),
+        score=ScoreOverSeeds(model, tuple(_list(mean)), tuple(_list(deviation))),
+    )
 
 
-def stability_of_features(plan: Plan, lineup: str, features: list[int], model: str) -> Record | None:
-    """For some features of a lineup, from `stability`: in how many other seeds each is matched, and the mean and
-    standard deviation of its score for a model over the seeds that have it; None where the lineup has one seed."""
-    if len(plan.seeds[lineup]) < 2:
-        return None
-    tensors = load_file(plan.run.path("stability", f"{lineup}.safetensors"))
-    mean, deviation = mean_and_deviation(tensors["mas"][:, features, plan.crosscoders[lineup].models.index(model)])
-    return {
-        "other_seeds": len(plan.seeds[lineup]) - 1,
-        "needed": ENOUGH,
-        "matched_in": tensors["matched_in"][features].tolist(),
-        "score": {"model": model, "mean": plain(mean), "deviation": plain(deviation)},
-    }
+def _defined(value: float) -> float | None:
+    return None if value != value else value
+
+
+def _list(values: Tensor) -> list[float | None]:
+    return [_defined(float(value)) for value in values]

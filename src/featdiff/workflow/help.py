@@ -1,0 +1,102 @@
+"""The help of the command line: the verbs, and the settings that a verb reads with their values in a study."""
+
+import textwrap
+from collections.abc import Iterator
+from typing import get_args
+
+from pydantic import BaseModel
+
+from featdiff.config.study import Study
+from featdiff.workflow.registry import REPORT, STAGES, definition
+
+OTHERS = {
+    "demo": "Make the demo study from beginning to end, with models that are post-trained here.",
+    "init": "Write a commented study for models that you have: --base PATH --tuned sft=PATH rl=PATH [--out FILE].",
+    "run": "Run all missing or stale stages in order.",
+    "verify": "Check this installation on planted worlds whose answers are known: verify [--seed N] [--json].",
+    "show": "Show existing results, their inputs, and which are stale: show STUDY|RUN [--json].",
+    "plan": "Estimate what every stage costs in time, memory and disk: plan STUDY [--gpus N] [--kind H200] [--json].",
+}
+COMMON = ("name", "seed", "runs", "threads")
+WIDTH = 118
+
+
+def verbs() -> dict[str, str]:
+    """Every verb with its sentence; those that are stages in the order in which they are made."""
+    stages = {stage.name: stage.help for stage in (*STAGES, REPORT) if stage.name != "inputs"}
+    first = {name: OTHERS[name] for name in ("demo", "init", "run")}
+    return first | stages | {name: OTHERS[name] for name in ("verify", "show", "plan")}
+
+
+def help_text() -> str:
+    """What `featdiff --help` prints."""
+    width = max(map(len, verbs()))
+    lines = "\n".join(f"  {verb:<{width}}  {sentence}" for verb, sentence in verbs().items())
+    return (
+        "featdiff shows, feature by feature, what post-training changed inside a language model.\n\n"
+        f"usage: featdiff VERB STUDY [--section.setting VALUE ...]\n\n{lines}\n\n"
+        "A study is one TOML file; flags override it, for example: featdiff train study.toml --training.lr 3e-4\n"
+        "featdiff VERB STUDY --help lists the settings that the verb reads. Results lie in runs/<name>."
+    )
+
+
+def verb_help(verb: str, study: Study | None = None) -> str:
+    """What `featdiff VERB [STUDY] --help` prints: with a study, the settings that the verb reads."""
+    usage = f"usage: featdiff {verb} STUDY [--section.setting VALUE ...]\n\n{verbs()[verb]}"
+    if study is None:
+        return f"{usage}\n\nfeatdiff {verb} STUDY --help lists the settings that it reads, with their values."
+    paths = (*COMMON, *_read_by(verb))
+    lines = [line for path in paths for line in _listed(study, path)]
+    return "\n".join([usage, "", f"Settings, with their values in the study {study.name}:", "", *lines])
+
+
+def _read_by(verb: str) -> tuple[str, ...]:
+    """The settings of a stage; of `run` and `demo` those of all stages."""
+    if verb not in ("run", "demo"):
+        return definition(verb).settings
+    every = (path.split(".")[0] for stage in STAGES for path in stage.settings)
+    return tuple(dict.fromkeys(every))
+
+
+def _listed(study: Study, path: str) -> Iterator[str]:
+    """The lines of one setting, or of all settings of a section."""
+    holder: object = study
+    *sections, name = path.split(".")
+    for section in sections:
+        holder = getattr(holder, section)
+        if holder is None:
+            return
+    assert isinstance(holder, BaseModel)
+    yield from _setting(holder, name, path)
+
+
+def _setting(holder: BaseModel, name: str, path: str) -> Iterator[str]:
+    value, field = getattr(holder, name), type(holder).model_fields[name]
+    if isinstance(value, BaseModel):
+        for inner in type(value).model_fields:
+            yield from _setting(value, inner, f"{path}.{inner}")
+        return
+    described = " ".join((field.description or "").split())
+    choices = [one for one in get_args(field.annotation) if isinstance(one, str)]
+    among = f" One of {', '.join(choices)}." if choices else ""
+    head = f"  --{path} {_value(value)}"
+    yield textwrap.shorten(head, WIDTH, placeholder=" ...") if len(head) > WIDTH else head
+    yield from textwrap.wrap(described + among, WIDTH, initial_indent="      ", subsequent_indent="      ")
+
+
+def _value(value: object) -> str:
+    match value:
+        case None:
+            return "(unset)"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case BaseModel():
+            return "{" + ", ".join(f"{name} = {_value(one)}" for name, one in value if one is not None) + "}"
+        case dict():
+            return "{" + ", ".join(f"{name} = {_value(one)}" for name, one in value.items()) + "}"
+        case tuple():
+            return "[" + ", ".join(map(_value, value)) + "]"
+        case _:
+            return str(value)

@@ -1,0 +1,300 @@
+"""The stages of a study, in the order in which they are made. Nothing else knows the list.
+
+To add an analysis, write its folder under analyses/ and a `Stage` here; docs/add-an-analysis.md shows how. Each `run`
+imports what it needs when it is called, so that `featdiff --help` answers without torch.
+"""
+
+from featdiff import demo, posttraining, report, run
+from featdiff.analyses import (
+    accuracy,
+    drift,
+    dynamics,
+    editing_methods,
+    feature_cards,
+    intervention,
+    ownership,
+    quality,
+    selection,
+    sensitivity,
+    stability,
+)
+from featdiff.config import methods
+from featdiff.config.fingerprint import outside
+from featdiff.files import Json
+from featdiff.presentation.section import Section
+from featdiff.run.folder import StagePlan
+from featdiff.run.plan import Plan
+from featdiff.workflow.stage import Stage
+
+PLACEMENT = ("lineup.device", "lineup.devices", "lineup.turns")
+MODELS = ("lineup.base", "lineup.tuned", "lineup.dtype", "lineup.trust_remote_code", *PLACEMENT)
+PROMPTS = tuple(f"posttrain.{name}" for name in ("prompts", "prompt_field", "answer_field", "limit"))
+POSTTRAINING = (*MODELS[:1], *MODELS[2:5], *PROMPTS, "posttrain.reward", "posttrain.checkpoints")
+ALIVE = ("attribution.norm_p", "attribution.space", "attribution.min_density")
+EDITING = tuple(
+    f"intervention.{name}"
+    for name in ("amplify", "positions", "reading", "error", "neutral_tokens", "bootstrap", "confidence", "batch_size")
+)
+MADE = ("inputs", "sft", "grpo")
+
+
+def _has_tasks(plan: Plan) -> bool:
+    return bool(plan.study.evaluation.tasks)
+
+
+def _task_data(plan: Plan) -> dict[str, Json]:
+    return {"evaluation.data_folder": {path: outside(path) for path in plan.study.evaluation.data_paths}}
+
+
+def _crosscoders(plan: Plan) -> dict[str, Json]:
+    return {"crosscoder": {name: one.record() for name, one in plan.crosscoders.items()}}
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        name="inputs",
+        help="Write the models, prompts, texts and tasks that ship with featdiff.",
+        method=1,
+        settings=(),
+        after=(),
+        run=demo.run,
+        in_study=lambda plan: plan.uses_demo,
+    ),
+    Stage(
+        name="sft",
+        help="Tune the base on teacher traces that end in the right answer.",
+        method=1,
+        settings=(
+            *POSTTRAINING,
+            "posttrain.teacher",
+            "posttrain.teacher_model",
+            "posttrain.teacher_max_tokens",
+            "posttrain.sft",
+        ),
+        after=("inputs",),
+        run=posttraining.run_sft,
+        folder="posttrain/sft",
+        in_study=lambda plan: plan.study.posttrain is not None,
+        resumable=True,
+    ),
+    Stage(
+        name="grpo",
+        help="Tune the base by GRPO on the same prompts, with an outcome reward.",
+        method=1,
+        settings=(*POSTTRAINING, "posttrain.grpo"),
+        after=("inputs",),
+        run=posttraining.run_grpo,
+        folder="posttrain/grpo",
+        in_study=lambda plan: plan.study.posttrain is not None,
+        resumable=True,
+    ),
+    Stage(
+        name="rft",
+        help="Tune the base as sft does, on right answers of the RL model (where posttrain.rejection is given).",
+        method=1,
+        settings=(*POSTTRAINING, "posttrain.rejection", "posttrain.sft"),
+        after=("inputs", "grpo"),
+        run=posttraining.run_rft,
+        folder="posttrain/rft",
+        in_study=lambda plan: plan.study.posttrain is not None and plan.study.posttrain.rejection is not None,
+        resumable=True,
+    ),
+    Stage(
+        name="evaluate",
+        help="Measure every model on every task through lm-eval, item by item.",
+        method=1,
+        settings=(*MODELS, "evaluation", "intervention.confidence"),
+        after=MADE,
+        run=accuracy.run,
+        summary=accuracy.summary,
+        section=accuracy.section,
+        folder="evaluation",
+        in_study=_has_tasks,
+        reads=_task_data,
+        resumable=True,
+    ),
+    Stage(
+        name="train",
+        help="Learn the crosscoders of the study from one stream of activations.",
+        method=methods.TRAINING,
+        settings=(
+            *MODELS,
+            "lineup.layer",
+            "lineup.checkpoints",
+            "lineup.attention",
+            "lineup.spread",
+            "corpus",
+            "activations",
+            "crosscoder",
+            "training",
+        ),
+        after=MADE,
+        run=run.train_crosscoders,
+        folder="crosscoders",
+        reads=lambda plan: _crosscoders(plan) | {"harvest": methods.HARVEST},
+        resumable=True,
+    ),
+    Stage(
+        name="quality",
+        help="Measure how well the crosscoders explain the models on the evaluation prompts.",
+        method=1,
+        settings=PLACEMENT,
+        after=("evaluate", "train"),
+        run=quality.run,
+        summary=quality.summary,
+        section=quality.section,
+        in_study=_has_tasks,
+    ),
+    Stage(
+        name="attribute",
+        help="Score which model owns each feature (MAS, NRN).",
+        method=1,
+        settings=(*PLACEMENT, "attribution"),
+        after=("train",),
+        run=ownership.run,
+        summary=ownership.summary,
+        section=ownership.section,
+        folder="attribution",
+    ),
+    Stage(
+        name="stability",
+        help="Look for the features of one seed in the crosscoders of the others.",
+        method=1,
+        settings=(*ALIVE, "attribution.tails", "stability", "lineup.device"),
+        after=("train",),
+        run=stability.run,
+        summary=stability.summary,
+        section=stability.section,
+        in_study=lambda plan: any(len(names) > 1 for names in plan.seeds.values()),
+    ),
+    Stage(
+        name="drift",
+        help="Measure how far each model moved from the base, and its tail at less of the same change.",
+        method=1,
+        settings=(*PLACEMENT, "drift", "attribution"),
+        after=("rft", "evaluate", "train"),
+        run=drift.run,
+        summary=drift.summary,
+        section=drift.section,
+        in_study=_has_tasks,
+        resumable=True,
+    ),
+    Stage(
+        name="dynamics",
+        help="Follow specific features over the checkpoints.",
+        method=1,
+        settings=(*PLACEMENT, *ALIVE, "dynamics", "stability"),
+        after=("train",),
+        run=dynamics.run,
+        summary=dynamics.summary,
+        section=dynamics.section,
+        in_study=lambda plan: bool(plan.follows),
+    ),
+    Stage(
+        name="select",
+        help="Find features that differ where the tuned model is right and the base wrong.",
+        method=1,
+        settings=(*PLACEMENT, *ALIVE, "selection"),
+        after=("evaluate", "train", "stability"),
+        run=selection.run,
+        summary=selection.summary,
+        section=selection.section,
+        folder="selection",
+        in_study=_has_tasks,
+    ),
+    Stage(
+        name="intervene",
+        help="Zero them in the tuned model, amplify them in the base, compared with matched random features.",
+        method=1,
+        settings=(*PLACEMENT, "intervention"),
+        after=("select",),
+        run=intervention.run,
+        summary=intervention.summary,
+        section=intervention.section,
+        folder="interventions",
+        in_study=_has_tasks,
+        resumable=True,
+    ),
+    Stage(
+        name="ways",
+        help="Compare features, steering, neurons and tuned weights as ways to put the behaviour into the base.",
+        method=1,
+        settings=(*PLACEMENT, "ways", *EDITING),
+        after=("select",),
+        run=editing_methods.run,
+        summary=editing_methods.summary,
+        section=editing_methods.section,
+        in_study=lambda plan: _has_tasks(plan) and plan.study.ways.compare,
+        resumable=True,
+    ),
+    Stage(
+        name="sensitivity",
+        help="Change one choice of the dictionary at a time: what of the result is robust, and what is not.",
+        method=1,
+        settings=(*PLACEMENT, "sensitivity", "stability", "attribution", "selection", "intervention"),
+        after=("evaluate", "train", "attribute"),
+        run=sensitivity.run,
+        summary=sensitivity.summary,
+        section=sensitivity.section,
+        in_study=lambda plan: plan.study.sensitivity is not None,
+        resumable=True,
+    ),
+    Stage(
+        name="examples",
+        help="Find the contexts that excite specific and selected features most, and the tokens that they write.",
+        method=1,
+        settings=(*PLACEMENT, "examples"),
+        after=("train", "attribute", "select"),
+        run=feature_cards.run,
+        section=feature_cards.section,
+    ),
+)
+
+REPORT = Stage(
+    name="report",
+    help="Write figures, summary.json and report.html.",
+    method=1,
+    settings=(),
+    after=tuple(stage.name for stage in STAGES),
+    run=lambda plan, folder: report.run(plan, folder, sections_of(plan), summary(plan)),
+    folder="figures",
+)
+
+
+def stages_of(plan: Plan) -> list[StagePlan]:
+    """The stages of a study in order, each with what it is made from."""
+    made: dict[str, StagePlan] = {}
+    for stage in (*STAGES, REPORT):
+        if stage.in_study(plan):
+            made[stage.name] = stage.planned(plan, made)
+    return list(made.values())
+
+
+def stage_of(plan: Plan, name: str) -> StagePlan:
+    """One stage of a study by name; ValueError where the study has none."""
+    found = {stage.name: stage for stage in stages_of(plan)}
+    if name in found:
+        return found[name]
+    if name == "sensitivity":
+        raise ValueError("the study has no section [sensitivity]; say there what to vary, or run another study")
+    raise ValueError(f"this study has no stage {name}; it has {', '.join(found)}")
+
+
+def definition(name: str) -> Stage:
+    """The stage called `name`."""
+    return next(stage for stage in (*STAGES, REPORT) if stage.name == name)
+
+
+def sections_of(plan: Plan) -> list[Section]:
+    """The parts of the report, in the order of the stages."""
+    stages = [stage for stage in STAGES if stage.in_study(plan)]
+    found = (stage.section(plan) for stage in stages if stage.section is not None)
+    return [section for section in found if section is not None]
+
+
+def summary(plan: Plan) -> dict[str, Json]:
+    """`summary.json`: the headline numbers of a run under stable keys, from whatever stages have been made."""
+    found: dict[str, Json] = {"models": list(plan.models)}
+    for stage in STAGES:
+        found |= stage.summary(plan)
+    return found
