@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import blake2b, sha256
@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from featdiff.activations.stream import Residuals
+from featdiff.activations.stream import ResidualSource
 from featdiff.data.corpus import Corpus
 from featdiff.environment import surroundings
 from featdiff.files import Json, content_fingerprint, read_json, write_json
@@ -45,7 +45,7 @@ ALL_AGAIN = "to have all of it harvested again, delete its folder"
 
 
 @dataclass(frozen=True)
-class Origin:
+class CacheOrigin:
     """What the residual streams of one model depend on, beside the rows of the corpus."""
 
     model: str
@@ -103,9 +103,9 @@ class CachedResiduals:
 
 def cached(
     folder: Path,
-    origins: dict[str, Origin],
+    origins: dict[str, CacheOrigin],
     corpus: Corpus,
-    load: Callable[[str], Residuals],
+    load: Callable[[str], ResidualSource],
     *,
     batch_size: int,
     device: str = "cpu",
@@ -246,7 +246,7 @@ def _opened(folder: Path) -> _Shards:
 class _Harvest:
     """One model over the rows of a corpus."""
 
-    lineup: Residuals
+    lineup: ResidualSource
     corpus: Corpus
     batch_size: int
 
@@ -332,7 +332,7 @@ def _missing(places: dict[str, Path]) -> tuple[str, ...]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Generator[None]:
     """Hold the cache for this process, once no other fills it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:

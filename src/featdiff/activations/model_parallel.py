@@ -10,7 +10,7 @@ from featdiff.activations.data_parallel import Shares
 
 
 @runtime_checkable
-class Residuals(Protocol):
+class ResidualSource(Protocol):
     """What a stream needs of a lineup."""
 
     @property
@@ -23,11 +23,11 @@ class Residuals(Protocol):
 
 
 @dataclass(frozen=True)
-class Spread:
+class ModelParallel:
     """Models of which each process holds some (`spread_names`); all of them run theirs over the same rows."""
 
     names: tuple[str, ...]
-    own: Residuals
+    own: ResidualSource
     """The models of this process."""
     shares: Shares
 

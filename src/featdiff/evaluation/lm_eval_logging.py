@@ -1,7 +1,7 @@
 """What lm-eval and datasets say on the terminal, and when they fail: in one line or not at all."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 import datasets
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """Keeps lm-eval's log lines and the bars of lm-eval and datasets off the terminal."""
     logger = logging.getLogger("lm_eval")
     drawing = [vars(module) for module in (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface)]
@@ -35,7 +35,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
+def reading(name: str) -> Generator[None]:
     """Turns what lm-eval and datasets throw at missing or malformed tasks and data into one line."""
     try:
         yield

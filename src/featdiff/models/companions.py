@@ -6,7 +6,7 @@ the tap. With a KV cache, their keys and values lie in the model's own cache, be
 cache (copied, repeated, reordered, cropped) is done to theirs.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -45,7 +45,7 @@ Change = Callable[[Tensor, Tapped], Tensor]
 @contextmanager
 def running_beside(
     model: PreTrainedModel, lineup: Lineup, name: str, change: Change, beside: Collection[str]
-) -> Iterator[None]:
+) -> Generator[None]:
     """While open, every forward pass of `model`, the lineup's `name`, goes through `change` at the tap.
 
     The models named in `beside` run on the same tokens; those that `change` does not look at can be left out.

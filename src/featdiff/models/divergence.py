@@ -9,7 +9,7 @@ More drift may by itself make more features look specific. At equal KL, by inter
 left to differ.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -150,7 +150,7 @@ def _inputs(model: PreTrainedModel, text: Text) -> dict[str, object]:
 
 
 @contextmanager
-def _recorded(stack: nn.ModuleList) -> Iterator[list[Tensor]]:
+def _recorded(stack: nn.ModuleList) -> Generator[list[Tensor]]:
     """What every block puts out while the context is open."""
     outputs: list[Tensor] = []
 

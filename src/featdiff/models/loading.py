@@ -6,7 +6,7 @@ Weights on the CPU are memory-mapped where the lineup's precision is that of the
 they are read, and the system may drop them at any time.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +141,7 @@ class Lineup:
                     room[rows, :, index] = residual(model, self.layers, input_ids[rows], mask, positions)
 
     @contextmanager
-    def _brought(self, model: PreTrainedModel) -> Iterator[None]:
+    def _brought(self, model: PreTrainedModel) -> Generator[None]:
         """The model on the lineup's device. One that takes turns is copied there; its own weights wait untouched."""
         if not self.turns:
             yield

@@ -4,7 +4,7 @@ A neuron is an input of the projection by which a block's MLP writes into the re
 Neurons are numbered through all blocks: the block times its width, plus the place in the block.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -48,7 +48,7 @@ def neurons_per_block(model: PreTrainedModel) -> int:
 @contextmanager
 def reading_neurons(
     model: PreTrainedModel, place: Int[Tensor, " batch"]
-) -> Iterator[list[Float[Tensor, "batch neurons_of_a_block"]]]:
+) -> Generator[list[Float[Tensor, "batch neurons_of_a_block"]]]:
     """While open, a forward pass leaves each block's neurons at one place of every row, float32, in the list given.
 
     What an edit has set is what is read, if the edit was begun first: hooks run in the order of their making.
@@ -74,7 +74,7 @@ def setting_neurons(
     neurons: Int[Tensor, " n"],
     values: Float[Tensor, " n"],
     mask: Bool[Tensor, "batch positions"],
-) -> Iterator[None]:
+) -> Generator[None]:
     """While open, these neurons have these values wherever `mask` holds."""
     ways_out = outlets(model)
     width, handles = _inputs(ways_out[0]), []
@@ -92,7 +92,7 @@ def setting_neurons(
 @contextmanager
 def shifting_residual(
     model: PreTrainedModel, layers: int, vector: Float[Tensor, " d_model"], mask: Bool[Tensor, "batch positions"]
-) -> Iterator[None]:
+) -> Generator[None]:
     """While open, `vector` is added to the residual stream after block `layers` wherever `mask` holds."""
 
     def shift(module: nn.Module, arguments: Arguments, output: Tensor) -> Tensor:
