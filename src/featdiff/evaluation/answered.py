@@ -3,7 +3,7 @@
 import torch
 
 from featdiff.evaluation.results import NO_CHOICE, Requests, TaskResult
-from featdiff.models.tokenizer import Tokenizer
+from featdiff.models.tokenizer import Tokenizer, token_ids
 
 
 def answered(result: TaskResult, tokenizer: Tokenizer, max_length: int) -> Requests:
@@ -14,9 +14,9 @@ def answered(result: TaskResult, tokenizer: Tokenizer, max_length: int) -> Reque
     """
     answers = [answer for sample in result.samples for answer in sample.answers]
     counts = torch.tensor([len(sample.answers) for sample in result.samples])
-    prompts = [list(tokenizer(sample.prompt)["input_ids"]) for sample in result.samples]
-    end = tokenizer.eos_token_id or 0
-    continuations = [[*tokenizer(answer, add_special_tokens=False)["input_ids"], end] for answer in answers]
+    prompts = [token_ids(tokenizer, sample.prompt) for sample in result.samples]
+    end = eos if isinstance(eos := tokenizer.eos_token_id, int) else 0
+    continuations = [[*token_ids(tokenizer, answer, special=False), end] for answer in answers]
     sample_of = torch.arange(len(prompts)).repeat_interleave(counts)
     contexts = [
         prompts[sample][-max(1, max_length + 1 - len(continuation)) :]

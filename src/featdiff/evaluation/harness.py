@@ -18,9 +18,10 @@ from lm_eval.evaluator import evaluate as run_lm_eval
 from featdiff.config.study import EvaluationSettings, TaskSettings
 from featdiff.evaluation.answers import is_equal
 from featdiff.evaluation.language_model import EditedLanguageModel, RunsEdited, stock_language_model, tokenised
-from featdiff.evaluation.lm_eval_logging import line, quiet
+from featdiff.evaluation.lm_eval_logging import line, quiet_lm_eval
 from featdiff.evaluation.results import NO_CHOICE, Requests, Sample, TaskResult
 from featdiff.evaluation.tasks import load_task, note_on
+from featdiff.files import Json, Record
 from featdiff.models.loading import PreTrainedModel
 from featdiff.models.tokenizer import Tokenizer
 from featdiff.progress import Progress
@@ -35,7 +36,7 @@ def evaluate(
     left as it was. A model without edits goes through lm-eval's own class for models of Hugging Face. Raises ValueError
     for a task that is unknown, lacks its data, or is neither multiple choice nor generation with exact match.
     """
-    with quiet(), torch.random.fork_rng(), Progress("evaluating", len(settings.tasks), "task") as progress:
+    with quiet_lm_eval(), torch.random.fork_rng(), Progress("evaluating", len(settings.tasks), "task") as progress:
         tasks = {task: load_task(task, settings, seed) for task in settings.tasks}
         scorer = _language_model(model, tokenizer, settings.batch_size)
         results = []
@@ -61,7 +62,7 @@ def build_requests(
     Raises ValueError as `evaluate` does, for tasks of generated answers, and for a continuation that has no tokens or
     does not fit.
     """
-    with quiet():
+    with quiet_lm_eval():
         loaded = load_task(TaskSettings(name=task), settings, seed)
         if loaded.OUTPUT_TYPE != "multiple_choice":
             raise ValueError(f"{task} asks for generated answers; interventions need a multiple-choice task")
@@ -167,7 +168,7 @@ def _chosen(name: str, item: _Item, metric: Literal["acc", "acc_norm"]) -> Sampl
     )
 
 
-def _generated(one: TaskSettings, task: ConfigurableTask, item: _Item, logged: dict) -> Sample:
+def _generated(one: TaskSettings, task: ConfigurableTask, item: _Item, logged: Record) -> Sample:
     answers, right = tuple(item.instances[0].resps), str(logged["target"])
     first = logged["filtered_resps"][0]
     if one.uses_math_verify:
@@ -224,5 +225,5 @@ def _cut(task: str, context: list[int], continuation: list[int], max_length: int
     return context[-room:], continuation
 
 
-def _hash(asked: list) -> str:
+def _hash(asked: Json) -> str:
     return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()

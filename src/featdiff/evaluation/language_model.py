@@ -115,7 +115,9 @@ def tokenised(tokenizer: Tokenizer, instances: list[Instance]) -> list[tuple[lis
     """Context and continuation as token ids, by all of HFLM that comes before the model."""
     encoded = []
 
-    def keep(requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool) -> list[tuple]:
+    def keep(
+        requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool
+    ) -> list[tuple[float, bool]]:
         encoded.extend((context, continuation) for _, context, continuation in requests)
         return []
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 Metric = Literal["acc", "acc_norm", "exact_match"]
@@ -177,10 +178,11 @@ class TaskResult:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{path} cannot be read ({reason}); delete it and evaluate the model again") from error
         about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        if not table.schema.equals(_SCHEMA) or not {"task", "kind", "metric", "note"} <= about.keys():
-            raise ValueError(f"{path} holds no records of an evaluation; delete it and evaluate the model again")
-        samples = tuple(_sample(row) for row in table.to_pylist())
-        return TaskResult(about["task"], _kind(about["kind"]), _metric(about["metric"]), samples, about["note"])
+        try:
+            return TypeAdapter(TaskResult).validate_python({**about, "samples": table.to_pylist()})
+        except ValidationError:
+            again = "delete it and evaluate the model again"
+            raise ValueError(f"{path} holds no records of an evaluation; {again}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,29 +237,9 @@ class Requests:
         )
 
 
-def write_table(path: Path, table: pa.Table) -> None:
+def write_table(path: Path, table: pa.Table) -> None:  # pyright: ignore[reportUnknownParameterType]: untyped
     """Write a parquet file, complete or not at all."""
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, partial)
     partial.replace(path)
-
-
-def _sample(row: dict) -> Sample:
-    for name in ("choices", "log_likelihoods", "answers", "rights"):
-        row[name] = tuple(row[name])
-    return Sample(**row)
-
-
-def _kind(text: str) -> Kind:
-    match text:
-        case "multiple_choice" | "generate_until":
-            return text
-    raise ValueError(f"found results of a task of kind {text!r}; evaluate the model again")
-
-
-def _metric(text: str) -> Metric:
-    match text:
-        case "acc" | "acc_norm" | "exact_match":
-            return text
-    raise ValueError(f"found results by the metric {text!r}; evaluate the model again")

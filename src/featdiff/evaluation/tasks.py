@@ -20,6 +20,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from featdiff.config.evaluation import DATA_FILES
 from featdiff.config.study import EvaluationSettings, TaskSettings
 from featdiff.evaluation.lm_eval_logging import reading
+from featdiff.files import Record
 
 WITHOUT_PASSAGE = "asked without its passage"
 """The note on SciQ where no item has the passage that lm-eval shows: its accuracy is not the benchmark's."""
@@ -143,7 +144,7 @@ def _only_task(
     return task
 
 
-def _local_config(path: Path, folder: Path) -> dict:
+def _local_config(path: Path, folder: Path) -> Record:
     """The task file with absolute paths to its data."""
     config = load_yaml(path)
     source = dict(config.get("dataset_kwargs") or {})

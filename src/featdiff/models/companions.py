@@ -58,7 +58,9 @@ def running_beside(
     others = [index for index, other in enumerate(lineup.names) if other != name and other in beside]
     waiting: list[Tapped] = []
 
-    def below(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple, dict]:
+    def below(
+        module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[()], dict[str, Any]]:
         given = dict(zip(signature(model.forward).parameters, arguments, strict=False)) | options
         cache = _cache(model, given)
         waiting[:] = [_tapped(lineup, others, given, model, cache)]

@@ -18,7 +18,7 @@ from featdiff.models.residual import blocks
 Arguments = tuple[object, ...]
 
 
-def outlets(model: PreTrainedModel) -> list[nn.Module]:
+def outlets(model: PreTrainedModel) -> list[nn.Linear | Conv1D]:
     """Of every block, the projection whose inputs are its MLP's neurons.
 
     That is the one linear map of the block into the residual stream that is no part of its attention. Raises ValueError
@@ -118,7 +118,7 @@ def _setter(places: Int[Tensor, " some"], values: Float[Tensor, " some"], mask: 
     return put
 
 
-def _writers(block: nn.Module, width: int) -> list[nn.Module]:
+def _writers(block: nn.Module, width: int) -> list[nn.Linear | Conv1D]:
     """Linear maps into the residual stream outside of attention."""
     return [
         module
@@ -127,13 +127,8 @@ def _writers(block: nn.Module, width: int) -> list[nn.Module]:
     ]
 
 
-def _inputs(module: nn.Module) -> int:
-    match module:
-        case nn.Linear():
-            return module.in_features
-        case Conv1D():
-            return module.nx
-    raise AssertionError("an outlet is a linear map")
+def _inputs(module: nn.Linear | Conv1D) -> int:
+    return module.in_features if isinstance(module, nn.Linear) else module.nx
 
 
 def _outputs(module: nn.Linear | Conv1D) -> int:

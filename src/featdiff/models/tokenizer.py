@@ -25,6 +25,13 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Tokenizer:
         return AutoTokenizer.from_pretrained(location(path), trust_remote_code=trust_remote_code)
 
 
+def token_ids(tokenizer: Tokenizer, text: str, *, special: bool = True) -> list[int]:
+    """The tokens of a text, with the special ones that the tokenizer puts around every text, or without."""
+    ids = tokenizer(text, add_special_tokens=special)["input_ids"]
+    assert isinstance(ids, list)
+    return ids
+
+
 def common_tokenizer(paths: dict[str, str], trust_remote_code: bool) -> Tokenizer:
     """The tokenizer of the models at `paths`, by name. Raises ValueError when they read text into different tokens."""
     by_place: dict[str, Tokenizer] = {}

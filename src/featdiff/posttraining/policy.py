@@ -46,13 +46,15 @@ def require_end_token(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token that ends a completion: the tokenizer's, and those that the model declares."""
     ends: set[int] = set()
-    of_model = model.generation_config.eos_token_id if model.generation_config is not None else None
+    of_model = getattr(model.generation_config, "eos_token_id", None)
     for declared in (tokenizer.eos_token_id, of_model):
         match declared:
             case int(token):
                 ends.add(token)
             case list(tokens):
                 ends.update(token for token in tokens if isinstance(token, int))
+            case _:
+                pass
     return sorted(ends)
 
 

@@ -7,6 +7,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from featdiff.config.study import SFTSettings
 from featdiff.files import write_json
+from featdiff.models.tokenizer import token_ids
 from featdiff.posttraining.arguments import Training, in_order, trainer_config
 from featdiff.posttraining.checkpoints import Checkpoints, is_finished
 from featdiff.posttraining.policy import context_length, load_policy, quiet_trl
@@ -55,10 +56,12 @@ def tokenized(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> Example:
 
     Prompt and completion are tokenized apart, as when the model is asked: it reads a prompt's tokens and adds its own.
     """
-    prompt = tokenizer(trace.prompt)["input_ids"]
-    completion = tokenizer(trace.completion, add_special_tokens=False)["input_ids"]
-    if completion[-1:] != [tokenizer.eos_token_id]:
-        completion = [*completion, tokenizer.eos_token_id]
+    prompt = token_ids(tokenizer, trace.prompt)
+    completion = token_ids(tokenizer, trace.completion, special=False)
+    end = tokenizer.eos_token_id
+    assert isinstance(end, int), "load_policy refuses a tokenizer without end token"
+    if completion[-1:] != [end]:
+        completion = [*completion, end]
     return {"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion}
 
 

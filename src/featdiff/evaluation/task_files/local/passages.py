@@ -9,7 +9,7 @@ _PARTS = re.compile(r"Context: (.*)\nQuestion: (.*)\nChoices: A\. (.*)\nB\. (.*)
 
 def apart(rows: Dataset) -> Dataset:
     """With the columns `passage`, `asked` and `options`. KeyError for a row of another form."""
-    return rows.map(lambda row: parts(row["question"]))
+    return rows.map(parts, input_columns="question")
 
 
 def parts(question: str) -> dict[str, str | list[str]]:
