@@ -165,7 +165,7 @@ def test_a_tap_that_the_model_does_not_have_is_refused() -> None:
 def test_a_model_whose_forward_is_bound_elsewhere_is_refused_and_not_scored_unedited() -> None:
     model = tiny_model()
     model.forward = model.forward
-    with pytest.raises(ValueError, match="load it without a device map"):
+    with pytest.raises(ValueError, match="load it without device map"):
         UpperModel(model, 2)(torch.randn(1, 4, WIDTH), torch.randint(1, VOCABULARY, (1, 4)))
 
 

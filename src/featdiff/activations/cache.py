@@ -1,4 +1,4 @@
-"""Cache mode: the residual streams of a corpus on disk, harvested once, for every later study and sweep point.
+"""Cache of residual streams on disk: a corpus is harvested once, for every later study and sweep point.
 
 1. The streams of one model lie in <cache>/<fingerprint>/: shards of consecutive rows of the corpus, all tokens of them,
    and index.json, written last, which says what they were made from and holds their checksums.
@@ -46,14 +46,14 @@ ALL_AGAIN = "to have all of it harvested again, delete its folder"
 
 @dataclass(frozen=True)
 class CacheOrigin:
-    """What the residual streams of one model depend on, beside the rows of the corpus."""
+    """Everything that the residual streams of one model depend on, apart from the rows of the corpus."""
 
     model: str
     """`model_fingerprint`."""
     tokenizer: str
     """`tokenizer_fingerprint`."""
     layer: int
-    """Blocks below the tap."""
+    """Blocks below the hook point."""
     dtype: str
     """Precision of the model."""
     attention: str
@@ -111,7 +111,7 @@ def cached(
     device: str = "cpu",
     shard_bytes: int = SHARD_BYTES,
 ) -> CachedResiduals:
-    """The residual streams of models, by name, on a corpus, out of the cache in `folder`.
+    """Open the residual streams of models on a corpus, by name, in the cache in `folder`.
 
     A model that the cache lacks is loaded by `load`, alone, and run on `batch_size` rows at a time; a shard takes at
     most `shard_bytes`, but for a single row. Raises ValueError when the disk has no room for what is missing, before
@@ -141,7 +141,7 @@ def cached(
 
 @dataclass(frozen=True)
 class _Form:
-    """How the streams of a model are cut and kept."""
+    """Shape, precision and sharding of the streams of a model."""
 
     rows: int
     context: int
@@ -320,7 +320,7 @@ def _row_keys(corpus: Corpus) -> list[bytes]:
 
 
 def _keys(input_ids: Int[Tensor, "rows context"], position_ids: Int[Tensor, "rows context"]) -> list[bytes]:
-    """What tells rows apart: their tokens, and where documents begin."""
+    """Hash of each row: of its tokens, and of where documents begin."""
     content = torch.cat((input_ids, position_ids), dim=1).to("cpu", torch.int32).numpy()
     return [blake2b(row.tobytes(), digest_size=16).digest() for row in content]
 

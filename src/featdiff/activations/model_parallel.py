@@ -1,4 +1,4 @@
-"""A lineup whose models lie with several processes, for when one device does not hold them all."""
+"""Model parallelism: a lineup whose models lie with several processes, where one device does not hold them all."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -11,7 +11,7 @@ from featdiff.activations.data_parallel import Shares
 
 @runtime_checkable
 class ResidualSource(Protocol):
-    """What a stream needs of a lineup."""
+    """Source of residual streams: a lineup, or a cache of one."""
 
     @property
     def names(self) -> tuple[str, ...]: ...

@@ -1,4 +1,4 @@
-"""Work ahead: what is wanted next is made in another thread while this one works on what is there."""
+"""Prefetching: the next item is made in another thread while this one works on the current one."""
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor

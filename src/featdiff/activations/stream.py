@@ -1,4 +1,4 @@
-"""The stream: activations of a lineup, token by token in random order, each kept token once an epoch.
+"""Stream of activations of a lineup, token by token in random order, each kept token once an epoch.
 
 1. Two numbers per model are estimated on the first rows of the corpus: the norm beyond which a token is an attention
    sink, and the scale, so that raw = scale x normalised and a normalised activation has mean norm sqrt(d_model).
@@ -14,7 +14,7 @@
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from hashlib import blake2b
 from math import ceil
 
@@ -48,7 +48,7 @@ class Activations:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What is estimated once from the beginning of the corpus, for each model."""
+    """Sink threshold and scale of each model, estimated once from the beginning of the corpus."""
 
     models: tuple[str, ...]
     largest_norm: Float[Tensor, " models"]
@@ -59,7 +59,7 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class StreamState:
-    """Where a stream stands between two batches. The batches from here on are those that would have followed."""
+    """Position of a stream between two batches. The batches from here on are those that would have followed."""
 
     epoch: int
     chunk: int
@@ -73,12 +73,9 @@ class StreamState:
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as tensors on the CPU, to be saved; `from_tensors` reads them."""
-        counts = self.counts
-        place = [self.epoch, self.chunk, self.offset]
-        seen = [counts.seen, counts.first_dropped, counts.sinks_dropped, counts.kept]
         return {
-            "place": torch.tensor(place),
-            "counts": torch.tensor(seen),
+            "place": torch.tensor([self.epoch, self.chunk, self.offset]),
+            "counts": torch.tensor(astuple(self.counts)),
             "values": self.values.cpu().contiguous(),
             "tokens": self.tokens.cpu().contiguous(),
         }
@@ -230,7 +227,7 @@ class ActivationStream:
 
 
 def calibrate(lineup: ResidualSource, corpus: Corpus, settings: ActivationSettings) -> Calibration:
-    """Sink threshold and scale of each model, from the first `scale_tokens` tokens of the corpus (in whole rows).
+    """Estimate sink threshold and scale of each model on the first `scale_tokens` tokens of the corpus, in whole rows.
 
     Raises ValueError for activations that are not finite or all zero, and when every token would be dropped.
     """
@@ -259,7 +256,7 @@ def collect(
     settings: ActivationSettings,
     limit: int | None = None,
 ) -> Iterator[Activations]:
-    """The kept tokens of a corpus in its order, at most `limit` of them, a forward pass at a time.
+    """Collect the kept tokens of a corpus in its order, at most `limit` of them, a forward pass at a time.
 
     For tokens that are measured rather than trained on; the calibration is that of the training stream.
     """
@@ -348,7 +345,7 @@ def _first(corpus: Corpus, settings: ActivationSettings) -> Bool[Tensor, "sequen
 
 
 def _rows_per_chunk(lineup: ResidualSource, corpus: Corpus, settings: ActivationSettings, batch_size: int) -> int:
-    """Rows whose activations fit the buffer beside a carried batch: at least one, else whole forward passes."""
+    """Rows whose activations fit the buffer together with a carried batch: at least one, else whole forward passes."""
     rows, context = corpus.input_ids.shape
     tokens = settings.buffer_mib * MIB // (FLOAT_BYTES * len(lineup.names) * lineup.d_model)
     fitting = max(1, (tokens - batch_size) // context)

@@ -34,7 +34,7 @@ BATCH = 256  # documents that are tokenised at a time
 
 @runtime_checkable
 class TextTokenizer(Protocol):
-    """A tokenizer of transformers, or what gives token ids as one does."""
+    """Tokenizer of transformers, or any function that gives token ids as one does."""
 
     def __call__(
         self, text: list[str], *, add_special_tokens: bool, verbose: bool
@@ -62,7 +62,7 @@ class Corpus:
 
 
 def build_corpus(settings: CorpusSettings, tokenizer: TextTokenizer, *, seed: int) -> tuple[Corpus, Corpus]:
-    """The training corpus and the held-out one: disjoint documents, the same shares of the sources in tokens.
+    """Build the training corpus and the held-out one: disjoint documents, the same shares of the sources in tokens.
 
     Token numbers are rounded down to whole rows. Where a source holds less than its share, nothing is repeated: both
     corpora shrink until the shares hold, and stderr says so. Raises ValueError for a source that is absent, empty or
@@ -183,7 +183,7 @@ class _Documents:
         return np.frombuffer(self.ids, dtype=np.int32)
 
     def _append(self, document: list[int]) -> int:
-        """Its tokens, those of the start included."""
+        """Append one document; its number of tokens, that of the start included."""
         if not document:
             return 0
         bos, eos = (getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos"))
@@ -256,7 +256,7 @@ def _fewer(rows: int, context: int, shares: list[float], parts: list[_Ordered]) 
 
 
 def _allot(tokens: int, shares: list[float]) -> list[int]:
-    """Whole numbers that sum to `tokens`, each within one of its share."""
+    """Divide `tokens` by shares into whole numbers, each within one of its share."""
     ends, total = [0], 0.0
     for share in shares:
         total += share
@@ -282,7 +282,7 @@ def _report(source: SourceSettings, found: int, rows: int, held_out_rows: int, s
 
 
 def _packed(spans: Int[Tensor, "documents 2"], ids: np.ndarray, context: int) -> Corpus:
-    """The documents one after the other, in full rows of `context` tokens."""
+    """Pack the documents one after the other, in full rows of `context` tokens."""
     ends = (spans[:, 1] - spans[:, 0]).cumsum(dim=0)
     tokens = np.empty(int(ends[-1]), dtype=np.int32)
     for (begin, end), stop in zip(spans.tolist(), ends.tolist(), strict=True):

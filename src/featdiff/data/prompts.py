@@ -1,5 +1,6 @@
 """The prompts that both paradigms see, each with its gold answer (Sec. 4, A.2)."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ class Prompt:
 
 
 def load_prompts(settings: PosttrainSettings) -> list[Prompt]:
-    """The prompts of `posttrain.prompts`, in the order of the file; `id` is the column of that name, or the row number.
+    """Load the prompts of `posttrain.prompts`, in the order of the file; without a column `id` it is the row number.
 
     ValueError when file or column is missing, a prompt or an answer is no text, an id occurs twice, or no row is there.
     """
@@ -37,7 +38,7 @@ def load_prompts(settings: PosttrainSettings) -> list[Prompt]:
 
 
 def read_rows(path: str, *, setting: str) -> list[Row]:
-    """Rows of a .jsonl or .parquet file; `setting` is named when they cannot be read."""
+    """Read the rows of a .jsonl or .parquet file; `setting` is named when they cannot be read."""
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"{setting}: no file {path}; give a .jsonl or .parquet file")
@@ -64,10 +65,6 @@ def text_of(row: Row, column: str, path: str, number: int) -> str:
 
 
 def _refuse_repeated_ids(prompts: list[Prompt], path: str) -> None:
-    seen: set[str] = set()
-    for prompt in prompts:
-        if prompt.id in seen:
-            raise ValueError(
-                f"{path}: the id {prompt.id!r} occurs twice; ids must be distinct, or leave the column out"
-            )
-        seen.add(prompt.id)
+    for repeated, times in Counter(prompt.id for prompt in prompts).items():
+        if times > 1:
+            raise ValueError(f"{path}: the id {repeated!r} occurs twice; ids must be distinct, or leave the column out")

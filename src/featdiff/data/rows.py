@@ -12,7 +12,7 @@ Row = Mapping[str, object]
 
 
 def jsonl_rows(file: Path) -> Iterator[tuple[str, Row]]:
-    """The objects of a JSONL file, empty lines left out. Raises ValueError for a line that holds none."""
+    """Read the objects of a JSONL file, empty lines left out. Raises ValueError for a line that holds none."""
     with reading(file), file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
@@ -20,7 +20,7 @@ def jsonl_rows(file: Path) -> Iterator[tuple[str, Row]]:
 
 
 def parquet_rows(file: Path, column: str | None = None) -> Iterator[tuple[str, Row]]:
-    """The rows of a parquet file; of the column alone where it has one of that name. Raises ValueError as `reading`."""
+    """Read the rows of a parquet file; only `column` where it has one. Raises ValueError as `reading`."""
     with reading(file), parquet.ParquetFile(file) as table:
         columns = [column] if column in table.schema_arrow.names else None
         for batch in table.iter_batches(batch_size=1024, columns=columns):

@@ -28,7 +28,7 @@ def on_this_machine(source: SourceSettings) -> bool:
 
 
 def documents(source: SourceSettings, characters: int, random: Random) -> Iterator[str]:
-    """The documents of a local source, its files in random order: a row each, or about `characters` of a text file.
+    """Read the documents of a local source, files in random order: a row each, or about `characters` of a text file.
 
     Raises ValueError for a folder without readable kinds of file, and for a file that is not what its ending says.
     """
@@ -43,7 +43,7 @@ def documents(source: SourceSettings, characters: int, random: Random) -> Iterat
 
 
 def files(source: SourceSettings) -> list[tuple[Path, str]]:
-    """The files of a local source with their kinds, by name."""
+    """List the files of a local source with their kinds, by name."""
     path = Path(source.path).expanduser()
     if path.is_file():
         kind = KINDS.get(path.suffix) if source.kind == "auto" else source.kind
@@ -58,7 +58,7 @@ def files(source: SourceSettings) -> list[tuple[Path, str]]:
 
 
 def opening(source: SourceSettings) -> str:
-    """The first characters of the source's first text file; empty where it has none."""
+    """Read the first characters of the source's first text file; empty where it has none."""
     for file, kind in files(source):
         if kind == "text":
             with reading(file), file.open(encoding="utf-8") as stream:
@@ -67,7 +67,7 @@ def opening(source: SourceSettings) -> str:
 
 
 def shuffled(texts: Iterator[str], random: Random, buffer: int = BUFFER) -> Iterator[str]:
-    """The same documents in random order: a uniform permutation of up to `buffer`, and of more a local one."""
+    """Shuffle documents: a uniform permutation of up to `buffer`, and of more a local one."""
     held = list(islice(texts, buffer))
     for text in texts:
         index = random.randrange(len(held))
@@ -88,7 +88,7 @@ def text_of(row: Row, field: str, where: str) -> str:
 
 
 def _text(file: Path, characters: int) -> Iterator[str]:
-    """A text file in documents of at most so many characters, cut after a paragraph, else a line, else a word."""
+    """Read a text file in documents of at most so many characters, cut after a paragraph, else a line, else a word."""
     text = ""
     with reading(file), file.open(encoding="utf-8") as stream:
         while block := stream.read(max(BLOCK, characters)):

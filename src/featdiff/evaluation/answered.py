@@ -1,4 +1,4 @@
-"""Generated answers as token ids: what a model read while it gave them."""
+"""Generated answers as token ids, for reading features on the tokens that a model generated."""
 
 import torch
 
@@ -7,9 +7,10 @@ from featdiff.models.tokenizer import Tokenizer, token_ids
 
 
 def answered(result: TaskResult, tokenizer: Tokenizer, max_length: int) -> Requests:
-    """Every prompt with each of its answers, and one token that ends it and is not read.
+    """Turn the generated answers of a task into requests: each prompt followed by one of its answers and an end token.
 
-    The texts are taken apart anew, so tokens at the seams need not be those that the model chose. Prompts are cut from
+    The texts are tokenized anew, so tokens at the seams need not be those that the model chose; the end token is not
+    read. Prompts are cut from
     the left so that a model of `max_length` positions can read them with the answer.
     """
     answers = [answer for sample in result.samples for answer in sample.answers]

@@ -1,4 +1,4 @@
-"""A model on tasks, item by item, by lm-eval's own loop; and the items as token ids for interventions."""
+"""Evaluation of a model on tasks by lm-eval's loop, item by item, and the items as token ids for interventions."""
 
 import hashlib
 import json
@@ -30,7 +30,9 @@ from featdiff.progress import Progress
 def evaluate(
     model: PreTrainedModel | RunsEdited, tokenizer: Tokenizer, settings: EvaluationSettings, *, seed: int
 ) -> list[TaskResult]:
-    """One result per task of the settings, in their order; `seed` draws worked examples and samples generations.
+    """Evaluate a model; one result per task of the settings, in their order.
+
+    `seed` draws worked examples and samples generations.
 
     Log-likelihoods are sums of float32 log-softmax values, whatever the model's precision. The global random state is
     left as it was. A model without edits goes through lm-eval's own class for models of Hugging Face. Raises ValueError
@@ -55,7 +57,7 @@ def build_requests(
     seed: int,
     max_length: int | None = None,
 ) -> Requests:
-    """The items of a multiple-choice task as lm-eval tokenises them: the same items, in the order of `evaluate`.
+    """Build the requests of a multiple-choice task, tokenized by lm-eval: the items of `evaluate` in its order.
 
     Lm-eval moves spaces at the end of a context to the continuation, and puts the tokenizer's own special tokens first.
     Contexts are cut from the left so that a model of `max_length` positions can read them; None cuts nothing.
@@ -74,7 +76,7 @@ def build_requests(
 
 @dataclass(frozen=True)
 class _Item:
-    """What is asked, before any model answers."""
+    """Item of a task, before any model answers."""
 
     doc_id: int
     prompt: str
@@ -118,7 +120,7 @@ def _evaluate(scorer: LM, one: TaskSettings, task: ConfigurableTask, settings: E
 
 
 def _items(task: ConfigurableTask) -> list[_Item]:
-    """The items that the task has built, in its order."""
+    """Items that the task has built, in its order."""
     instances = defaultdict(list)
     for instance in task.instances:
         instances[instance.doc_id].append(instance)
@@ -144,7 +146,7 @@ def _item(task: ConfigurableTask, doc_id: int, instances: Sequence[Instance]) ->
 
 
 def _chosen(name: str, item: _Item, metric: Literal["acc", "acc_norm"]) -> Sample:
-    """The record of a multiple-choice item; which choice wins is decided as in lm-eval, the first of equals."""
+    """Record of a multiple-choice item; which choice wins is decided as in lm-eval, the first of equals."""
     log_likelihoods = np.array([instance.resps[0][0] for instance in item.instances])
     if np.isnan(log_likelihoods).any():
         raise ValueError(
@@ -214,7 +216,7 @@ def _requests(task: str, items: list[_Item], encoded: list[tuple[list[int], list
 
 
 def _cut(task: str, context: list[int], continuation: list[int], max_length: int | None) -> tuple[list[int], list[int]]:
-    """Context without what a model of `max_length` positions cannot read; it never reads the last token."""
+    """Cut the context to what a model of `max_length` positions can read; it never reads the last token."""
     if not continuation:
         raise ValueError(f"{task} has a choice without tokens; give every choice some text")
     if max_length is None:

@@ -58,7 +58,7 @@ class EditedLanguageModel(HFLM):
     def _loglikelihood_tokens(
         self, requests: Sequence[_Asked], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        """Log-likelihood of each continuation, in nats, and whether it is what greedy decoding would give.
+        """Log-likelihood of each continuation, in nats, and whether greedy decoding would give it.
 
         Requests that read the same tokens with the same prompt share a row. Rows are ordered and padded as in `HFLM`.
         """
@@ -92,7 +92,7 @@ class EditedLanguageModel(HFLM):
 
     @torch.no_grad()
     def _log_probabilities(self, rows: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> Tensor:
-        """Of every token at every place of the rows (context, answer), `[rows longest vocabulary]`, float32."""
+        """Log-probabilities at every place of the rows (context, answer), `[rows longest vocabulary]`, float32."""
         input_ids, mask = padded([[*context, *answer] for context, answer in rows])
         prompt = torch.tensor([len(context) for context, _ in rows])
         with self._edited.running(prompt, real=mask.bool()) as model:
@@ -112,7 +112,7 @@ def stock_language_model(model: PreTrainedModel | SimpleNamespace, tokenizer: To
 
 
 def tokenised(tokenizer: Tokenizer, instances: list[Instance]) -> list[tuple[list[int], list[int]]]:
-    """Context and continuation as token ids, by all of HFLM that comes before the model."""
+    """Tokenize contexts and continuations as HFLM does before it runs a model."""
     encoded = []
 
     def keep(

@@ -1,4 +1,4 @@
-"""Who was right on what: several models on the items of one task, and the sets of items that this defines (P12).
+"""Outcomes of several models on the items of one task, and the sets of items that they define (P12).
 
 critical    base wrong, tuned right     what post-training gained
 mirror      base right, tuned wrong     what it lost: as large, if the gain is only churn
@@ -62,7 +62,7 @@ class Outcomes:
 
     @staticmethod
     def of(results: dict[str, TaskResult]) -> "Outcomes":
-        """Line up the results of several models on one task.
+        """Join the results of several models on one task.
 
         Raises ValueError unless all are of the same task and metric, on the same items with the same answers.
         """
@@ -117,12 +117,12 @@ class Outcomes:
         return [names[pair] for pair in zip(self[base].tolist(), self[tuned].tolist(), strict=True)]
 
     def mcnemar(self, base: str = "base", tuned: str = "rl") -> McNemar:
-        """Whether `tuned` gained more items than it lost."""
+        """Exact test of whether `tuned` gained more items than it lost."""
         gained, lost = len(self.critical(base, tuned)), len(self.mirror(base, tuned))
         return McNemar(gained, lost, exact_mcnemar(gained, lost))
 
     def churn(self, base: str = "base", tuned: str = "rl", *, alpha: float = 0.05) -> str:
-        """Is the critical set churn, that is no more than flips both ways? One plain sentence.
+        """One sentence that says whether the critical set may be churn: no more than flips both ways.
 
         More than churn: the exact McNemar test rejects equal gains and losses at `alpha`, and gains are more.
         """
@@ -140,7 +140,7 @@ class Outcomes:
 
 
 def save_outcomes(path: Path, results: dict[str, TaskResult], base: str) -> None:
-    """Write one parquet file on one task: a row per model and item, with the set that the item is in against `base`.
+    """Write one parquet file on one task: a row per model and item, with the set of the item against `base`.
 
     Raises ValueError as `Outcomes.of`.
     """

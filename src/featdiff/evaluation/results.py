@@ -1,8 +1,8 @@
-"""What an evaluation leaves behind: a record per item and model; and a task's items as token ids. Without lm-eval."""
+"""Records of an evaluation, one per item and model, and a task's items as token ids; without lm-eval."""
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal
@@ -57,23 +57,9 @@ class Sample:
         return sum(self.rights) / len(self.rights) if self.rights else float(self.correct)
 
 
-_SCHEMA = pa.schema(
-    [
-        ("sample_id", pa.string()),
-        ("prompt_hash", pa.string()),
-        ("prompt", pa.string()),
-        ("choices", pa.list_(pa.string())),
-        ("target", pa.int32()),
-        ("target_text", pa.string()),
-        ("log_likelihoods", pa.list_(pa.float64())),
-        ("prediction_acc", pa.int32()),
-        ("prediction_acc_norm", pa.int32()),
-        ("prediction_text", pa.string()),
-        ("correct", pa.bool_()),
-        ("answers", pa.list_(pa.string())),
-        ("rights", pa.list_(pa.bool_())),
-    ]
-)
+_SCALARS = {str: pa.string(), int: pa.int32(), float: pa.float64(), bool: pa.bool_()}
+_COLUMNS: dict[object, object] = {**_SCALARS, **{tuple[kind, ...]: pa.list_(_SCALARS[kind]) for kind in _SCALARS}}
+_SCHEMA = pa.schema([(field.name, _COLUMNS[field.type]) for field in fields(Sample)])
 
 
 @dataclass(frozen=True)
@@ -187,7 +173,7 @@ class TaskResult:
 
 @dataclass(frozen=True, eq=False)
 class Requests:
-    """The items of a multiple-choice task as token ids: what lm-eval has a model score, without lm-eval.
+    """Items of a multiple-choice task as token ids, as lm-eval has a model score them.
 
     A request is one choice of one sample: how likely is `continuation_ids[r]` after `context_ids[r]`. Requests of a
     sample follow one another in the order of its choices.

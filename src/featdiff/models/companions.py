@@ -1,9 +1,9 @@
-"""Run a whole model with the rest of the lineup beside it, and change its residual stream at the tap while it runs.
+"""Run a whole model together with the rest of its lineup, and change its residual stream at the hook point.
 
 Joint encoding needs the residual streams of all models on the same tokens, also on tokens that the model has only just
 generated. So whenever the whole model runs, the other models of the lineup run on the tokens that it is given, up to
-the tap. With a KV cache, their keys and values lie in the model's own cache, behind its layers: what is done to the
-cache (copied, repeated, reordered, cropped) is done to theirs.
+the hook point. With a KV cache, their keys and values lie in the model's own cache, behind its layers: what is done to
+the cache (copied, repeated, reordered, cropped) is done to theirs.
 """
 
 from collections.abc import Callable, Collection, Generator, Mapping
@@ -28,7 +28,7 @@ _CACHE_KEYWORDS = ("cache", "past_key_values")
 
 @dataclass(frozen=True, eq=False)
 class Tapped:
-    """What a forward pass of the whole model holds at the tap."""
+    """Activations of a forward pass of the whole model at the hook point."""
 
     activations: Float[Tensor, "batch new models d_model"]
     """Residual streams of the models, float32, the model's own in its place; 0 for models that do not run."""
@@ -46,12 +46,12 @@ Change = Callable[[Tensor, Tapped], Tensor]
 def running_beside(
     model: PreTrainedModel, lineup: Lineup, name: str, change: Change, beside: Collection[str]
 ) -> Generator[None]:
-    """While open, every forward pass of `model`, the lineup's `name`, goes through `change` at the tap.
+    """While open, every forward pass of `model`, the lineup's `name`, goes through `change` at the hook point.
 
     The models named in `beside` run on the same tokens; those that `change` does not look at can be left out.
-    Below the tap nothing changes, so neither do the residual streams that `change` is given. Raises ValueError when the
-    lineup has no such model; when a forward pass gets a KV cache of fixed size, one that was filled outside, or one
-    that is not found among its arguments; and for a cache while the lineup's models take turns on their device.
+    Below the hook point nothing changes, so neither do the residual streams that `change` is given. Raises ValueError
+    when the lineup has no such model; when a forward pass gets a KV cache of fixed size, one that was filled outside,
+    or one that is not found among its arguments; and for a cache while the lineup's models take turns on their device.
     """
     if missing := {name, *beside} - {*lineup.names}:
         raise ValueError(f"the lineup holds {', '.join(lineup.names)}, not {', '.join(missing)}; load those models too")

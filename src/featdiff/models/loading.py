@@ -216,7 +216,7 @@ class ModelSource:
 def load_model(
     path: str, *, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False
 ) -> PreTrainedModel:
-    """A whole causal language model, in evaluation mode, without gradients. Raises ValueError as `load_truncated`."""
+    """Load a whole causal language model, in evaluation mode, frozen. Raises ValueError as `load_truncated`."""
     config = _config(path, trust_remote_code)
     return _load(AutoModelForCausalLM, path, config, dtype, device, trust_remote_code)
 
@@ -230,7 +230,7 @@ def load_truncated(
     attention: str | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """Embeddings and the first `layers` blocks of a model; the other blocks and the LM head stay on the disk.
+    """Load embeddings and the first `layers` blocks of a model; the other blocks and the LM head stay on the disk.
 
     `attention` is an implementation of transformers, None its choice. Raises ValueError for an absent, unknown,
     incomplete or corrupted model, for a layer out of 1..L, and for an attention that the model does not have.
@@ -251,7 +251,7 @@ def depth(path: str, *, trust_remote_code: bool = False) -> int:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the config.json of a model says that a study is set by."""
+    """Facts in the config.json of a model by which a study is set."""
 
     blocks: int
     d_model: int

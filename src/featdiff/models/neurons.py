@@ -1,4 +1,4 @@
-"""MLP neurons of a whole model, found by structure, read and set while it runs; and its residual stream, shifted.
+"""Hooks that read and set the MLP neurons of a whole model, and shift its residual stream.
 
 A neuron is an input of the projection by which a block's MLP writes into the residual stream (down_proj, c_proj, fc2).
 Neurons are numbered through all blocks: the block times its width, plus the place in the block.
@@ -19,9 +19,9 @@ Arguments = tuple[object, ...]
 
 
 def outlets(model: PreTrainedModel) -> list[nn.Linear | Conv1D]:
-    """Of every block, the projection whose inputs are its MLP's neurons.
+    """Projections of all blocks whose inputs are the neurons of their MLPs.
 
-    That is the one linear map of the block into the residual stream that is no part of its attention. Raises ValueError
+    Such is the one linear map of a block into the residual stream that is no part of its attention. Raises ValueError
     for a model whose blocks have none, or several, such as a mixture of experts; or whose blocks differ in width.
     """
     width = model.config.get_text_config().hidden_size

@@ -1,4 +1,4 @@
-"""The half of a causal language model above the tap."""
+"""The layers above the hook point, run on their own."""
 
 import copy
 import inspect
@@ -13,7 +13,7 @@ from featdiff.models.residual import blocks
 
 
 class UpperModel:
-    """The blocks of a causal language model above the tap, from a given residual stream to logits.
+    """Layers of a causal language model above the hook point, from a given residual stream to logits.
 
     It is a copy of the model that shares every parameter and in which the blocks up to `layers` do nothing, the last of
     them but giving out the residual; so no architecture needs to be known, and the model itself is left as it was.
@@ -24,14 +24,14 @@ class UpperModel:
         stack = blocks(model)
         if not 1 <= layers <= len(stack):
             raise ValueError(
-                f"the tap lies after block {layers} of {len(stack)}; choose a layer from 1 to {len(stack)}"
+                f"the hook point lies after block {layers} of {len(stack)}; choose a layer from 1 to {len(stack)}"
             )
         self.layers, self.whole = layers, model
         self.dtype: torch.dtype = model.dtype
         self._waiting: list[Tensor] = []
         below = [_with_forward(block, _pass_on) for block in stack[: layers - 1]]
-        tap = _with_forward(stack[layers - 1], self._give)
-        self._model = _replaced(model, stack, nn.ModuleList([*below, tap, *stack[layers:]]))
+        hooked = _with_forward(stack[layers - 1], self._give)
+        self._model = _replaced(model, stack, nn.ModuleList([*below, hooked, *stack[layers:]]))
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @torch.no_grad()
@@ -60,7 +60,7 @@ class UpperModel:
             )
             if self._waiting:
                 raise ValueError(
-                    "the model ran past the tap: its forward is bound to another copy; load it without a device map"
+                    "the model ran past the hook point: its forward is that of another copy; load it without device map"
                 )
         finally:
             self._waiting.clear()

@@ -1,4 +1,4 @@
-"""The residual stream of a model at the hook point, and what directions of it say about tokens.
+"""The residual stream of a model at the hook point, and the direct effect of its directions on logits.
 
 The residual stream after block `layers`, counted from 1, is what transformers calls `hidden_states[layers]`.
 """
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 
 def blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The model's stack of blocks: the one outermost list of modules as long as the model is deep.
+    """Stack of blocks of a model: the one outermost list of modules as long as the model is deep.
 
     Raises ValueError for a model with no such list, or with several.
     """
@@ -22,7 +22,7 @@ def blocks(model: PreTrainedModel) -> nn.ModuleList:
     if len(outermost) != 1:
         raise ValueError(
             f"{type(model).__name__} has {len(outermost)} lists of {depth} modules ({', '.join(outermost)}); "
-            "only models with one stack of blocks can be tapped"
+            "only models with one stack of blocks can be hooked"
         )
     return lists[outermost[0]]
 
@@ -54,7 +54,7 @@ def residual(
 
 
 def run_to(model: PreTrainedModel, layers: int, given: Mapping[str, object]) -> Float[Tensor, "batch new d_model"]:
-    """Run a model on what its forward pass is `given`, up to block `layers`; the residual stream there, as computed."""
+    """Run a forward pass on the arguments `given` up to block `layers`; the residual stream there, as computed."""
 
     def stop(module: nn.Module, arguments: tuple[object, ...], output: Tensor) -> None:
         raise _Reached(output)
@@ -70,7 +70,7 @@ def run_to(model: PreTrainedModel, layers: int, given: Mapping[str, object]) -> 
 
 
 class _Reached(Exception):
-    """Carries the residual stream out of a forward pass that need not go on."""
+    """Ends a forward pass and carries its residual stream out."""
 
     def __init__(self, residual: Tensor) -> None:
         self.residual = residual
@@ -86,7 +86,7 @@ def _uses_flash(model: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def token_logits(model: PreTrainedModel, directions: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows vocabulary"]:
-    """What directions of the residual stream say directly: each through the final norm and the LM head, alone.
+    """Direct effect of directions of the residual stream on logits: each through the final norm and the LM head, alone.
 
     Only differences within a row mean something: the norm has its own scale for every residual stream.
     """

@@ -1,4 +1,4 @@
-"""A training run of either paradigm: what it starts from, its order of items, and the arguments of its Trainer."""
+"""Inputs of a training run of either paradigm: base, folder and seed, order of items, arguments of the Trainer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Config = TypeVar("Config", SFTConfig, GRPOConfig)
 
 @dataclass(frozen=True)
 class Training:
-    """What a run of SFT or GRPO is given besides its data and settings."""
+    """Inputs that runs of SFT and GRPO share, besides data and settings."""
 
     base: ModelSource
     folder: Path
@@ -40,7 +40,9 @@ def trainer_config(
     steps: int,
     **own: Any,
 ) -> Config:
-    """One pass over data that `in_order` has laid out; a log after every step; nothing saved but by our callback.
+    """Make the arguments of a Trainer: one pass over data that `in_order` has laid out, a log after every step.
+
+    Nothing is saved but by `Checkpoints`.
 
     batch_size: sequences per optimizer step, a multiple of the settings' micro_batch_size.
     steps: optimizer steps of the whole run.
@@ -75,7 +77,7 @@ def trainer_config(
 
 
 def in_order(items: Sequence[Item], *, epochs: float, seed: int) -> list[Item]:
-    """The items as training meets them: each epoch a new random order, the last cut where `epochs` is no whole number.
+    """Lay out the items for training: each epoch in a new random order, the last cut where `epochs` is no integer.
 
     The trainers then make one sequential pass: a run that is taken up again need not recall the order of its epoch.
     """

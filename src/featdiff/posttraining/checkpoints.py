@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: those that the study compares, and the state from which a killed run goes on.
+"""Checkpoints of a training run, which the study compares, and states, from which a killed run goes on.
 
 A callback of the Hugging Face Trainer keeps both; no pickle is written or read. On a CPU, training goes on from a state
 as if it had never stopped, to the last bit: the state holds weights, moments, learning rate schedule, position in the
@@ -37,7 +37,7 @@ NOT_LOGGED = {"step_time", "num_tokens"}  # these two would tell a run that was 
 
 
 class Checkpoints(TrainerCallback):
-    """Publishes `checkpoint-1` to `checkpoint-N` at equal parts of the run, keeps a state, and writes `log.jsonl`.
+    """Callback that publishes checkpoints at equal parts of a run, keeps a state, and writes `log.jsonl`.
 
     paradigm: sft or grpo, the section of the settings that an error names.
     steps: optimizer steps of the whole run.
@@ -77,7 +77,7 @@ class Checkpoints(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: object
     ) -> None:
-        """Bring optimizer and schedule to where the state left them; the trainer has done so with weights and data."""
+        """Restore optimizer and schedule from the state; the trainer has restored weights and position in the data."""
         assert state.max_steps == self._steps, f"the trainer plans {state.max_steps} steps, not {self._steps}"
         if self._resumed_from is not None:
             load_optimizer(self._resumed_from, *_optimizer_of(objects))
@@ -98,7 +98,7 @@ class Checkpoints(TrainerCallback):
         logs: Mapping[str, float | None] | None = None,
         **objects: object,
     ) -> None:
-        """After each step, once its numbers are known. The trainer's summary of the whole run has no loss."""
+        """Log each step, once its numbers are known. The trainer's summary of the whole run has no loss."""
         if logs is None or "loss" not in logs:
             return
         self._refuse_not_a_number(state.global_step, logs)
@@ -169,7 +169,7 @@ def equal_parts(steps: int, count: int) -> list[int]:
 
 
 def _cast(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Weights in another precision; tied weights stay tied, so that they are written once."""
+    """Cast weights to another precision; tied weights stay tied, so that they are written once."""
     cast: dict[int, Tensor] = {}
     for weight in weights.values():
         if weight.data_ptr() not in cast:

@@ -101,7 +101,7 @@ def _config(training: Training, settings: GRPOSettings, steps: int) -> GRPOConfi
 
 
 def _outcome(reward: Reward) -> Callable[..., list[float | None]]:
-    """The reward as TRL asks for it: of a batch of completions, with the columns of the data set."""
+    """Reward function in the form of TRL: of a batch of completions, given the columns of the data set."""
 
     def outcome(completions: list[str], answer: list[str], **columns: object) -> list[float | None]:
         return [reward(completion, gold) for completion, gold in zip(completions, answer, strict=True)]

@@ -1,4 +1,4 @@
-"""The model that is trained: loading it, what its tokenizer must offer, and how long its texts may be."""
+"""Policies: loading a model for training, its end tokens, and its context length."""
 
 import logging
 import warnings
@@ -17,7 +17,7 @@ NO_LIMIT = 2**62
 
 
 def load_policy(base: ModelSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model that can be trained, and its tokenizer, which has an end token and pads.
+    """Load a model for training, and its tokenizer, which has an end token and pads.
 
     Weights are float32 whatever `base.dtype` is: at a learning rate of 1e-6 a step is smaller than the spacing of
     bfloat16, and would be lost. With bfloat16 the forward pass runs under autocast, and checkpoints are written in it.
@@ -44,7 +44,7 @@ def require_end_token(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends a completion: the tokenizer's, and those that the model declares."""
+    """Tokens that end a completion: the tokenizer's, and those that the model declares."""
     ends: set[int] = set()
     of_model = getattr(model.generation_config, "eos_token_id", None)
     for declared in (tokenizer.eos_token_id, of_model):

@@ -1,4 +1,4 @@
-"""SFT's data where RL's own model is the teacher: its right answers to the same prompts (rejection sampling).
+"""Rejection sampling: right answers of the RL model to the same prompts, as data for SFT.
 
 RL learns from what its policy writes, SFT from what a teacher writes. A base that SFT tunes on texts of the RL model
 has the data of the one and the loss of the other; what sets it apart from SFT is whose texts they were.
@@ -19,7 +19,7 @@ from featdiff.progress import Progress
 
 @dataclass(frozen=True)
 class Samples:
-    """Right completions, and what was drawn for them."""
+    """Right completions, and counts of what was drawn for them."""
 
     traces: Traces
     drawn: int
@@ -62,7 +62,7 @@ def draw_samples(
 
 @dataclass
 class _Kept:
-    """What one prompt has so far."""
+    """Completions of one prompt so far."""
 
     prompt: Prompt
     completions: list[str] = field(default_factory=list)

@@ -15,7 +15,7 @@ MARKER = re.compile(r"answer:", re.IGNORECASE)
 
 
 def reward_function(name: str) -> Reward:
-    """The reward of that name: exact_match, math_verify, contains, or your own `module:function`.
+    """Find a reward by name: exact_match, math_verify, contains, or your own `module:function`.
 
     Your own function takes the completion and the gold answer and returns a number; its module is looked for on
     the import path and in the current folder. ValueError when it cannot be had.

@@ -1,4 +1,4 @@
-"""A model that completes prompts, batch by batch: the teacher's traces, and the RL model's own samples."""
+"""Completions of prompts by a model, for traces of a teacher and samples of the RL model."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from featdiff.posttraining.policy import context_length, end_tokens, require_end
 
 @dataclass(frozen=True)
 class Sampler:
-    """Completes prompts by a model that is loaded when the first is asked.
+    """Model that completes prompts; it is loaded when the first is asked.
 
     Temperature 0 is greedy, any other samples from the model's own distribution at it. ValueError where the tokenizer
     has no end token.

@@ -15,7 +15,7 @@ from featdiff.progress import Progress
 
 @dataclass(frozen=True)
 class Trace:
-    """What the teacher wrote after one prompt."""
+    """Completion of one prompt by the teacher."""
 
     id: str
     prompt: str

@@ -1,4 +1,4 @@
-"""LogiQA's rows taken apart, for its task file."""
+"""Columns of LogiQA's rows, for its task file."""
 
 import re
 
@@ -8,7 +8,7 @@ _PARTS = re.compile(r"Context: (.*)\nQuestion: (.*)\nChoices: A\. (.*)\nB\. (.*)
 
 
 def apart(rows: Dataset) -> Dataset:
-    """With the columns `passage`, `asked` and `options`. KeyError for a row of another form."""
+    """Add the columns `passage`, `asked` and `options`. KeyError for a row of another form."""
     return rows.map(parts, input_columns="question")
 
 
