@@ -72,6 +72,5 @@ def random_requests(samples: int = 9, choices: int = 4) -> Requests:
         continuation_ids=continuations,
         sample_of=torch.arange(samples).repeat_interleave(choices),
         choice_of=torch.arange(choices).repeat(samples),
-        choice_bytes=torch.tensor([float(len(continuation)) for continuation in continuations]),
         choice_characters=torch.tensor([float(len(continuation)) for continuation in continuations]),
     )

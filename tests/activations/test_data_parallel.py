@@ -12,7 +12,7 @@ from torch import Tensor
 
 from featdiff.activations.buffer import Buffer
 from featdiff.activations.data_parallel import Shares, Whole
-from featdiff.activations.model_parallel import Residuals, Spread, spread_names
+from featdiff.activations.model_parallel import ModelParallel, ResidualSource, spread_names
 from featdiff.activations.stream import Activations, ActivationStream, StreamState
 from featdiff.config.study import ActivationSettings
 from featdiff.data.corpus import Corpus
@@ -67,7 +67,13 @@ class Numbered:
 
 
 def stream(
-    shares: Shares, lineup: Residuals, *, rows_per_chunk: int = 4, batch_size: int = 7, epochs: int = 2, **options: str
+    shares: Shares,
+    lineup: ResidualSource,
+    *,
+    rows_per_chunk: int = 4,
+    batch_size: int = 7,
+    epochs: int = 2,
+    **options: str,
 ) -> ActivationStream:
     ids = torch.arange(ROWS * CONTEXT, dtype=torch.int32).view(ROWS, CONTEXT)
     start = torch.zeros(ROWS, CONTEXT, dtype=torch.bool)
@@ -186,7 +192,7 @@ def test_models_that_lie_with_different_processes_give_the_same_batches(rows_per
     def served(shares: Shares) -> list[tuple[Activations, StreamState]]:
         own = Some(spread_names(Numbered.names, shares), runs)
         made = stream(
-            shares, Spread(Numbered.names, own, shares), rows_per_chunk=rows_per_chunk, epochs=1, prefetch="on"
+            shares, ModelParallel(Numbered.names, own, shares), rows_per_chunk=rows_per_chunk, epochs=1, prefetch="on"
         )
         runs.update(dict.fromkeys(own.names, 0))  # without those of the calibration
         return list(made.batches())

@@ -13,7 +13,8 @@ from featdiff.config.study import ActivationSettings, TrainingSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder, ReLU
 from featdiff.crosscoder.trainer import train
 from featdiff.data.corpus import Corpus
-from featdiff.models.loading import Lineup, blocks
+from featdiff.models.loading import Lineup
+from featdiff.models.residual import blocks
 
 D_MODEL, ROWS, CONTEXT, CALIBRATED = 16, 48, 32, 4
 CHECKPOINTS = {paradigm: [f"{paradigm}-{number}" for number in range(1, 6)] for paradigm in ("sft", "rl")}

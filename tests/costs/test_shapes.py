@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from featdiff.costs.shapes import PUBLIC, Shape, shape_of
-from featdiff.models.loading import load_truncated, residual
+from featdiff.models.loading import load_truncated
+from featdiff.models.residual import residual
 
 POSITIONS = 48
 

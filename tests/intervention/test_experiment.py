@@ -19,7 +19,7 @@ CHOSEN = torch.tensor([1, 4, 7])
 
 def experiment(**draws: int) -> Experiment:
     lineup, crosscoder = tiny_lineup(), random_crosscoder()
-    settings = InterventionSettings(controls=3, draws=draws, bootstrap=50)
+    settings = InterventionSettings.model_validate({"controls": 3, "draws": draws, "bootstrap": 50})
     redrawn = torch.arange(12).reshape(3, 4)
     return Experiment(
         crosscoder,

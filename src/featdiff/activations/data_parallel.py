@@ -1,4 +1,4 @@
-"""How several processes make one stream together: each runs the models over rows of its own."""
+"""Data parallelism: several processes make one stream, each running the models over rows of its own."""
 
 from typing import Protocol, runtime_checkable
 

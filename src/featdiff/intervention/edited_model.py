@@ -28,7 +28,7 @@ from featdiff.models.loading import Lineup, PreTrainedModel
 class EditedModel:
     """A model, the lineup that it belongs to, and edits of it; all edits apply at once, each to features of its own.
 
-    `evaluate` of causal/evaluation takes one in the place of a model, for choices and for generated answers. For
+    `evaluate` of evaluation/harness.py takes one in the place of a model, for choices and for generated answers. For
     hundreds of edits of the same choices, `intervention.score` shares what they have in common and is much cheaper.
     Raises ValueError when the crosscoder reads models that the lineup lacks, when `name` is none of its models, and for
     features that are out of range or named by two edits.

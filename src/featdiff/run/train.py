@@ -9,8 +9,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from featdiff import torchrun
-from featdiff.activations.cache import CachedResiduals, Origin, cached, model_fingerprint, tokenizer_fingerprint
-from featdiff.activations.model_parallel import Residuals, Spread, spread_names
+from featdiff.activations.cache import CachedResiduals, CacheOrigin, cached, model_fingerprint, tokenizer_fingerprint
+from featdiff.activations.model_parallel import ModelParallel, ResidualSource, spread_names
 from featdiff.activations.stream import ActivationStream, Calibration, StreamState, collect
 from featdiff.config.crosscoder import BatchTopKSettings
 from featdiff.config.study import BASE, CorpusSettings
@@ -55,7 +55,7 @@ def train(plan: Plan, folder: Path) -> None:
         lineup = load_lineup(plan, models, spread_names(models, ranks) if spread else None)
         corpus, held_out = _corpora(plan)
         stream = ActivationStream(
-            Spread(models, lineup, ranks) if spread else _streams(plan, lineup, corpus),
+            ModelParallel(models, lineup, ranks) if spread else _streams(plan, lineup, corpus),
             corpus,
             study.activations,
             batch_size=study.training.batch_size,
@@ -105,7 +105,7 @@ def _placed(plan: Plan, **placement: str | bool) -> Plan:
     return Plan(plan.study.model_copy(update={"lineup": lineup}), plan.run.elsewhere)
 
 
-def _streams(plan: Plan, lineup: Lineup, corpus: Corpus) -> Residuals:
+def _streams(plan: Plan, lineup: Lineup, corpus: Corpus) -> ResidualSource:
     """The residual streams of the training corpus: from the models, or from a cache."""
     cache = plan.study.activations.cache
     return lineup if cache is None else _cached(plan, Path(cache), lineup, corpus)
@@ -115,9 +115,9 @@ def _cached(plan: Plan, folder: Path, lineup: Lineup, corpus: Corpus) -> CachedR
     """The residual streams of the training corpus, from a cache; models that it lacks run first, each by itself."""
     settings, tokenizer = plan.study.lineup, tokenizer_fingerprint(lineup.tokenizer)
 
-    def origin(name: str) -> Origin:
+    def origin(name: str) -> CacheOrigin:
         model = model_fingerprint(plan.paths[name])
-        return Origin(model, tokenizer, lineup.layers, settings.dtype, settings.attention)
+        return CacheOrigin(model, tokenizer, lineup.layers, settings.dtype, settings.attention)
 
     def load(name: str) -> Lineup:
         return Lineup.load(

@@ -11,7 +11,8 @@ from featdiff.analyses.feature_cards.report_cards import feature_cards
 from featdiff.analyses.ownership.compute import scaling_of
 from featdiff.crosscoder import Crosscoder
 from featdiff.files import read_json
-from featdiff.models.loading import load_model, load_tokenizer, token_logits
+from featdiff.models.loading import load_model, load_tokenizer
+from featdiff.models.residual import token_logits
 from featdiff.run.held_out import calibration_of, held_out_corpus
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan

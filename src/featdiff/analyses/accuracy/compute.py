@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import get_args
 
 from featdiff.config.study import BASE, EvaluationSettings, TaskSettings
-from featdiff.evaluation import evaluate as evaluate_model
-from featdiff.evaluation.comparison import save_outcomes
-from featdiff.evaluation.outcomes import Outcomes, SetName
+from featdiff.evaluation.harness import evaluate as evaluate_model
+from featdiff.evaluation.outcomes import Outcomes, SetName, save_outcomes
 from featdiff.evaluation.repeated_sampling import gain_interval, share_interval
 from featdiff.evaluation.results import TaskResult
 from featdiff.files import Json, write_json

@@ -15,7 +15,8 @@ from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
 from featdiff.data.corpus import Corpus
 from featdiff.files import Json, read_json, write_json
-from featdiff.models.loading import Lineup, token_logits
+from featdiff.models.loading import Lineup
+from featdiff.models.residual import token_logits
 from featdiff.models.tokenizer import Tokenizer
 from featdiff.progress import Progress
 from featdiff.run.held_out import calibration_of, held_out_corpus

@@ -5,7 +5,7 @@ import torch
 from tiny_study import random_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from featdiff.models.loading import token_logits
+from featdiff.models.residual import token_logits
 
 
 def test_it_is_the_final_norm_and_the_unembedding_and_nothing_else() -> None:
