@@ -8,8 +8,6 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
-from featdiff.analyses.ownership.compute import attribution_of
-from featdiff.analyses.selection.compute import crosscoder_and_lineup
 from featdiff.attribution import Attribution
 from featdiff.config.intervention import REDRAWN
 from featdiff.config.study import BASE
@@ -24,6 +22,7 @@ from featdiff.intervention.experiment import unchanged as nothing_moved
 from featdiff.models.loading import Lineup, load_model
 from featdiff.models.partial_model import UpperModel
 from featdiff.run.plan import Plan
+from featdiff.run.scored import attribution_of, crosscoder_and_lineup
 
 __all__ = [
     "KINDS",

@@ -11,12 +11,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from featdiff.analyses.accuracy.compute import choice_tasks, outcomes_of, requests_of
-from featdiff.analyses.selection.compute import held_out_parts
 from featdiff.config.study import BASE, TaskSettings
 from featdiff.evaluation.outcomes import Outcomes
 from featdiff.evaluation.results import Requests
 from featdiff.models.loading import Lineup
+from featdiff.run.evaluation import choice_tasks, held_out_parts, outcomes_of, requests_of
 from featdiff.run.intervention_context import sampled
 from featdiff.run.plan import Plan
 from featdiff.selection.scores import split_held_out

@@ -22,8 +22,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from featdiff.analyses.editing_methods.items import TaskItems, items_of
-from featdiff.analyses.ownership.compute import attribution_of
-from featdiff.analyses.selection.compute import crosscoder_and_lineup
 from featdiff.config.study import BASE
 from featdiff.evaluation.batches import final_prompt_activations
 from featdiff.evaluation.results import Requests
@@ -54,6 +52,7 @@ from featdiff.models.partial_model import UpperModel
 from featdiff.run.intervention_context import Bench, Measured, measured, scores
 from featdiff.run.models import load_whole
 from featdiff.run.plan import Plan
+from featdiff.run.scored import attribution_of, crosscoder_and_lineup
 
 Maker = Callable[[float, int], list[EditingMethod]]
 """From what can be chosen, and a number of draws, to the way and so many random edits as large."""

@@ -9,11 +9,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from featdiff.analyses.accuracy.compute import choice_tasks, generated_tasks, outcomes_of, requests_of
 from featdiff.analyses.intervention.dose_response import dose_levels, doses
 from featdiff.analyses.intervention.generated import effect_on_answers
 from featdiff.analyses.intervention.side_effects import side_effects
-from featdiff.analyses.selection.compute import held_out_parts
 from featdiff.config.study import BASE, TaskSettings
 from featdiff.evaluation.results import Requests
 from featdiff.files import Record, read_json, write_json
@@ -32,6 +30,7 @@ from featdiff.intervention.effects import (
 )
 from featdiff.intervention.pooled_effects import TaskChange, pooled_effect
 from featdiff.intervention.side_effects import first_tokens
+from featdiff.run.evaluation import choice_tasks, generated_tasks, held_out_parts, outcomes_of, requests_of
 from featdiff.run.intervention_context import (
     Bench,
     Measured,

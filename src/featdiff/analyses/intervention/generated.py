@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from featdiff.analyses.accuracy.compute import located_settings, longest_read, outcomes_of
 from featdiff.config.study import BASE, TaskSettings
 from featdiff.evaluation import answered, evaluate, is_found
 from featdiff.evaluation.results import Requests, TaskResult
@@ -18,6 +17,7 @@ from featdiff.intervention.effects import Effect, ItemSets
 from featdiff.intervention.generation import Generated, form_of_answers, measure_generated_effect
 from featdiff.models.loading import load_tokenizer
 from featdiff.progress import Progress
+from featdiff.run.evaluation import located_settings, longest_read, outcomes_of
 from featdiff.run.intervention_context import Bench, PlannedEdit, edit_of, measured
 
 

@@ -12,16 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from featdiff.activations.stream import collect
-from featdiff.analyses.accuracy.compute import choice_tasks, requests_of
 from featdiff.analyses.intervention.compute import claim_of, edited_items, effect_of
-from featdiff.analyses.selection.compute import (
-    Residuals,
-    mean_rate,
-    prompt_ends,
-    selecting_tasks,
-    selections,
-    task_scores,
-)
+from featdiff.analyses.selection.compute import mean_rate, selections, task_scores
 from featdiff.attribution.activation_matching import match_codes
 from featdiff.attribution.matching import Matching
 from featdiff.attribution.rank_overlap import depth_of
@@ -30,6 +22,7 @@ from featdiff.evaluation.results import Requests
 from featdiff.files import Record
 from featdiff.models.loading import Lineup
 from featdiff.models.partial_model import UpperModel
+from featdiff.run.evaluation import Residuals, choice_tasks, prompt_ends, requests_of, selecting_tasks
 from featdiff.run.held_out import calibration_of, held_out_corpus
 from featdiff.run.intervention_context import Bench, PlannedEdit, measured
 from featdiff.run.models import load_lineup, load_whole

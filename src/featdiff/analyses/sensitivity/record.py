@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from featdiff.analyses.intervention.compute import tests_of
-from featdiff.analyses.selection.compute import selecting_tasks
 from featdiff.analyses.sensitivity.features import bases_of, choice_file, curves, effect_file
 from featdiff.analyses.sensitivity.variants import Place, settings_of
 from featdiff.attribution.robustness import (
@@ -21,6 +20,7 @@ from featdiff.attribution.robustness import (
 )
 from featdiff.config.study import BASE
 from featdiff.files import Json, Record, read_json
+from featdiff.run.evaluation import selecting_tasks
 from featdiff.run.intervention_context import PlannedEdit
 from featdiff.run.plan import Plan
 from featdiff.run.scored import plain
