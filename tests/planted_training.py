@@ -6,11 +6,9 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
+from featdiff.config.crosscoder import Design, Objective, ReLU
 from featdiff.config.study import TrainingSettings
-from featdiff.crosscoder.design import Design
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.objectives import Objective
-from featdiff.crosscoder.sparsity import ReLU
 from featdiff.crosscoder.trainer import train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
 
@@ -61,7 +59,7 @@ def power_curve(objective: Objective, energies: tuple[float, ...], seed: int, fo
     found: list[float] = []
     for energy in energies:
         world = weak_world(energy, seed)
-        made = Crosscoder(PAIR, 48, 24, ReLU(weight=0.2), seed=seed, design=Design(objective))
+        made = Crosscoder(PAIR, 48, 24, ReLU(weight=0.2), seed=seed, design=Design(objective=objective))
         trained(world, made, folder / f"{seed} {energy}", steps=1000, batch_size=256)
         found.append(recalled(made, world, slice(32, 40)) / 8)
     return found

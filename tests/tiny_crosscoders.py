@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from featdiff.crosscoder.design import Design
+from featdiff.config.crosscoder import BatchTopK, Design, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.kernels.parameter_rows import Found, Path
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.step import Learner
 
 PLAIN = Design()

@@ -6,11 +6,10 @@ from torch import Tensor
 
 from featdiff.activations.stream import Activations
 from featdiff.attribution import model_attribution_score
-from featdiff.crosscoder.design import MLP, Design, Procrustes
+from featdiff.config.crosscoder import MLP, Design, Procrustes, ReLU
 from featdiff.crosscoder.kernels.ranks import Alone
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.procrustes import rotations, turn_back, turned
-from featdiff.crosscoder.sparsity import ReLU
 
 MODELS = ("base", "sft", "rl")
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from featdiff.activations.stream import Activations
+from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU
 from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU
 from featdiff.crosscoder.trainer import learning_rate, sparsity_ramp, train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
 
@@ -111,7 +111,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
-import test_training as t
+import test_trainer as t
 class Announcing(t.PlantedStream):
     def batches(self, state=None):
         for batch, after in super().batches(state):

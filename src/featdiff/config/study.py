@@ -7,12 +7,12 @@ from pydantic import Field, model_validator
 
 from featdiff.config.base import Count, Name, Positive, Settings, Share
 from featdiff.config.crosscoder import (
-    BatchTopKSettings,
+    BatchTopK,
     CrosscoderLineup,
     CrosscoderSettings,
-    JumpReLUSettings,
-    ReLUSettings,
-    SparsitySettings,
+    JumpReLU,
+    ReLU,
+    Sparsity,
 )
 from featdiff.config.dynamics import DynamicsSettings, StabilitySettings
 from featdiff.config.evaluation import EvaluationSettings, TaskSettings
@@ -22,19 +22,19 @@ from featdiff.config.posttraining import GRPOSettings, PosttrainSettings, Reject
 from featdiff.config.sensitivity import SensitivitySettings
 
 __all__ = [
-    "BatchTopKSettings",
+    "BatchTopK",
     "CrosscoderLineup",
     "CrosscoderSettings",
     "EvaluationSettings",
     "GRPOSettings",
-    "JumpReLUSettings",
+    "JumpReLU",
     "PosttrainSettings",
-    "ReLUSettings",
+    "ReLU",
     "RejectionSettings",
     "SFTSettings",
     "SelectionSettings",
     "Settings",
-    "SparsitySettings",
+    "Sparsity",
     "TaskSettings",
 ]
 

@@ -1,9 +1,22 @@
-"""The shared dictionary: a sparse crosscoder over any number of models, its training, and how well it fits."""
+"""The shared dictionary: a sparse crosscoder over any number of models, its loss, training and fit."""
 
-from featdiff.crosscoder.design import MLP, Design, Linear, Procrustes, Shared
-from featdiff.crosscoder.model import Crosscoder, Loss
-from featdiff.crosscoder.objectives import MSE, Cosine, DeltaMSE
-from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
+from featdiff.config.crosscoder import (
+    MLP,
+    MSE,
+    BatchTopK,
+    Cosine,
+    DeltaMSE,
+    Design,
+    JumpReLU,
+    Linear,
+    NoAlignment,
+    Procrustes,
+    ReLU,
+    Shared,
+    Sparsity,
+)
+from featdiff.crosscoder.loss import Loss
+from featdiff.crosscoder.model import Crosscoder
 
 __all__ = [
     "MLP",
@@ -16,6 +29,7 @@ __all__ = [
     "JumpReLU",
     "Linear",
     "Loss",
+    "NoAlignment",
     "Procrustes",
     "ReLU",
     "Shared",

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from featdiff.crosscoder.design import MLP
+from featdiff.config.crosscoder import MLP, BatchTopK
 from featdiff.crosscoder.kernels.cpu.threads import Workers
 from featdiff.crosscoder.kernels.dense import dense_gradients, feature_squares
 from featdiff.crosscoder.kernels.parameter_rows import PATHS, Batch, Found, Path, Rates, Rows, step_weight
@@ -21,7 +21,7 @@ from featdiff.crosscoder.kernels.reference import reference_gradients
 from featdiff.crosscoder.kernels.select_kernel import Kernel, kernel_for
 from featdiff.crosscoder.matmul import fast_int8
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, updated_threshold
+from featdiff.crosscoder.sparsity import updated_threshold
 
 SCREENED, COMPACT = 0.03, 0.15
 """Shares of active pairs below which a path pays; see docs/benchmarks.md."""

@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from featdiff.activations.stream import Activations
+from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.checkpoint import Checkpoint, Checkpoints
 from featdiff.crosscoder.kernels.parameter_rows import Found
@@ -36,7 +37,6 @@ from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.procrustes import rotations, turn_back, turned
 from featdiff.crosscoder.shards import assemble, feature_axis, from_rows, part_of, to_rows
-from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.step import Learner
 from featdiff.progress import Progress
 
@@ -251,10 +251,14 @@ def _fingerprint(
 ) -> dict[str, object]:
     """What the outcome depends on, as far as it is known here."""
     return {
-        "crosscoders": {name: crosscoder.description() for name, crosscoder in crosscoders.items()},
+        "crosscoders": {name: _choices(crosscoder) for name, crosscoder in crosscoders.items()},
         "steps": stream.steps,
         "training": settings.model_dump(mode="json", exclude={"checkpoint_minutes", "log_every", "feature_shards"}),
     }
+
+
+def _choices(crosscoder: Crosscoder) -> dict[str, object]:
+    return crosscoder.config().model_dump(mode="json", exclude={"gauge", "provenance"})
 
 
 def _start(
@@ -293,8 +297,6 @@ def _turns(
     if start.step:
         found = _within(start.tensors, "alignment.")
         return {name: turn.to(parts[name].W_dec.device) for name, turn in found.items()}
-    if all(part.design.align is None for part in parts.values()):
-        return {}
     return rotations(parts, (batch for batch, _ in stream.batches()), settings.batch_size, ranks)
 
 

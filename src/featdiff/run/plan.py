@@ -5,19 +5,9 @@ Nothing here imports torch, so that `featdiff show` answers at once.
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
 
-from featdiff.config.crosscoder import (
-    AlignmentSettings,
-    CrosscoderLineup,
-    EncoderSettings,
-    ObjectiveSettings,
-    Partition,
-    SharedSettings,
-    SparsitySettings,
-    check_blocks,
-)
+from featdiff.config.crosscoder import CrosscoderPlan, check_blocks
 from featdiff.config.study import BASE, LineupSettings, Settings, Study
 from featdiff.config.study_file import DEMO_PREFIX
 from featdiff.run.folder import Json, Run, Stage, content_fingerprint
@@ -37,26 +27,6 @@ NOT_SHARED = {
     "teacher_max_tokens",
 }  # by the two paradigms
 READ_BY_WAYS = {"amplify", "positions", "reading", "error", "neutral_tokens", "bootstrap", "confidence"}
-
-
-@dataclass(frozen=True)
-class CrosscoderPlan:
-    """One crosscoder of the study, with every choice made."""
-
-    models: tuple[str, ...]
-    features: int
-    sparsity: SparsitySettings
-    seed: int
-    objective: ObjectiveSettings
-    encoder: EncoderSettings
-    align: AlignmentSettings
-    shared: SharedSettings
-    partition: Partition
-
-    def record(self) -> Json:
-        """All of it as JSON, for a fingerprint."""
-        choices = (self.sparsity, self.objective, self.encoder, self.align, self.shared)
-        return [list(self.models), self.features, self.seed, *map(dump, choices), dict(self.partition)]
 
 
 class Plan:
@@ -215,24 +185,8 @@ class Plan:
             if taken := [other for other in made if other in crosscoders]:
                 raise ValueError(f"two crosscoders would be called {taken[0]}; give a lineup another name")
             seeds[name] = tuple(made)
-            crosscoders |= {of_seed: self._crosscoder(lineup, seed) for of_seed, seed in made.items()}
+            crosscoders |= {of_seed: self.study.crosscoder.plan(lineup, seed) for of_seed, seed in made.items()}
         return seeds, crosscoders
-
-    def _crosscoder(self, lineup: CrosscoderLineup, seed: int) -> CrosscoderPlan:
-        """What a lineup does not choose is as in `crosscoder`; of its partition, what concerns the lineup's models."""
-        common = self.study.crosscoder
-        inherited = {key: share for key, share in common.partition.items() if set(key.split("+")) < set(lineup.models)}
-        return CrosscoderPlan(
-            models=lineup.models,
-            features=lineup.features or common.features,
-            sparsity=lineup.sparsity or common.sparsity,
-            seed=seed,
-            objective=lineup.objective or common.objective,
-            encoder=lineup.encoder or common.encoder,
-            align=lineup.align or common.align,
-            shared=lineup.shared or common.shared,
-            partition=inherited if lineup.partition is None else lineup.partition,
-        )
 
     def _check_names(self) -> None:
         for name, plan in self.crosscoders.items():
@@ -244,7 +198,7 @@ class Plan:
             if plan.models[0] != BASE or len(set(plan.models)) != len(plan.models):
                 raise ValueError(f"crosscoder.lineups.{name}.models must begin with {BASE} and name each model once")
             try:
-                check_blocks(plan.models, plan.features, plan.sparsity.kind, plan.shared.features, plan.partition)
+                check_blocks(plan.models, plan.features, plan.sparsity, plan)
             except ValueError as error:
                 raise ValueError(f"crosscoder {name}: {error}") from error
         for key in self.study.crosscoder.partition:
@@ -308,7 +262,7 @@ def _stages(plan: Plan) -> list[Stage]:
         sources=[[outside(source.path), dump(source, without={"path"})] for source in study.corpus.sources],
         attention=study.lineup.attention,
         activations=dump(study.activations, without={"prefetch", "cache"}),
-        crosscoder={name: one.record() for name, one in plan.crosscoders.items()},
+        crosscoder={name: dump(one) for name, one in plan.crosscoders.items()},
         init_norm=study.crosscoder.decoder_init_norm,
         training=dump(study.training, without={"checkpoint_minutes", "log_every", "feature_shards"}),
         **outside_models,

@@ -11,22 +11,21 @@ from featdiff import torchrun
 from featdiff.activations.cache import CachedResiduals, Origin, cached, model_fingerprint, tokenizer_fingerprint
 from featdiff.activations.model_parallel import Residuals, Spread, spread_names
 from featdiff.activations.stream import ActivationStream, Calibration, StreamState, collect
+from featdiff.config.crosscoder import CrosscoderPlan
 from featdiff.config.study import BASE, CorpusSettings
 from featdiff.costs.memory import check_memory, return_freed_memory
 from featdiff.crosscoder import Crosscoder
-from featdiff.crosscoder.design import design_from
 from featdiff.crosscoder.distributed import joined
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
 from featdiff.crosscoder.metrics import measure_all
 from featdiff.crosscoder.provenance import note_origin
-from featdiff.crosscoder.sparsity import sparsity_from
 from featdiff.crosscoder.trainer import train as train_crosscoders
 from featdiff.data.corpus import Corpus, build_corpus
 from featdiff.models.loading import Lineup, load_tokenizer
 from featdiff.run.folder import Json, write_json
 from featdiff.run.held_out import save_held_out
 from featdiff.run.models import load_lineup
-from featdiff.run.plan import CrosscoderPlan, Plan
+from featdiff.run.plan import Plan
 from featdiff.run.splice import harvest, packed_parts, recovered
 
 STREAM = "stream.json"
@@ -152,18 +151,10 @@ def _new(plan: Plan, one: CrosscoderPlan, d_model: int) -> Crosscoder:
         models=one.models,
         d_model=d_model,
         features=one.features,
-        sparsity=sparsity_from(one.sparsity.model_dump()),
+        sparsity=one.sparsity,
         seed=one.seed,
         decoder_init_norm=plan.study.crosscoder.decoder_init_norm,
-        design=design_from(
-            {
-                "objective": one.objective.model_dump(),
-                "encoder": one.encoder.model_dump(),
-                "align": one.align.model_dump(),
-                "shared": one.shared.model_dump(),
-                "partition": one.partition,
-            }
-        ),
+        design=one.design,
     )
 
 

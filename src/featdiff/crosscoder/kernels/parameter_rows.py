@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from featdiff.crosscoder.objectives import MSE, Objective
-from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
+from featdiff.config.crosscoder import MSE, BatchTopK, JumpReLU, Objective, ReLU, Sparsity
 
 Path = Literal["reference", "dense", "compact", "screened"]
 """How a step is computed: dense autograd; five products; active pairs from a float32 product; active pairs from a
