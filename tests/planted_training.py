@@ -10,7 +10,7 @@ from featdiff.config.crosscoder import Design, Objective, ReLU
 from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.trainer import train
-from featdiff.planted import Group, PlantedState, PlantedStream, World
+from featdiff.planted import Group, PlantedStream, World
 
 PAIR = ("base", "rl")
 SAME = 0.8
@@ -21,7 +21,7 @@ def trained(world: World, crosscoder: Crosscoder, folder: Path, *, steps: int, b
     """The crosscoder after training in the units of the world."""
     stream = PlantedStream(world, steps, batch_size, crosscoder.seed + 1, torch.ones(len(world.models)))
     settings = TrainingSettings(batch_size=batch_size, lr=3e-3, log_every=1000)
-    train({"planted": crosscoder}, stream, settings, folder=folder, state_from=PlantedState.from_tensors)
+    train({"planted": crosscoder}, stream, settings, folder=folder)
     return crosscoder
 
 

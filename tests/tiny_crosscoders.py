@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from featdiff.config.crosscoder import BatchTopK, Design, JumpReLU, ReLU, Sparsity
-from featdiff.crosscoder.kernels.parameter_rows import Found, Path
+from featdiff.crosscoder.kernels.borders import Path
+from featdiff.crosscoder.kernels.parameter_rows import Found
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.step import Learner
 

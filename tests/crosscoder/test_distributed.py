@@ -28,7 +28,7 @@ from featdiff.config.crosscoder import Cosine, DeltaMSE
 from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder, Design, JumpReLU, Procrustes, ReLU, Shared
 from featdiff.crosscoder.distributed import Grid
-from featdiff.crosscoder.kernels.ranks import Alone, Ranks, smallest_of_largest
+from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.shards import part_of
 from featdiff.crosscoder.trainer import train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
@@ -92,7 +92,6 @@ def trained(kind: str, ranks: Ranks, folder: Path, until: int = STEPS) -> Crossc
         stream,
         settings,
         folder=folder,
-        state_from=PlantedState.from_tensors,
         checkpoint_steps=BROKEN,
         ranks=ranks,
     )
@@ -182,7 +181,7 @@ def check_the_cut(run: Run) -> None:
         count, guess = 1 + case * 3, [0.0, float(numbers.max()) * 0.3, 1e9][case % 3]
         found, wanted = (
             run.grid.cut(numbers[run.grid.rank], count, guess),
-            smallest_of_largest(numbers.view(-1), count, guess),
+            Ranks().cut(numbers.view(-1), count, guess),
         )
         assert (found is None) == (wanted is None)
         assert found is None or wanted is None or torch.equal(found, wanted)
@@ -245,8 +244,8 @@ def take_part(folder: Path, alone: dict[str, Crosscoder], rank: int, count: int)
 def serve(folder: Path) -> None:
     """Train alone, then together in two and in four processes, then go on alone from what they left."""
     torch.set_num_threads(1)
-    alone = {kind: trained(kind, Alone(), folder / "whole" / "1-1" / kind) for kind in SPARSITIES}
-    broken_off("batchtopk", Alone(), folder / "broken" / "1-1")
+    alone = {kind: trained(kind, Ranks(), folder / "whole" / "1-1" / kind) for kind in SPARSITIES}
+    broken_off("batchtopk", Ranks(), folder / "broken" / "1-1")
     for count in ROWS:
         children = []
         for rank in range(count):
@@ -263,7 +262,7 @@ def serve(folder: Path) -> None:
             os.waitpid(child, 0)
     for origin in ("2-1", "2-2", "4-2"):
         shutil.copytree(folder / "broken" / origin, folder / "moved" / f"{origin} to 1-1")
-        assert_same(trained("batchtopk", Alone(), folder / "moved" / f"{origin} to 1-1"), alone["batchtopk"])
+        assert_same(trained("batchtopk", Ranks(), folder / "moved" / f"{origin} to 1-1"), alone["batchtopk"])
         (folder / f"{origin} to 1-1").touch()
 
 

@@ -7,7 +7,7 @@ from tiny_crosscoders import KINDS, World, sparsity_of
 from torch import Tensor
 
 from featdiff.config.crosscoder import MLP, Cosine, DeltaMSE, Design, Linear, Procrustes, ReLU, Shared
-from featdiff.crosscoder.kernels.ranks import Alone
+from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.step import Learner
 
@@ -101,7 +101,7 @@ def test_all_parameters_of_an_mlp_learn_and_count_in_the_norm(kind: str, partiti
     assert all(not torch.equal(before[name], parameter) for name, parameter in one.parameters.items())
 
 
-class Two(Alone):
+class Two(Ranks):
     count = 2
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from featdiff.attribution import model_attribution_score
 from featdiff.config.crosscoder import BatchTopK, Design, JumpReLU, ReLU, Shared, Sparsity
 from featdiff.crosscoder.feature_blocks import Blocks
-from featdiff.crosscoder.kernels.parameter_rows import PATHS, Path
+from featdiff.crosscoder.kernels.borders import PATHS, Path
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.step import Learner
 

@@ -8,7 +8,7 @@ from tiny_crosscoders import KINDS, World, assert_equal, sparsity_of
 from torch import Tensor
 
 from featdiff.config.crosscoder import MSE, Cosine, DeltaMSE, Design, JumpReLU, Objective, ReLU, Sparsity
-from featdiff.crosscoder.kernels.parameter_rows import Path
+from featdiff.crosscoder.kernels.borders import Path
 from featdiff.crosscoder.kernels.reconstruction_gradient import losses_and_gradients
 from featdiff.crosscoder.loss import Loss, loss, token_losses
 from featdiff.crosscoder.model import Crosscoder

@@ -46,7 +46,7 @@ def run(folder: Path, at: int = STEPS, design: Design = APART) -> dict[str, Cros
         "apart": Crosscoder(MODELS, 16, 30, ReLU(weight=0.5), seed=0, design=design),
         "deep": Crosscoder(("base", "rl"), 16, 24, BatchTopK(k=2, dead_after_tokens=300, aux_k=2), seed=1, design=DEEP),
     }
-    train(made, stream, SETTINGS, folder=folder, state_from=PlantedState.from_tensors, checkpoint_steps=7)
+    train(made, stream, SETTINGS, folder=folder, checkpoint_steps=7)
     return made
 
 

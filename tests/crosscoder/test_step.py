@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU, Sparsity
-from featdiff.crosscoder.kernels.parameter_rows import Path
+from featdiff.crosscoder.kernels.borders import Path
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import training_features
 from featdiff.crosscoder.step import Learner

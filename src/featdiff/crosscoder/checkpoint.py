@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
-from featdiff.crosscoder.kernels.ranks import Alone, Ranks
+from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.run.folder import read_json, replace_folder, write_json
 
 KEPT = 2
@@ -50,7 +50,7 @@ class Checkpoints:
 
     folder: Path
     fingerprint: dict[str, object]
-    ranks: Ranks = field(default_factory=Alone)
+    ranks: Ranks = field(default_factory=Ranks)
 
     def newest(self, like: dict[str, Tensor]) -> Checkpoint | None:
         """The last complete checkpoint, or the one before where the last is damaged; None in a new run.

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from featdiff import torchrun
 from featdiff.activations.cache import CachedResiduals, Origin, cached, model_fingerprint, tokenizer_fingerprint
 from featdiff.activations.model_parallel import Residuals, Spread, spread_names
-from featdiff.activations.stream import ActivationStream, Calibration, StreamState, collect
+from featdiff.activations.stream import ActivationStream, Calibration, collect
 from featdiff.config.crosscoder import CrosscoderPlan
 from featdiff.config.study import BASE, CorpusSettings
 from featdiff.costs.memory import check_memory, return_freed_memory
@@ -66,7 +66,6 @@ def train(plan: Plan, folder: Path) -> None:
                 stream,
                 study.training,
                 folder=folder,
-                state_from=StreamState.from_tensors,
                 device=study.lineup.device,
                 ranks=ranks,
             )

@@ -16,7 +16,7 @@ from torch import Tensor
 from triton.runtime import interpreter, jit
 
 from featdiff.config.crosscoder import BatchTopK, Cosine, DeltaMSE, Design, Objective, ReLU, Shared
-from featdiff.crosscoder.kernels.parameter_rows import Path
+from featdiff.crosscoder.kernels.borders import Path
 from featdiff.crosscoder.kernels.triton import step as triton
 from featdiff.crosscoder.kernels.triton.step import Triton
 from featdiff.crosscoder.model import Crosscoder

@@ -69,14 +69,6 @@ class Background(NamedTuple):
 
 
 @compiled
-def dot(left: NDArray[float32], right: NDArray[float32]) -> float32:
-    total = float32(0)
-    for index in range(left.shape[0]):
-        total += left[index] * right[index]
-    return total
-
-
-@compiled
 def dot_four(
     first: NDArray[float32],
     second: NDArray[float32],
