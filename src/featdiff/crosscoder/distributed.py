@@ -12,7 +12,7 @@ Collectives run in the main thread only, in one order everywhere.
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
@@ -95,7 +95,7 @@ class Grid(Ranks):
         return DTensor.from_local(part, self._mesh, (Replicate(), Shard(0)), run_check=False)
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> Generator[None]:
         try:
             yield
         except RuntimeError as error:
@@ -141,7 +141,7 @@ class Grid(Ranks):
 
 
 @contextmanager
-def joined(device: str, feature_shards: int) -> Iterator[Ranks]:
+def joined(device: str, feature_shards: int) -> Generator[Ranks]:
     """The processes of this torchrun job, once all are there; a process that torchrun did not start is alone.
 
     `device` is cpu or cuda; under cuda a process has the GPU with its local rank. Raises ValueError for another device,

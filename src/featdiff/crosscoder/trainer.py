@@ -17,7 +17,7 @@ the tokens of every batch, the features, or both; then the first of them writes.
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -296,7 +296,7 @@ class Trainer(Generic[State]):
 
 
 @contextmanager
-def _workers(crosscoders: int, device: str) -> Iterator[Map]:
+def _workers(crosscoders: int, device: str) -> Generator[Map]:
     """A `map` over crosscoders: on a CPU, one thread for each at a time, where one process does all the work.
 
     A step of one crosscoder gains less from a second thread than a second crosscoder does, and so a result does not

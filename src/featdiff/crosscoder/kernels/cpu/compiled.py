@@ -16,7 +16,7 @@ from numba import njit
 from numpy import bool_, float32, float64, int32, int64
 from numpy.typing import NDArray
 
-Function = TypeVar("Function", bound=Callable)
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def compiled(function: Function) -> Function:
