@@ -3,7 +3,7 @@
 from dataclasses import replace
 from math import ceil
 
-from featdiff.config.study import BatchTopKSettings
+from featdiff.config.study import BatchTopK
 from featdiff.costs.costs import FLOAT, CrosscoderSize, coding, crosscoder_training, exchange, forward
 from featdiff.costs.estimate_inputs import Cost, Ground, fullest
 from featdiff.costs.hardware import Work
@@ -111,7 +111,7 @@ def _harvest(ground: Ground) -> Work:
 
 def _training(ground: Ground, one: CrosscoderPlan, steps: int) -> tuple[Work, ...]:
     match one.sparsity:
-        case BatchTopKSettings(k=k):
+        case BatchTopK(k=k):
             l0, starts_dense = float(k), False
         case _:
             l0, starts_dense = ground.assumed.l0, True

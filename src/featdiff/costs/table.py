@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from textwrap import fill
 
-from featdiff.config.crosscoder import BatchTopKSettings
+from featdiff.config.crosscoder import BatchTopK
 from featdiff.config.study import Study
 from featdiff.costs.costs import Model
 from featdiff.costs.crosscoders import streams_on_disk
@@ -79,7 +79,7 @@ def _warnings(ground: Ground) -> list[str]:
         found.append('this machine has a GPU, but the study runs on the CPU; set lineup.device = "cuda"')
     tokens = study.corpus.tokens * study.training.epochs
     steps = tokens // study.training.batch_size
-    sparsities = [one.sparsity for one in plan.crosscoders.values() if isinstance(one.sparsity, BatchTopKSettings)]
+    sparsities = [one.sparsity for one in plan.crosscoders.values() if isinstance(one.sparsity, BatchTopK)]
     if sparsities and steps < SETTLED:
         found.append(
             f"training takes {steps} steps, but the threshold of BatchTopK settles over about {SETTLED}, so L0 may be "

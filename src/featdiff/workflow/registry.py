@@ -49,7 +49,7 @@ def _task_data(plan: Plan) -> dict[str, Json]:
 
 
 def _crosscoders(plan: Plan) -> dict[str, Json]:
-    return {"crosscoder": {name: one.record() for name, one in plan.crosscoders.items()}}
+    return {"crosscoder": {name: one.model_dump(mode="json") for name, one in plan.crosscoders.items()}}
 
 
 STAGES: tuple[Stage, ...] = (

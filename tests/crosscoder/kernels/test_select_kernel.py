@@ -1,11 +1,11 @@
 import pytest
 import torch
 
+from featdiff.config.crosscoder import ReLU
 from featdiff.crosscoder.kernels.cpu.step import Cpu
 from featdiff.crosscoder.kernels.cpu.threads import Workers
 from featdiff.crosscoder.kernels.parameter_rows import Rows
 from featdiff.crosscoder.kernels.select_kernel import Kernel, kernel_for
-from featdiff.crosscoder.sparsity import ReLU
 
 
 def chosen(device: str, dtype: torch.dtype) -> Kernel | None:

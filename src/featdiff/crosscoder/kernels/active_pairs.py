@@ -97,7 +97,7 @@ class Screen:
                 return self._tile_in_full(x[start:stop], least)
             desk, ends = self._desk(torch.int32), np.empty(number, np.int64)
             # Nothing public multiplies int8 into int32.
-            scores = torch._int_mm(  # pyright: ignore[reportPrivateImportUsage]
+            scores = torch._int_mm(  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
                 torch.from_numpy(rounded), copy, out=desk.products[:number]
             ).numpy()
             margins = hidden_by_int8(lengths, longest, margin)

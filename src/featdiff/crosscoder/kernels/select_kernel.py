@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from featdiff.config.crosscoder import Sparsity
+from featdiff.crosscoder.kernels.borders import Path
 from featdiff.crosscoder.kernels.cpu.step import Cpu
 from featdiff.crosscoder.kernels.cpu.threads import Workers
-from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Path, Rates, Rows
+from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Rates, Rows
 from featdiff.crosscoder.kernels.ranks import Ranks
-from featdiff.crosscoder.sparsity import Sparsity
 
 
 @runtime_checkable

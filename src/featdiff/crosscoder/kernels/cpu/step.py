@@ -10,19 +10,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from featdiff.config.crosscoder import MSE, BatchTopK, Sparsity
 from featdiff.crosscoder.kernels.active_pairs import Pairs, Screen
+from featdiff.crosscoder.kernels.borders import Path
 from featdiff.crosscoder.kernels.cpu.adam import adam, norms_of, update
 from featdiff.crosscoder.kernels.cpu.compiled import Background, EntryArrays, RowArrays, backward, decode, residuals
 from featdiff.crosscoder.kernels.cpu.encode import mark_active, order_by_feature
 from featdiff.crosscoder.kernels.cpu.threads import Workers
 from featdiff.crosscoder.kernels.dense import add_auxiliary, dense_gradients, feature_squares, penalty
 from featdiff.crosscoder.kernels.jumprelu_penalty import background
-from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Path, Rates, Rows, no_cut
+from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Rates, Rows, no_cut
 from featdiff.crosscoder.kernels.quantisation_error import AUDIT_EVERY
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.kernels.reconstruction_gradient import Pull
-from featdiff.crosscoder.objectives import MSE
-from featdiff.crosscoder.sparsity import BatchTopK, Gates, Sparsity, floor, gates
+from featdiff.crosscoder.sparsity import Gates, floor, gates
 
 CHUNKS = 8
 """Ranges of features per thread: busy features may lie side by side, and then equal ranges are unequal work."""

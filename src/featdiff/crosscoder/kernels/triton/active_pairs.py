@@ -4,7 +4,7 @@ The margin is that of `bounds`, and pairs come out as from the screen of a CPU. 
 score of a pair is compared with the margin of its token times the norm of its row.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -81,7 +81,7 @@ class TritonScreen:
 
 
 @contextmanager
-def whole_sums() -> Iterator[None]:
+def whole_sums() -> Generator[None]:
     """Within the block a bfloat16 product on a GPU is summed in float32 throughout: no rounding but what `bounds` knows
     of."""
     backend = torch.backends.cuda.matmul

@@ -10,16 +10,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from featdiff.config.crosscoder import BatchTopK, Sparsity
+from featdiff.crosscoder.kernels.borders import Path
 from featdiff.crosscoder.kernels.dense import add_auxiliary, dense_gradients, feature_squares, penalty, share_factors
 from featdiff.crosscoder.kernels.jumprelu_penalty import Background, background
-from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Path, Rates, Rows, no_cut
+from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Rates, Rows, no_cut
 from featdiff.crosscoder.kernels.quantisation_error import AUDIT_EVERY
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.kernels.reconstruction_gradient import Pull
 from featdiff.crosscoder.kernels.triton.active_pairs import Pairs, TritonScreen
 from featdiff.crosscoder.kernels.triton.adam import Derived, refresh, update
 from featdiff.crosscoder.kernels.triton.kernels import decoded, gradient_rows, pair_products, sums_by_feature
-from featdiff.crosscoder.sparsity import BatchTopK, Gates, Sparsity, floor, gates
+from featdiff.crosscoder.sparsity import Gates, floor, gates
 
 
 @dataclass(frozen=True)

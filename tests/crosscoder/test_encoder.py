@@ -1,5 +1,4 @@
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -7,24 +6,24 @@ import torch
 from tiny_crosscoders import KINDS, World, sparsity_of
 from torch import Tensor
 
-from featdiff.crosscoder.design import MLP, Design, Linear, Procrustes, Shared, design_from, design_record
-from featdiff.crosscoder.kernels.ranks import Alone
+from featdiff.config.crosscoder import MLP, Cosine, DeltaMSE, Design, Linear, Procrustes, ReLU, Shared
+from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.objectives import Cosine, DeltaMSE
-from featdiff.crosscoder.sparsity import ReLU
 from featdiff.crosscoder.step import Learner
 
 MODELS = ("base", "sft", "rl")
 WORLD = World(features=60, d_model=8)
-NOTHING: Mapping[str, float] = {}
-FULL = Design(DeltaMSE(-0.25), MLP(7), Procrustes(99), Shared(3, 0.2), {"rl": 0.1})
+NOTHING: dict[str, float] = {}
+FULL = Design(
+    objective=DeltaMSE(-0.25), encoder=MLP(7), align=Procrustes(99), shared=Shared(3, 0.2), partition={"rl": 0.1}
+)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def mlp(sparsity: str = "relu", width: int = 7, partition: Mapping[str, float] = NOTHING) -> Crosscoder:
+def mlp(sparsity: str = "relu", width: int = 7, partition: dict[str, float] = NOTHING) -> Crosscoder:
     """One whose hidden layer has a say."""
     design = Design(encoder=MLP(width), partition=partition)
     made = WORLD.crosscoder(sparsity_of(sparsity, 8), 8, wild=False, design=design)
@@ -35,23 +34,21 @@ def mlp(sparsity: str = "relu", width: int = 7, partition: Mapping[str, float] =
     return made
 
 
-@pytest.mark.parametrize("design", [Design(), FULL, Design(Cosine())])
-def test_a_record_gives_the_design_back(design: Design) -> None:
-    assert design_from(design_record(design)) == design
+@pytest.mark.parametrize("design", [Design(), FULL, Design(objective=Cosine())])
+def test_a_folder_gives_the_design_back(design: Design, tmp_path: Path) -> None:
+    Crosscoder(MODELS, 8, 60, design=design).save(tmp_path)
+    assert Crosscoder.load(tmp_path).design == design
 
 
 def test_what_no_design_can_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="width must be at least 1"):
-        MLP(0)
-    with pytest.raises(ValueError, match="tokens must be at least 2"):
-        Procrustes(1)
-    with pytest.raises(ValueError, match="ratio above 0 and at most 1"):
+    for choice in ({"encoder": {"kind": "mlp", "width": 0}}, {"align": {"kind": "procrustes", "tokens": 1}}):
+        with pytest.raises(ValueError, match="Input should be greater than"):
+            Design.model_validate(choice)
+    with pytest.raises(ValueError, match="Input should be greater than 0"):
         Shared(3, 0.0)
-    for part, message in (("encoder", "'linear' or 'mlp'"), ("align", "'none' or 'procrustes'"), ("shared", "a ratio")):
-        with pytest.raises(ValueError, match=message):
-            design_from({**design_record(Design()), part: {"kind": "other"}})
-    with pytest.raises(ValueError, match="is missing"):
-        design_from({})
+    for part in ("objective", "encoder", "align"):
+        with pytest.raises(ValueError, match="Input tag 'other'"):
+            Design.model_validate({part: {"kind": "other"}})
 
 
 def test_an_mlp_begins_as_the_linear_encoder() -> None:
@@ -90,7 +87,7 @@ def test_a_folder_keeps_an_mlp_and_linear_ones_have_no_hidden_layer(tmp_path: Pa
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("partition", [NOTHING, {"rl": 0.2}])
-def test_all_parameters_of_an_mlp_learn_and_count_in_the_norm(kind: str, partition: Mapping[str, float]) -> None:
+def test_all_parameters_of_an_mlp_learn_and_count_in_the_norm(kind: str, partition: dict[str, float]) -> None:
     made = mlp(kind, partition=partition)
     one = Learner(made, lr=1e-3, betas=(0.9, 0.999), clip=1.0)
     assert one.path == "reference"
@@ -104,7 +101,7 @@ def test_all_parameters_of_an_mlp_learn_and_count_in_the_norm(kind: str, partiti
     assert all(not torch.equal(before[name], parameter) for name, parameter in one.parameters.items())
 
 
-class Two(Alone):
+class Two(Ranks):
     count = 2
 
 
