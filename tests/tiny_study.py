@@ -6,12 +6,15 @@ import shutil
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from featdiff.config.study import Study
 from featdiff.config.study_file import validated
+from featdiff.run.plan import Plan
+from featdiff.workflow import registry
 
 ITEMS = 48
 CHOICES = 4
@@ -291,6 +294,7 @@ LOADER = '''\
 
 import json
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
@@ -299,3 +303,8 @@ def load(file: str, **_: object) -> dict[str, Dataset]:
     lines = (Path(__file__).parent / file).read_text().splitlines()
     return {"test": Dataset.from_list([json.loads(line) for line in lines])}
 '''
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """summary.json as a script would read it."""
+    return json.loads(json.dumps(registry.summary(plan)))

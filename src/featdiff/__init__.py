@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from featdiff.crosscoder.model import Crosscoder, Loss
     from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU
     from featdiff.evaluation.outcomes import Outcomes
+    from featdiff.intervention.edits import Edit
     from featdiff.intervention.effects import Effect
-    from featdiff.intervention.scoring import Edit
     from featdiff.models.loading import Lineup
     from featdiff.selection.scores import Selection
 

@@ -9,11 +9,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import beta, binom, norm
+from scipy.stats import beta, binomtest, false_discovery_control
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor
 
 Correct = Bool[Tensor, " samples"] | Bool[np.ndarray, " samples"]
@@ -39,20 +42,20 @@ class Interval:
 
 
 def wilson_interval(successes: float, n: int, *, confidence: float) -> Interval:
-    """Wilson's score interval of a share; [0, 1] when n is 0.
+    """Wilson's score interval of a share; [0, 1] when n is 0. Successes may be fractions: means over repetitions.
 
-    Raises ValueError unless 0 <= successes <= n.
+    Raises ValueError unless 0 <= successes <= n and 0 < confidence < 1.
     """
     if not 0 <= successes <= n:
         raise ValueError(f"found {successes} successes among {n} items; they must lie between 0 and n")
+    if not 0 < confidence < 1:
+        raise ValueError(f"found a confidence of {confidence}; it must lie between 0 and 1, for example 0.95")
     if n == 0:
         return Interval(float("nan"), 0.0, 1.0, confidence)
-    z, share = _z(confidence), successes / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low = 0.0 if successes == 0 else float(centre - half)
-    high = 1.0 if successes == n else float(centre + half)
-    return Interval(share, low, high, confidence)
+    bounds = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
+    low, high = np.asarray(bounds, dtype=float).tolist()
+    # Rounding may leave the bound of a share of 0 or 1 off by 1e-17.
+    return Interval(successes / n, 0.0 if successes == 0 else low, 1.0 if successes == n else high, confidence)
 
 
 def difference_interval(before: Correct, after: Correct, *, confidence: float) -> Interval:
@@ -147,7 +150,7 @@ def exact_mcnemar(n01: int, n10: int) -> float:
     """
     if min(n01, n10) < 0:
         raise ValueError(f"found counts {n01} and {n10}; counts of items cannot be negative")
-    return float(min(1.0, 2 * binom.cdf(min(n01, n10), n01 + n10, 0.5)))
+    return float(binomtest(n01, n01 + n10).pvalue) if n01 + n10 else 1.0
 
 
 def empirical_p(
@@ -172,17 +175,12 @@ def empirical_p(
 
 def holm(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     """p-values adjusted for all tests of one claim (Holm): the chance of a single false finding stays below alpha."""
-    order = _ascending(p)
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    return _back(np.minimum(adjusted, 1.0), order)
+    return np.asarray(multipletests(_checked(p), method="holm")[1]) if len(p) else p
 
 
 def benjamini_hochberg(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     """p-values adjusted for exploration (Benjamini, Hochberg): among findings below alpha at most alpha are false."""
-    order = _ascending(p)
-    raised = p[order] * len(p) / np.arange(1, len(p) + 1)
-    adjusted = np.minimum.accumulate(raised[::-1])[::-1]
-    return _back(np.minimum(adjusted, 1.0), order)
+    return false_discovery_control(_checked(p))
 
 
 def minimum_detectable_effect(n: int, *, confidence: float, power: float) -> float:
@@ -196,11 +194,6 @@ def minimum_detectable_effect(n: int, *, confidence: float, power: float) -> flo
     if n < needed:
         return float("inf")
     return float(beta.ppf(power, needed, n - needed + 1))
-
-
-def power_of(effect: float, n: int, *, confidence: float) -> float:
-    """Probability that the exact test finds a change of this share of n items that can change one way only."""
-    return float(binom.sf(_needed(confidence) - 1, n, effect))
 
 
 def verdict(change: Interval, flips: Flips, controls: Sequence[Draws], *, expected: Direction) -> Verdict:
@@ -250,18 +243,12 @@ def _resampled(task: Flips, resamples: int, rng: np.random.Generator) -> Float[n
 
 def _needed(confidence: float) -> int:
     """Changes, all one way, from which on McNemar's test rejects."""
-    return next(k for k in range(1, 10_000) if not _exceeds(exact_mcnemar(k, 0), 1 - confidence))
+    return next(k for k in count(1) if not _exceeds(2 * 0.5**k, 1 - confidence))
 
 
 def _exceeds(p: float, alpha: float) -> bool:
     """p > alpha, where 1 - 0.95 is taken for 0.05."""
     return p > alpha + 1e-12
-
-
-def _z(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ValueError(f"found a confidence of {confidence}; it must lie between 0 and 1, for example 0.95")
-    return float(norm.ppf((1 + confidence) / 2))
 
 
 def _pair(before: Correct, after: Correct) -> tuple[Bool[np.ndarray, " samples"], Bool[np.ndarray, " samples"]]:
@@ -286,13 +273,7 @@ def _correlation(first: Bool[np.ndarray, " samples"], second: Bool[np.ndarray, "
     return float(corrected / np.sqrt(margins))
 
 
-def _ascending(p: Float[np.ndarray, " tests"]) -> np.ndarray:
+def _checked(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError("found p-values outside 0 to 1; adjust p-values, not statistics")
-    return np.argsort(p, kind="stable")
-
-
-def _back(values: Float[np.ndarray, " tests"], order: np.ndarray) -> Float[np.ndarray, " tests"]:
-    restored = np.empty_like(values)
-    restored[order] = values
-    return restored
+    return p

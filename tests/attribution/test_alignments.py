@@ -15,7 +15,7 @@ from featdiff.attribution.alignments import (
     same_seed_index_trajectory,
     swap_trajectory,
 )
-from featdiff.attribution.stability import Scored
+from featdiff.attribution.stability import ScoredCrosscoder
 from featdiff.attribution.swap import swap_specificity
 from featdiff.attribution.trajectories import Trajectory
 from featdiff.config.study import TrainingSettings
@@ -30,15 +30,15 @@ OFF = ~torch.eye(3, dtype=torch.bool)
 FEATURES, WIDTH, TOP = 300, 64, 50
 
 
-def scored(models: tuple[str, ...], W_dec: Tensor, seed: int = 0) -> Scored:
+def scored(models: tuple[str, ...], W_dec: Tensor, seed: int = 0) -> ScoredCrosscoder:
     """A crosscoder with the given decoder [features models d_model], of which nothing else is known."""
     crosscoder = Crosscoder(models, W_dec.shape[2], len(W_dec), seed=seed)
     note_origin(crosscoder, "one order")
     crosscoder.W_dec.data.copy_(W_dec)
-    return Scored(crosscoder, Attribution.of(crosscoder))
+    return ScoredCrosscoder(crosscoder, Attribution.of(crosscoder))
 
 
-def seeds_of_pairs(noise: float, seed: int, truth: Sequence[Tensor] | None = None) -> list[list[Scored]]:
+def seeds_of_pairs(noise: float, seed: int, truth: Sequence[Tensor] | None = None) -> list[list[ScoredCrosscoder]]:
     """Two seeds of a crosscoder per checkpoint: `truth` of each (norms of the tuned model), noisy, in a random order
     of features that depends on the seed alone. Without a truth no checkpoint differs from another."""
     generator = Generator().manual_seed(seed)
@@ -56,7 +56,7 @@ def seeds_of_pairs(noise: float, seed: int, truth: Sequence[Tensor] | None = Non
     return found
 
 
-def joint_of(pairs: Sequence[Sequence[Scored]]) -> list[Scored]:
+def joint_of(pairs: Sequence[Sequence[ScoredCrosscoder]]) -> list[ScoredCrosscoder]:
     """One crosscoder over the base and all checkpoints for each seed, with the decoders of its pairs."""
     decoders = [[one.crosscoder.W_dec.detach() for one in of_seed] for of_seed in pairs]
     return [
@@ -65,7 +65,7 @@ def joint_of(pairs: Sequence[Sequence[Scored]]) -> list[Scored]:
     ]
 
 
-def every(pairs: list[list[Scored]]) -> dict[str, Trajectory]:
+def every(pairs: list[list[ScoredCrosscoder]]) -> dict[str, Trajectory]:
     """The trajectory under each alignment that needs no activations."""
     return {
         "joint": joint_trajectory(joint_of(pairs), CHECKPOINTS, top=TOP),
@@ -213,7 +213,7 @@ def test_trained_crosscoders_of_checkpoints_without_turnover_agree_up_to_the_flo
 
     values = world.sample(8_000, Generator().manual_seed(5)).activations
     batches = [Activations(models, values, torch.zeros(len(values), dtype=torch.int64))]
-    of = {name: Scored(crosscoder, Attribution.of(crosscoder)) for name, crosscoder in crosscoders.items()}
+    of = {name: ScoredCrosscoder(crosscoder, Attribution.of(crosscoder)) for name, crosscoder in crosscoders.items()}
     pairs = [[of[f"{name}@{s}"] for name in checkpoints] for s in (0, 1)]
     last = [of_seed[-1] for of_seed in pairs]
     swapped = swap_specificity([one.crosscoder for one in last], batches, checkpoints, min_active=20)

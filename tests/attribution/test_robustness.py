@@ -5,41 +5,47 @@ import math
 import pytest
 
 from featdiff.attribution.robustness import (
-    Number,
-    at_equal,
-    bracket,
+    Measurement,
+    bracketing_points,
+    interpolate_at,
     prediction_interval,
-    verdict_on_number,
-    verdict_on_similarity,
+    robustness_of_similarity,
+    robustness_of_value,
 )
 
 NAN = math.nan
 
 
-def seeds(*values: float) -> list[Number]:
-    return [Number(value) for value in values]
+def seeds(*values: float) -> list[Measurement]:
+    return [Measurement(value) for value in values]
 
 
 def test_a_curve_is_read_between_its_points_in_the_logarithm() -> None:
-    numbers = [Number(0.0, -1.0, 1.0, 0.2, 0.4), Number(1.0, 0.0, 4.0, 0.4, 0.8)]
-    found = at_equal([100.0, 1.0], numbers, 10.0)  # half-way in log L0
+    numbers = [Measurement(0.0, -1.0, 1.0, 0.2, 0.4), Measurement(1.0, 0.0, 4.0, 0.4, 0.8)]
+    found = interpolate_at([100.0, 1.0], numbers, 10.0)  # half-way in log L0
     assert (found.value, found.low, found.high) == pytest.approx((0.5, -0.5, 2.5))
     assert (found.chance, found.chance_high) == pytest.approx((0.3, 0.6))
-    assert at_equal([100.0, 1.0], numbers, 100.0) == at_equal([100.0, 1.0], numbers, 101.0) == numbers[0]
+    assert interpolate_at([100.0, 1.0], numbers, 100.0) == interpolate_at([100.0, 1.0], numbers, 101.0) == numbers[0]
 
 
 def test_nothing_is_read_beyond_the_ends_of_a_curve() -> None:
-    numbers = [Number(0.0), Number(1.0)]
-    assert math.isnan(at_equal([8.0, 4.0], numbers, 9.0).value) and math.isnan(at_equal([8.0, 4.0], numbers, 2.0).value)
-    assert math.isnan(at_equal([], [], 2.0).value)
-    assert math.isnan(at_equal([8.0, 2.0], [Number(0.0), Number(NAN)], 4.0).value)
+    numbers = [Measurement(0.0), Measurement(1.0)]
+    assert math.isnan(interpolate_at([8.0, 4.0], numbers, 9.0).value) and math.isnan(
+        interpolate_at([8.0, 4.0], numbers, 2.0).value
+    )
+    assert math.isnan(interpolate_at([], [], 2.0).value)
+    assert math.isnan(interpolate_at([8.0, 2.0], [Measurement(0.0), Measurement(NAN)], 4.0).value)
 
 
 def test_a_number_is_read_from_the_points_that_enclose_it() -> None:
     xs = [100.0, 50.0, 25.0, 12.0]
-    assert bracket(xs, 30.0) == (1, 2) and bracket(xs, 25.0) == (2,) and bracket(xs, 200.0) == ()
-    known = [Number(float(at)) if at in bracket(xs, 30.0) else Number(NAN) for at in range(4)]
-    assert 1 < at_equal(xs, known, 30.0).value < 2
+    assert (
+        bracketing_points(xs, 30.0) == (1, 2)
+        and bracketing_points(xs, 25.0) == (2,)
+        and bracketing_points(xs, 200.0) == ()
+    )
+    known = [Measurement(float(at)) if at in bracketing_points(xs, 30.0) else Measurement(NAN) for at in range(4)]
+    assert 1 < interpolate_at(xs, known, 30.0).value < 2
 
 
 def test_the_prediction_interval_of_two_values_is_students() -> None:
@@ -54,20 +60,20 @@ def test_the_prediction_interval_of_two_values_is_students() -> None:
 )
 def test_a_number_may_change_as_much_as_seeds_change_it(choice: float, verdict: str) -> None:
     # The largest change by a seed is 0.05; the prediction interval of 0.3, 0.32, 0.27, 0.35 is 0.31 +- 0.120.
-    assert verdict_on_number(Number(choice), Number(0.3), seeds(0.32, 0.27, 0.35)) == verdict
+    assert robustness_of_value(Measurement(choice), Measurement(0.3), seeds(0.32, 0.27, 0.35)) == verdict
 
 
 def test_what_may_be_the_error_of_a_count_is_undecided() -> None:
-    none = [Number(0.0, 0.0, 0.01)] * 3  # seeds that find nothing predict nothing
-    assert verdict_on_number(Number(0.002, 0.0003, 0.011), none[0], none) == "undecided"
-    assert verdict_on_number(Number(0.04, 0.02, 0.06), none[0], none) == "not robust"
+    none = [Measurement(0.0, 0.0, 0.01)] * 3  # seeds that find nothing predict nothing
+    assert robustness_of_value(Measurement(0.002, 0.0003, 0.011), none[0], none) == "undecided"
+    assert robustness_of_value(Measurement(0.04, 0.02, 0.06), none[0], none) == "not robust"
 
 
 def test_one_seed_is_no_yardstick() -> None:
     for few in (seeds(0.3), seeds(0.3, NAN)):
         assert (
-            verdict_on_number(Number(0.3), Number(0.3), few)
-            == verdict_on_similarity(Number(0.9), few)
+            robustness_of_value(Measurement(0.3), Measurement(0.3), few)
+            == robustness_of_similarity(Measurement(0.9), few)
             == "no yardstick"
         )
 
@@ -77,10 +83,10 @@ def test_one_seed_is_no_yardstick() -> None:
     [(1.0, "robust"), (0.5, "robust"), (0.45, "undecided"), (0.1, "not robust"), (NAN, "not measured")],
 )
 def test_a_choice_may_be_as_unlike_the_reference_as_the_least_like_seed(choice: float, verdict: str) -> None:
-    others = [Number(value, chance=0.01, chance_high=0.1) for value in (0.5, 0.56, 0.54)]
-    assert verdict_on_similarity(Number(choice), others) == verdict
+    others = [Measurement(value, chance=0.01, chance_high=0.1) for value in (0.5, 0.56, 0.54)]
+    assert robustness_of_similarity(Measurement(choice), others) == verdict
 
 
 def test_seeds_that_agree_no_better_than_chance_are_no_yardstick() -> None:
-    others = [Number(0.5, chance_high=0.1), Number(0.1, chance_high=0.1)]
-    assert verdict_on_similarity(Number(0.9), others) == "no yardstick"
+    others = [Measurement(0.5, chance_high=0.1), Measurement(0.1, chance_high=0.1)]
+    assert robustness_of_similarity(Measurement(0.9), others) == "no yardstick"

@@ -11,16 +11,16 @@ from scipy.stats import t
 from torch import Generator, Tensor
 
 from featdiff.attribution import Attribution
-from featdiff.attribution.stability import Scored, Spread, seed_interval, stability_of
+from featdiff.attribution.stability import ScoredCrosscoder, SeedSpread, seed_interval, stability_of
 from featdiff.crosscoder import Crosscoder
 
 MODELS = ("base", "rl")
 
 
-def scored(W_dec: Tensor, seed: int, models: tuple[str, ...] = MODELS) -> Scored:
+def scored(W_dec: Tensor, seed: int, models: tuple[str, ...] = MODELS) -> ScoredCrosscoder:
     crosscoder = Crosscoder(models, W_dec.shape[2], len(W_dec), seed=seed)
     crosscoder.W_dec.data.copy_(W_dec)
-    return Scored(crosscoder, Attribution.of(crosscoder))
+    return ScoredCrosscoder(crosscoder, Attribution.of(crosscoder))
 
 
 def rows(features: int, seed: int, width: int = 32) -> Tensor:
@@ -43,7 +43,7 @@ def test_a_feature_is_stable_in_two_other_seeds_not_in_one() -> None:
     """Of three features the first is in all seeds, the second in one other, the third in none."""
     axes = torch.eye(8)
 
-    def seed(*directions: int, number: int) -> Scored:
+    def seed(*directions: int, number: int) -> ScoredCrosscoder:
         return scored(torch.stack([axes[list(directions)]] * 2, dim=1), number)
 
     found = stability_of([seed(0, 1, 2, number=0), seed(1, 0, 3, number=1), seed(4, 5, 0, number=2)])
@@ -76,7 +76,7 @@ def test_tails_are_counted_under_every_seed_with_their_spread() -> None:
         scored(torch.stack([axes, torch.tensor(norm)[:, None] * axes], dim=1), seed) for seed, norm in enumerate(norms)
     ]
     found = stability_of(seeds, (0.8,))
-    assert found.tails["rl"]["0.8"] == Spread((2.0, 1.0, 3.0)) and found.tails["rl"]["alive"].values == (4.0,) * 3
+    assert found.tails["rl"]["0.8"] == SeedSpread((2.0, 1.0, 3.0)) and found.tails["rl"]["alive"].values == (4.0,) * 3
     assert found.tails["rl"]["0.8"].mean == 2.0 and found.tails["rl"]["0.8"].deviation == 1.0
     assert found.stable_tails == {"base": {"0.8": 0}, "rl": {"0.8": 2}}  # both are found again, if weaker
     mean, deviation = found.spread("rl")

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featdiff.attribution import Attribution, Trajectory, trajectory
+from featdiff.attribution import Attribution, Trajectory
 from featdiff.attribution.scores import decoder_cosines, model_attribution_score
-from featdiff.attribution.trajectories import overlap, rank_shift
+from featdiff.attribution.trajectories import common, follow, joint_scores, places_climbed
 
 CHECKPOINTS = ("sft-1", "sft-2", "sft-3")
 
@@ -28,7 +28,8 @@ def attribution_of(norms: torch.Tensor, alive: torch.Tensor | None = None) -> At
 
 
 def followed(norms: torch.Tensor, alive: torch.Tensor | None = None, top: int = 2) -> Trajectory:
-    return trajectory(attribution_of(norms, alive), CHECKPOINTS, top=top, alignment="joint", noise_floor=None)
+    scores, index = joint_scores(attribution_of(norms, alive), CHECKPOINTS), torch.arange(len(norms))
+    return follow([scores], CHECKPOINTS, lambda _, __: index, torch.ones_like(scores.alive), "joint", top=top)
 
 
 # Specificity per checkpoint, with base norm 1: c / (1 + c).
@@ -98,7 +99,8 @@ def test_overlap_is_symmetric_and_agrees_with_sets(seed: int, k: int) -> None:
     ranked = torch.stack([torch.randperm(10, generator=generator)[:k] for _ in range(3)])
     sets = [set(row.tolist()) for row in ranked]
 
-    torch.testing.assert_close(overlap(ranked), torch.tensor([[len(a & b) / k for b in sets] for a in sets]))
+    overlap = torch.tensor([[common(one, other, torch.arange(10)) for other in ranked] for one in ranked])
+    torch.testing.assert_close(overlap, torch.tensor([[len(a & b) / k for b in sets] for a in sets]))
 
 
 @given(seed=st.integers(0, 2**31), k=st.integers(1, 8))
@@ -107,19 +109,12 @@ def test_rank_shift_agrees_with_looking_each_feature_up(seed: int, k: int) -> No
     now, later = (torch.randperm(10, generator=generator)[:k] for _ in range(2))
     looked_up = [j - later.tolist().index(f) if f in later.tolist() else torch.nan for j, f in enumerate(now.tolist())]
 
-    torch.testing.assert_close(
-        rank_shift(torch.stack([now, later]))[0], torch.tensor(looked_up).float(), equal_nan=True
-    )
-
-
-def test_alignment_and_noise_floor_must_be_given() -> None:
-    with pytest.raises(TypeError, match="alignment"):
-        trajectory(attribution_of(NORMS), CHECKPOINTS)  # pyright: ignore[reportCallIssue] - the missing arguments are the test
+    torch.testing.assert_close(places_climbed(now, later), torch.tensor(looked_up).float(), equal_nan=True)
 
 
 def test_one_checkpoint_has_no_dynamics() -> None:
     with pytest.raises(ValueError, match="at least two checkpoints, got sft-1"):
-        trajectory(attribution_of(NORMS), ["sft-1"], alignment="joint", noise_floor=None)
+        joint_scores(attribution_of(NORMS), ["sft-1"])
 
 
 def test_a_crosscoder_without_alive_features_has_no_dynamics() -> None:

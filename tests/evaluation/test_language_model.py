@@ -18,7 +18,7 @@ from featdiff.config.study import EvaluationSettings, TaskSettings
 from featdiff.evaluation.harness import evaluate
 from featdiff.evaluation.language_model import EditedLanguageModel, stock_language_model
 from featdiff.intervention.edited_model import EditedModel
-from featdiff.intervention.scoring import Edit
+from featdiff.intervention.edits import Edit
 
 WORDS = ["<s>", *(chr(ord("a") + number) for number in range(26))]
 QUESTIONS = ["a b c d e", "f g", "h i j k l m n", "o p q", "r s t u"]

@@ -11,9 +11,10 @@ from transformers import DynamicCache, PreTrainedModel
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.evaluation.batches import Positions, edited_tokens
 from featdiff.intervention.edited_model import EditedModel
-from featdiff.intervention.edits import Edit, Patch, Reading
-from featdiff.intervention.scoring import ErrorTerm, UpperModel, score
+from featdiff.intervention.edits import CodeReading, Edit, Patch
+from featdiff.intervention.scoring import ErrorTerm, score
 from featdiff.models.loading import Lineup
+from featdiff.models.partial_model import UpperModel
 from featdiff.models.residual import blocks
 
 EDIT = Edit(torch.tensor([3, 0, 11]), 4.0)
@@ -158,12 +159,12 @@ def test_scores_equal_those_of_the_half_above_the_tap(positions: Positions) -> N
 @pytest.mark.parametrize("error", ["keep", "drop"])
 @pytest.mark.parametrize("value", [0.0, Patch("rl")])
 def test_readings_patches_and_a_dropped_error_are_those_of_the_half_above_the_tap(
-    reading: Reading, error: ErrorTerm, value: float | Patch
+    reading: CodeReading, error: ErrorTerm, value: float | Patch
 ) -> None:
     same_as_above_the_tap(replace(EDIT, value=value), reading, error)
 
 
-def same_as_above_the_tap(edit: Edit, reading: Reading = "joint", error: ErrorTerm = "keep") -> None:
+def same_as_above_the_tap(edit: Edit, reading: CodeReading = "joint", error: ErrorTerm = "keep") -> None:
     """A second road: intervention.score edits residual streams that it has captured."""
     requests = random_requests(samples=3)
     model = replace(edited([edit]), reading=reading, error=error)

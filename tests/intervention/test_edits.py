@@ -7,7 +7,7 @@ from torch import Tensor
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
 from featdiff.intervention.activity import Activity, activity_on
-from featdiff.intervention.edit_values import Level
+from featdiff.intervention.edit_values import EditValue
 from featdiff.intervention.edits import Edit, Patch, apply, codes, reconstruction
 
 MODELS, WIDTH, FEATURES = ("base", "sft", "rl"), 8, 12
@@ -133,7 +133,7 @@ def test_levels_give_every_feature_its_value() -> None:
     own, given, features = measured(torch.rand(40, 4)), measured(torch.rand(40, 4) + 1), torch.tensor([2, 0])
 
     def value(kind: str, by: float = 0.0) -> object:
-        return Level(kind, by, "rl").edit(features, own, given, "all", "increase").value  # pyright: ignore[reportArgumentType] -- each is a kind
+        return EditValue(kind, by, "rl").edit(features, own, given, "all", "increase").value  # pyright: ignore[reportArgumentType] -- each is a kind
 
     assert value("zero") == 0.0 and value("set", 3.0) == 3.0 and value("patch") == Patch("rl")
     for kind, by, wanted in (

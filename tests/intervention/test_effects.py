@@ -6,29 +6,34 @@ import pytest
 import torch
 from torch import Tensor
 
-from featdiff.intervention.effects import Answers, Effect, ItemSets, measure
-from featdiff.intervention.scoring import Edit
+from featdiff.intervention.edits import Edit
+from featdiff.intervention.effects import EditedAnswers, Effect, ItemSets, measure_effect
 
 ZERO = Edit(torch.tensor([4, 7]), 0.0)
 AMPLIFY = Edit(torch.tensor([4, 7]), 3.0)
 
 
 def effect_of(
-    edit: Edit, before: Tensor, answers: Answers, sets: ItemSets, held_out: Answers | None = None, resamples: int = 2000
+    edit: Edit,
+    before: Tensor,
+    answers: EditedAnswers,
+    sets: ItemSets,
+    held_out: EditedAnswers | None = None,
+    resamples: int = 2000,
 ) -> Effect:
-    return measure(
+    return measure_effect(
         "toy", "rl", edit, before, answers, held_out or answers, sets, resamples=resamples, confidence=0.95, seed=0
     )
 
 
-def ten_items() -> tuple[Tensor, Answers, ItemSets]:
+def ten_items() -> tuple[Tensor, EditedAnswers, ItemSets]:
     """Items 0-3 are critical (2, 3 held out), 4 and 5 mirror. The edit breaks 0, 1, 2, mends 4; controls break 0."""
     before = torch.tensor([1, 1, 1, 1, 0, 0, 1, 1, 0, 0]).bool()
     after = torch.tensor([0, 0, 0, 1, 1, 0, 1, 1, 0, 0]).bool()
     controls = before.repeat(4, 1)
     controls[:, 0] = False
     controls[0] = after
-    return before, Answers(after, controls), ItemSets(torch.arange(4), torch.tensor([4, 5]), torch.tensor([2, 3]))
+    return before, EditedAnswers(after, controls), ItemSets(torch.arange(4), torch.tensor([4, 5]), torch.tensor([2, 3]))
 
 
 def test_accuracies_changes_and_controls_are_counted_on_each_set() -> None:
@@ -56,7 +61,7 @@ def test_zeroing_is_expected_to_harm_and_amplifying_to_help() -> None:
 
 def test_the_held_out_set_is_judged_by_the_features_that_were_chosen_without_it() -> None:
     before, answers, sets = ten_items()
-    other = Answers(before.clone(), answers.controls)
+    other = EditedAnswers(before.clone(), answers.controls)
     effect = effect_of(ZERO, before, answers, sets, held_out=other)
     assert effect.sets["held_out"].change.value == 0.0
     assert effect.sets["critical"].change.value == -0.75
@@ -96,7 +101,7 @@ def test_a_set_without_items_shows_nothing_and_breaks_nothing() -> None:
 
 def test_an_empty_selection_has_an_effect_of_nothing() -> None:
     before, _, sets = ten_items()
-    still = Answers(before.clone(), before.repeat(4, 1))
+    still = EditedAnswers(before.clone(), before.repeat(4, 1))
     effect = effect_of(Edit(torch.zeros(0, dtype=torch.long), 0.0), before, still, sets)
     assert effect.features == 0
     assert all(part.change.value == 0.0 and part.p == 1.0 for part in effect.sets.values())
@@ -105,7 +110,7 @@ def test_an_empty_selection_has_an_effect_of_nothing() -> None:
 def test_an_effect_without_controls_cannot_be_built() -> None:
     before, answers, sets = ten_items()
     with pytest.raises(ValueError, match="without control sets"):
-        effect_of(ZERO, before, Answers(answers.after, answers.controls[:0]), sets)
+        effect_of(ZERO, before, EditedAnswers(answers.after, answers.controls[:0]), sets)
     effect = effect_of(ZERO, before, answers, sets)
     bare = replace(effect.sets["mirror"], controls=np.zeros(0))
     with pytest.raises(ValueError, match="mirror items of toy has no controls"):
@@ -138,8 +143,8 @@ def test_a_planted_effect_is_supported() -> None:
     after = torch.rand(200, generator=generator) > 0.6
     controls = torch.rand(60, 200, generator=generator) > 0.1
     sets = ItemSets(torch.arange(200), torch.zeros(0, dtype=torch.long), torch.arange(100, 200))
-    assert effect_of(ZERO, before, Answers(after, controls), sets).headline.verdict == "supported"
-    assert effect_of(AMPLIFY, before, Answers(after, controls), sets).headline.verdict == "opposite"
+    assert effect_of(ZERO, before, EditedAnswers(after, controls), sets).headline.verdict == "supported"
+    assert effect_of(AMPLIFY, before, EditedAnswers(after, controls), sets).headline.verdict == "opposite"
 
 
 def null_effect(seed: int, draws: int = 60, items: int = 500, choices: int = 4) -> Effect:
@@ -153,9 +158,9 @@ def null_effect(seed: int, draws: int = 60, items: int = 500, choices: int = 4) 
     base, tuned = ((knowledge + 0.6 * noise()) for _ in range(2))
     base_right, before = base.argmax(-1) == 0, tuned.argmax(-1) == 0
 
-    def edited() -> Answers:
+    def edited() -> EditedAnswers:
         shaken = (tuned + 0.6 * noise(draws + 1)).argmax(-1) == 0
-        return Answers(shaken[0], shaken[1:])
+        return EditedAnswers(shaken[0], shaken[1:])
 
     critical = (~base_right & before).nonzero().flatten()
     mirror = (base_right & ~before).nonzero().flatten()

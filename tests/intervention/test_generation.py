@@ -8,7 +8,7 @@ from torch import Tensor
 
 from featdiff.intervention.edits import Edit
 from featdiff.intervention.effects import Effect, ItemSets
-from featdiff.intervention.generation import Generated, form_of_answers, measure_generated
+from featdiff.intervention.generation import Generated, form_of_answers, measure_generated_effect
 
 ZERO = Edit(torch.tensor([1, 2]), 0.0)
 OPTIONS = {"resamples": 500, "confidence": 0.95, "seed": 0}
@@ -25,7 +25,7 @@ def everywhere(value: int, items: int = 40, repeats: int = 3) -> Tensor:
 def measured(before: Tensor, after: Tensor, controls: list[Tensor], edit: Edit = ZERO) -> Effect:
     half = torch.arange(len(before) // 2)
     sets = ItemSets(half, torch.arange(0), half)
-    return measure_generated(
+    return measure_generated_effect(
         "m", "rl", edit, made(before), made(after), [made(one) for one in controls], sets, **OPTIONS
     )
 

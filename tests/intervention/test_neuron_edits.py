@@ -7,12 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from featdiff.intervention.neuron_edits import Chance, Setting, Spread, jaccard, most_moved, random_settings, to_means
+from featdiff.intervention.neuron_edits import (
+    JaccardNull,
+    NeuronEdit,
+    NeuronStatistics,
+    jaccard,
+    most_moved,
+    random_neuron_edits,
+    set_to_means,
+)
 
 
 def test_a_shift_is_in_the_standard_deviations_of_the_base() -> None:
     base = torch.tensor([[0.0, 1.0, 5.0], [2.0, 1.0, 5.0]])
-    spread = Spread.of(base)
+    spread = NeuronStatistics.of(base)
     assert spread.mean.tolist() == [1.0, 1.0, 5.0]
     shift = spread.shift(torch.tensor([[3.0, 1.0, 4.0], [3.0, 1.0, 4.0]]))
     assert shift[0].item() == pytest.approx(2 / 2**0.5) and shift[1] == 0 and shift[2] < -1e5
@@ -20,7 +28,7 @@ def test_a_shift_is_in_the_standard_deviations_of_the_base() -> None:
 
 def test_one_item_has_no_spread() -> None:
     with pytest.raises(ValueError, match="read on 1 items"):
-        Spread.of(torch.zeros(1, 3))
+        NeuronStatistics.of(torch.zeros(1, 3))
 
 
 def test_the_neurons_moved_most_are_those_of_largest_shift_among_those_allowed() -> None:
@@ -42,23 +50,23 @@ def test_chance_is_that_of_all_pairs_of_sets(neurons: int, size: int) -> None:
     found = np.array(
         [len(first & set(other)) / len(first | set(other)) for other in combinations(range(neurons), size)]
     )
-    chance = Chance(neurons, size)
+    chance = JaccardNull(neurons, size)
     assert chance.mean == pytest.approx(found.mean())
     for overlap in np.unique(found):
         assert chance.p(overlap) == pytest.approx((found >= overlap - 1e-12).mean())
     assert (found <= chance.high(0.95) + 1e-12).mean() >= 0.975
 
 
-def planted() -> tuple[Tensor, Spread]:
+def planted() -> tuple[Tensor, NeuronStatistics]:
     values = torch.randn(200, 3 * 50, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.5, 2, 50).repeat(3)
-    return values, Spread.of(values)
+    return values, NeuronStatistics.of(values)
 
 
 def test_random_neurons_lie_in_the_same_blocks_and_move_as_far() -> None:
     _, base = planted()
     neurons = torch.tensor([3, 7, 60, 61, 62])
-    chosen = Setting(neurons, base.mean[neurons] + torch.tensor([1.0, -2.0, 3.0, 4.0, 5.0]) * base.std[neurons])
-    drawn = random_settings(chosen, base, 50, draws=8, seed=1)
+    chosen = NeuronEdit(neurons, base.mean[neurons] + torch.tensor([1.0, -2.0, 3.0, 4.0, 5.0]) * base.std[neurons])
+    drawn = random_neuron_edits(chosen, base, 50, draws=8, seed=1)
     assert len(drawn) == 8 and len({tuple(one.neurons.tolist()) for one in drawn}) > 1
     for one in drawn:
         assert sorted((one.neurons // 50).tolist()) == [0, 0, 1, 1, 1]
@@ -68,7 +76,7 @@ def test_random_neurons_lie_in_the_same_blocks_and_move_as_far() -> None:
         assert sorted(far[2:]) == pytest.approx([3, 4, 5], abs=1e-4)
         like = [abs(float(base.std[a] / base.std[neurons[:2]].mean()) - 1) for a in one.neurons[:2]]
         assert max(like) < 1.5
-    again = random_settings(chosen, base, 50, draws=8, seed=1)
+    again = random_neuron_edits(chosen, base, 50, draws=8, seed=1)
     assert all(torch.equal(a.values, b.values) for a, b in zip(drawn, again, strict=True))
 
 
@@ -78,4 +86,4 @@ def test_a_planted_neuron_is_the_one_that_moves_and_is_set_to_the_tuned_mean() -
     tuned[:, 77] += 3.0
     found = most_moved(base.shift(tuned), 1, torch.ones(150, dtype=torch.bool))
     assert found.tolist() == [77]
-    assert to_means(found, tuned).values.item() == pytest.approx(float(tuned[:, 77].mean()), rel=1e-5)
+    assert set_to_means(found, tuned).values.item() == pytest.approx(float(tuned[:, 77].mean()), rel=1e-5)

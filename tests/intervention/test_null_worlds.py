@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 from torch import Generator, Tensor
 
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
 from featdiff.intervention.controls import activity_matched, random_directions, uniform_alive
 from featdiff.intervention.edits import Edit, apply
-from featdiff.intervention.effects import Answers, Effect, ItemSets, measure
+from featdiff.intervention.effects import EditedAnswers, Effect, ItemSets, measure_effect
 from featdiff.planted import Group, Quiz, World
-from featdiff.selection.scores import halves, select, swap_score, task_score
-from featdiff.stats import Verdict, power_of
+from featdiff.selection.scores import select_above_share, split_held_out, swap_score, task_score
+from featdiff.stats import Verdict
 
 PAIR = ("base", "rl")
 SEEDS, DRAWS, WIDTH, FEATURES = 100, 100, 24, 80
@@ -61,9 +62,11 @@ def judged(
     along = residual + lengths * random_directions(activations.shape[-1], DRAWS, seed)[:, None]
     right = (torch.cat([residual[None], edited, along]) @ readout.T).argmax(dim=-1) == target
     kinds = right[2:].split(DRAWS)
-    answers = Answers(right[1], kinds[0], {"uniform alive": kinds[1], "random directions": kinds[2]})
+    answers = EditedAnswers(right[1], kinds[0], {"uniform alive": kinds[1], "random directions": kinds[2]})
     edit = Edit(chosen, 0.0)
-    return measure("world", "rl", edit, right[0], answers, answers, sets, resamples=500, confidence=0.95, seed=seed)
+    return measure_effect(
+        "world", "rl", edit, right[0], answers, answers, sets, resamples=500, confidence=0.95, seed=seed
+    )
 
 
 @torch.no_grad()
@@ -78,9 +81,9 @@ def null_effect(seed: int) -> Effect:
     crosscoder = tied(rows / rows.norm(dim=-1, keepdim=True))
     base, rl = ((activations @ readout.T).argmax(dim=-1) == target[:, None]).unbind(dim=1)
     critical, mirror = (~base & rl).nonzero().flatten(), (base & ~rl).nonzero().flatten()
-    parts = halves(critical, 0.5, seed)
+    parts = split_held_out(critical, 0.5, seed)
     score = task_score(swap_score(crosscoder, activations[parts.choosing], "rl", "base"))
-    chosen = select(score[None], ["world"]).score[0].topk(8).indices.sort().values
+    chosen = select_above_share(score[None], ["world"]).score[0].topk(8).indices.sort().values
     sets, everyone = ItemSets(critical, mirror, parts.held_out), torch.ones(FEATURES, dtype=torch.bool)
     return judged(crosscoder, (activations, readout, target), chosen, everyone, sets, seed)
 
@@ -110,5 +113,5 @@ def test_planted_causes_are_supported_with_the_power_that_was_computed(items: in
         effect = judged(crosscoder, sample, torch.arange(features), torch.arange(20) >= 8, sets, seed)
         assert effect.headline.before == 1.0 and effect.headline.flips.gained == 0
         found.append(effect.headline.verdict)
-    power = power_of(features / 4, items, confidence=0.95)
+    power = float(binom.sf(5, items, features / 4))  # six changes one way are the fewest with p <= .05
     assert found.count("supported") / SEEDS == pytest.approx(power, abs=3 * (power * (1 - power) / SEEDS) ** 0.5)

@@ -1,23 +1,26 @@
 import numpy as np
 import pytest
 
-from featdiff.intervention.pooled_effects import Part, claim
+from featdiff.intervention.pooled_effects import TaskChange, pooled_effect
 from featdiff.stats import Flips
 
 DRAWS = 99
 
 
-def part(n: int, lost: int, controls: float) -> Part:
-    spread = np.linspace(-0.02, 0.02, DRAWS)
-    return Part(Flips(n, lost, 0), {"activity-matched": controls + spread, "uniform alive": controls + spread / 2})
+def part(n: int, lost: int, controls: float) -> TaskChange:
+    width = np.linspace(-0.02, 0.02, DRAWS)
+    return TaskChange(
+        Flips(n, lost, 0),
+        {"activity-matched": controls + width, "uniform alive": controls + width / 2},
+    )
 
 
-def judged(*parts: Part) -> dict[str, object]:
-    return claim(parts, "decrease", resamples=500, confidence=0.95, seed=0).to_json()
+def pooled_record(*parts: TaskChange) -> dict[str, object]:
+    return pooled_effect(parts, "decrease", resamples=500, confidence=0.95, seed=0).to_json()
 
 
 def test_tasks_count_alike_in_the_change_and_in_every_control() -> None:
-    found = claim([part(40, 20, -0.1), part(400, 40, -0.3)], "decrease", resamples=500, confidence=0.95, seed=0)
+    found = pooled_effect([part(40, 20, -0.1), part(400, 40, -0.3)], "decrease", resamples=500, confidence=0.95, seed=0)
     assert found.change.value == pytest.approx(-(0.5 + 0.1) / 2)
     assert found.controls["activity-matched"] == pytest.approx(-0.2 + np.linspace(-0.02, 0.02, DRAWS))
     assert found.flips == Flips(440, 60, 0) and found.verdict == "supported" and found.p == pytest.approx(1 / 100)
@@ -25,14 +28,14 @@ def test_tasks_count_alike_in_the_change_and_in_every_control() -> None:
 
 def test_many_tasks_with_too_few_items_each_can_show_together_what_none_shows_alone() -> None:
     few = part(5, 4, -0.1)
-    assert judged(few)["verdict"] == "underpowered"
-    assert judged(*[few] * 6)["verdict"] == "supported"
+    assert pooled_record(few)["verdict"] == "underpowered"
+    assert pooled_record(*[few] * 6)["verdict"] == "supported"
 
 
 def test_what_random_features_do_on_average_is_no_claim() -> None:
-    assert judged(part(60, 30, -0.5), part(60, 6, -0.1))["verdict"] == "not distinguishable from random features"
+    assert pooled_record(part(60, 30, -0.5), part(60, 6, -0.1))["verdict"] == "not distinguishable from random features"
 
 
 def test_a_claim_without_items_says_nothing() -> None:
-    empty = judged(part(0, 0, 0.0))
+    empty = pooled_record(part(0, 0, 0.0))
     assert (empty["n"], empty["change"], empty["p"], empty["verdict"]) == (0, None, 1.0, "underpowered")

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
 from featdiff.evaluation.results import Requests
-from featdiff.intervention.edits import Edit, Patch, Reading, codes, reconstruction
+from featdiff.intervention.edits import CodeReading, Edit, Patch, codes, reconstruction
 from featdiff.intervention.scoring import ErrorTerm, score
 from featdiff.intervention.side_effects import edited_residual, first_tokens
 from featdiff.models.loading import Lineup
@@ -80,7 +80,7 @@ def requests(samples: int = 5, choices: int = 3) -> Requests:
     )
 
 
-def moved(edit: Edit, output: Tensor, stream: Tensor, reading: Reading, error: ErrorTerm, prompt: int) -> Tensor:
+def moved(edit: Edit, output: Tensor, stream: Tensor, reading: CodeReading, error: ErrorTerm, prompt: int) -> Tensor:
     """One sequence's residual stream under an edit, written out token by token."""
     made = crosscoder()
     own = codes(made, stream, "rl", reading)
@@ -104,7 +104,7 @@ def moved(edit: Edit, output: Tensor, stream: Tensor, reading: Reading, error: E
     return result
 
 
-def by_hand(edit: Edit, reading: Reading, error: ErrorTerm) -> Tensor:
+def by_hand(edit: Edit, reading: CodeReading, error: ErrorTerm) -> Tensor:
     whole, models, asked, values = model(1), lineup(), requests(), []
     for context, continuation in zip(asked.context_ids, asked.continuation_ids, strict=True):
         ids = torch.tensor([context + continuation[:-1]])
@@ -121,7 +121,7 @@ def by_hand(edit: Edit, reading: Reading, error: ErrorTerm) -> Tensor:
 
 @pytest.mark.parametrize("reading", ["joint", "replicate", "branch"])
 @pytest.mark.parametrize("error", ["keep", "drop"])
-def test_every_kind_of_edit_scores_as_a_hook_in_the_whole_model(reading: Reading, error: ErrorTerm) -> None:
+def test_every_kind_of_edit_scores_as_a_hook_in_the_whole_model(reading: CodeReading, error: ErrorTerm) -> None:
     upper = UpperModel(model(1), 2)
     found = score(requests(), lineup(), upper, crosscoder(), "rl", EDITS, batch_size=4, reading=reading, error=error)
     for row, edit in zip(found[1:], EDITS, strict=True):

@@ -8,8 +8,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
 from featdiff.evaluation.results import Requests
-from featdiff.intervention.scoring import Edit, UpperModel, activity, apply, correctness, predictions, score
+from featdiff.intervention.activity import activity
+from featdiff.intervention.edits import Edit, apply
+from featdiff.intervention.scoring import correctness, predictions, score
 from featdiff.models.loading import Lineup
+from featdiff.models.partial_model import UpperModel
 from featdiff.models.residual import blocks, residual
 
 VOCABULARY, WIDTH, BLOCKS = 40, 16, 4

@@ -4,12 +4,12 @@ import re
 import shutil
 
 import pytest
-from tiny_study import changed
+from tiny_study import changed, summary
 
 from featdiff.files import read_json
 from featdiff.report.assemble import _beaten, report_data
 from featdiff.run.plan import Plan
-from featdiff.workflow.registry import stages_of, summary
+from featdiff.workflow.registry import stages_of
 from featdiff.workflow.runner import run_study
 
 
@@ -32,10 +32,10 @@ def test_every_figure_has_its_numbers_beside_it(tiny: Plan) -> None:
 
 
 def test_the_data_of_the_page_are_those_of_the_summary(tiny: Plan) -> None:
-    data, summary = report_data(tiny, summary(tiny)), read_json(tiny.run.path("summary.json"))
-    assert [card.name for card in data.models] == summary["models"]
+    data, numbers = report_data(tiny, summary(tiny)), read_json(tiny.run.path("summary.json"))
+    assert [card.name for card in data.models] == numbers["models"]
     assert (data.layer, data.blocks, data.d_model) == (2, 4, 32)
-    for task, cells in summary["accuracy"].items():
+    for task, cells in numbers["accuracy"].items():
         assert {m: data.accuracy[task][m].value for m in cells} == {m: cell["value"] for m, cell in cells.items()}
         assert data.accuracy[task]["base"].gain_interval is None
         assert list(data.accuracy[task]["rl"].gain_interval or []) == cells["rl"]["gain"]["interval"]
@@ -43,9 +43,9 @@ def test_the_data_of_the_page_are_those_of_the_summary(tiny: Plan) -> None:
     assert rows == {(name, "held-out corpus") for name in tiny.crosscoders} | {
         (name, "evaluation prompts") for name in ("joint", "base-rl")
     }
-    assert data.selection is not None and list(data.selection.chosen) == summary["selection"]["chosen"]
+    assert data.selection is not None and list(data.selection.chosen) == numbers["selection"]["chosen"]
     assert [(row.task, row.model, row.p) for row in data.effects] == [
-        (effect["task"], effect["model"], effect["p"]) for effect in summary["effects"]
+        (effect["task"], effect["model"], effect["p"]) for effect in numbers["effects"]
     ]
     assert data.shrinkage == pytest.approx(0.1)  # half of the largest weight of L1, in the one ReLU crosscoder
 

@@ -3,8 +3,9 @@
 import torch
 
 from featdiff.analyses.dynamics.result import DynamicsPanel
-from featdiff.attribution import Attribution, trajectory
+from featdiff.attribution import Attribution
 from featdiff.attribution.scores import decoder_cosines, model_attribution_score
+from featdiff.attribution.trajectories import follow, joint_scores
 from featdiff.report.data import SpecificityPanel
 
 
@@ -40,7 +41,9 @@ def test_with_three_models_the_score_is_the_mas() -> None:
 
 def test_a_feature_that_leaves_the_top_is_a_blank_in_the_panel() -> None:
     attribution = attribution_of([[1.0, 9.0, 1.0], [1.0, 1.0, 9.0]], ("base", "sft-1", "sft-2"), [True, True])
-    result = trajectory(attribution, ("sft-1", "sft-2"), top=1, alignment="joint", noise_floor=None)
+    names, index = ("sft-1", "sft-2"), torch.arange(2)
+    scores = joint_scores(attribution, names)
+    result = follow([scores], names, lambda _, __: index, torch.ones_like(scores.alive), "joint", top=1)
     panel = DynamicsPanel.of(result, "sft")
 
     assert panel.rank_shift == [[None]]

@@ -5,7 +5,7 @@ import torch
 
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
-from featdiff.selection.scores import NOTHING, branch_score, halves, select, swap_score, task_score
+from featdiff.selection.scores import NOTHING, branch_score, select_above_share, split_held_out, swap_score, task_score
 
 
 def reader_of_one_direction(scale: tuple[float, ...]) -> Crosscoder:
@@ -61,7 +61,7 @@ def test_a_task_scores_the_mean_over_its_items_and_zero_without_items() -> None:
 
 def test_features_above_a_fifth_of_the_tasks_maximum_are_kept_and_intersected() -> None:
     score = torch.tensor([[10.0, 2.0, 2.1, -9.0], [1.0, 0.5, 0.3, 0.0]])
-    selection = select(score, ("a", "b"), threshold=0.2)
+    selection = select_above_share(score, ("a", "b"), threshold=0.2)
     # Task a: above 2.0, so 2.0 itself is out. Task b: above 0.2.
     assert selection.selected.tolist() == [[True, False, True, False], [True, True, True, False]]
     assert selection.chosen.tolist() == [0, 2]
@@ -71,34 +71,34 @@ def test_features_above_a_fifth_of_the_tasks_maximum_are_kept_and_intersected() 
 
 
 def test_overlaps_are_jaccard_and_the_share_of_the_smaller_set() -> None:
-    selection = select(torch.tensor([[1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]]), ("a", "b"))
+    selection = select_above_share(torch.tensor([[1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]]), ("a", "b"))
     assert selection.overlap.flatten().tolist() == pytest.approx([1, 2 / 3, 2 / 3, 1])
     assert selection.overlap_coefficient.tolist() == [[1.0, 1.0], [1.0, 1.0]]
 
 
 def test_an_empty_intersection_falls_back_to_the_largest_number_of_tasks_and_says_so() -> None:
     score = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
-    selection = select(score, ("a", "b", "c"))
+    selection = select_above_share(score, ("a", "b", "c"))
     assert selection.rule == "2 of 3"
     assert selection.chosen.tolist() == [0, 2]
 
 
 def test_fewer_tasks_need_agree_until_the_wanted_number_of_features_is_reached() -> None:
     score = torch.tensor([[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
-    found = [select(score, ("a", "b", "c"), at_least=n) for n in (1, 2, 3, 9)]
+    found = [select_above_share(score, ("a", "b", "c"), at_least=n) for n in (1, 2, 3, 9)]
     assert [selection.chosen.tolist() for selection in found] == [[0], [0, 1], [0, 1, 2], [0, 1, 2]]
     assert [selection.rule for selection in found] == ["intersection", "2 of 3", "1 of 3", "1 of 3"]
 
 
 def test_a_task_without_critical_items_keeps_nothing_and_does_not_hide_the_others() -> None:
-    selection = select(torch.stack([torch.tensor([3.0, 1.0, 0.1]), torch.zeros(3)]), ("full", "empty"))
+    selection = select_above_share(torch.stack([torch.tensor([3.0, 1.0, 0.1]), torch.zeros(3)]), ("full", "empty"))
     assert selection.rule == "1 of 2"
     assert selection.chosen.tolist() == [0, 1]
     assert selection.overlap.tolist() == [[1.0, 0.0], [0.0, 0.0]]
 
 
 def test_an_empty_selection_is_a_result_that_says_so() -> None:
-    selection = select(torch.tensor([[-1.0, -2.0], [0.0, 0.0]]), ("a", "b"))
+    selection = select_above_share(torch.tensor([[-1.0, -2.0], [0.0, 0.0]]), ("a", "b"))
     assert selection.chosen.tolist() == []
     assert selection.rule == NOTHING
     assert json.loads(json.dumps(selection.to_json()))["chosen"] == []
@@ -106,7 +106,7 @@ def test_an_empty_selection_is_a_result_that_says_so() -> None:
 
 def test_dead_features_are_never_chosen_and_set_no_maximum() -> None:
     alive = torch.tensor([False, True, True])
-    selection = select(torch.tensor([[100.0, 1.0, 0.1]]), ("a",), alive=alive)
+    selection = select_above_share(torch.tensor([[100.0, 1.0, 0.1]]), ("a",), alive=alive)
     assert selection.chosen.tolist() == [1]
 
 
@@ -122,26 +122,26 @@ def test_rescaling_features_and_decoders_alike_changes_nothing_once_the_gauge_is
             crosscoder.W_dec.div_(factor[:, None, None])
         crosscoder.canonicalise()
         score = task_score(swap_score(crosscoder, residuals, "rl", "base"))
-        chosen.append(select(score[None], ("a",)).chosen.tolist())
+        chosen.append(select_above_share(score[None], ("a",)).chosen.tolist())
     assert chosen[0] == chosen[1] != []
 
 
 def test_scores_that_are_not_finite_or_lack_a_name_are_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
-        select(torch.tensor([[float("nan"), 1.0]]), ("a",))
+        select_above_share(torch.tensor([[float("nan"), 1.0]]), ("a",))
     with pytest.raises(ValueError, match="one distinct name per task"):
-        select(torch.zeros(2, 3), ("a",))
+        select_above_share(torch.zeros(2, 3), ("a",))
 
 
 @pytest.mark.parametrize(("items", "held_out"), [(0, 0), (1, 0), (2, 1), (3, 2), (10, 5), (11, 6)])
 def test_halves_part_the_critical_items_without_loss(items: int, held_out: int) -> None:
     critical = torch.arange(items) * 3
-    parted = halves(critical, 0.5, seed=7)
+    parted = split_held_out(critical, 0.5, seed=7)
     assert len(parted.held_out) == held_out
     assert sorted([*parted.choosing.tolist(), *parted.held_out.tolist()]) == critical.tolist()
 
 
 def test_halves_are_the_same_for_one_seed_and_differ_between_seeds() -> None:
     critical = torch.arange(50)
-    assert torch.equal(halves(critical, 0.5, 1).held_out, halves(critical, 0.5, 1).held_out)
-    assert not torch.equal(halves(critical, 0.5, 1).held_out, halves(critical, 0.5, 2).held_out)
+    assert torch.equal(split_held_out(critical, 0.5, 1).held_out, split_held_out(critical, 0.5, 1).held_out)
+    assert not torch.equal(split_held_out(critical, 0.5, 1).held_out, split_held_out(critical, 0.5, 2).held_out)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from tiny_study import summary
 
 from featdiff.evaluation.results import TaskResult
 from featdiff.files import read_json
 from featdiff.run.plan import Plan
-from featdiff.workflow.registry import summary
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Who owns a feature, and how that came about."""
+"""Attribution of features to models, and its history over checkpoints."""
 
 from featdiff.attribution.alignments import (
     joint_trajectory,
@@ -10,9 +10,9 @@ from featdiff.attribution.examples import Examples, Passages, top_examples
 from featdiff.attribution.latent_scaling import LatentScaling, ScaledTail, latent_scaling, latent_scalings, scaled_tails
 from featdiff.attribution.matching import Matching, match, match_decoders, matched_jaccard
 from featdiff.attribution.scores import Attribution, model_attribution_score, normalized_relative_norm
-from featdiff.attribution.stability import Scored, Stability, stability_of
+from featdiff.attribution.stability import ScoredCrosscoder, Stability, stability_of
 from featdiff.attribution.swap import swap_specificity
-from featdiff.attribution.trajectories import Trajectory, trajectory
+from featdiff.attribution.trajectories import Trajectory
 
 __all__ = [
     "Attribution",
@@ -21,7 +21,7 @@ __all__ = [
     "Matching",
     "Passages",
     "ScaledTail",
-    "Scored",
+    "ScoredCrosscoder",
     "Stability",
     "Trajectory",
     "joint_trajectory",
@@ -39,5 +39,4 @@ __all__ = [
     "swap_specificity",
     "swap_trajectory",
     "top_examples",
-    "trajectory",
 ]

@@ -12,46 +12,46 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from featdiff.attribution.stability import Scored, match_scored
+from featdiff.attribution.stability import ScoredCrosscoder, match_scored
 from featdiff.attribution.trajectories import (
-    Place,
-    Reading,
-    Same,
+    CheckpointScores,
+    SameFeature,
+    SeedAndCheckpoint,
     Trajectory,
-    demand_two,
+    check_two_checkpoints,
+    features_beyond_noise,
     follow,
-    joint_reading,
-    known_features,
+    joint_scores,
 )
 from featdiff.crosscoder.provenance import origin_of
 
 
 def joint_trajectory(
-    seeds: Sequence[Scored], checkpoints: Sequence[str], *, top: int = 50, acceptance: float = 0.7
+    seeds: Sequence[ScoredCrosscoder], checkpoints: Sequence[str], *, top: int = 50, acceptance: float = 0.7
 ) -> Trajectory:
     """One crosscoder over the base and all checkpoints, or several of different seeds.
 
     Across seeds features are paired by their decoders in the base and all the checkpoints.
     """
-    readings = [joint_reading(one.attribution, checkpoints) for one in seeds]
+    readings = [joint_scores(one.attribution, checkpoints) for one in seeds]
     same = _across_seeds(seeds, (seeds[0].crosscoder.models[0], *checkpoints), acceptance)
-    return follow(readings, checkpoints, same, known_features(readings, same), "joint", top=top)
+    return follow(readings, checkpoints, same, features_beyond_noise(readings, same), "joint", top=top)
 
 
 def matched_trajectory(
-    seeds: Sequence[Sequence[Scored]], checkpoints: Sequence[str], *, top: int = 50, acceptance: float = 0.7
+    seeds: Sequence[Sequence[ScoredCrosscoder]], checkpoints: Sequence[str], *, top: int = 50, acceptance: float = 0.7
 ) -> Trajectory:
     """A crosscoder of the base and each checkpoint, in the order of `checkpoints`, for one seed or several.
 
     Features are paired by their decoders in the base and the checkpoint.
     """
-    readings = [_pair_reading(of_seed, checkpoints) for of_seed in seeds]
+    readings = [_pair_scores(of_seed, checkpoints) for of_seed in seeds]
     same = _across_checkpoints(seeds, checkpoints, acceptance)
-    return follow(readings, checkpoints, same, known_features(readings, same), "matched", top=top)
+    return follow(readings, checkpoints, same, features_beyond_noise(readings, same), "matched", top=top)
 
 
 def swap_trajectory(
-    seeds: Sequence[Scored],
+    seeds: Sequence[ScoredCrosscoder],
     specificity: Sequence[Float[Tensor, "checkpoints features"]],
     checkpoints: Sequence[str],
     *,
@@ -61,15 +61,15 @@ def swap_trajectory(
     """One crosscoder of the base and the tuned model; `specificity` of each seed is what `swap.swap_specificity` found
     with every checkpoint in the tuned model's place."""
     readings = [
-        Reading(scores, one.attribution.alive.cpu().expand(len(checkpoints), -1))
+        CheckpointScores(scores, one.attribution.alive.cpu().expand(len(checkpoints), -1))
         for one, scores in zip(seeds, specificity, strict=True)
     ]
     same = _across_seeds(seeds, seeds[0].crosscoder.models, acceptance)
-    return follow(readings, checkpoints, same, known_features(readings, same), "swap", top=top)
+    return follow(readings, checkpoints, same, features_beyond_noise(readings, same), "swap", top=top)
 
 
 def same_seed_index_trajectory(
-    seeds: Sequence[Sequence[Scored]], checkpoints: Sequence[str], *, top: int = 50, acceptance: float = 0.7
+    seeds: Sequence[Sequence[ScoredCrosscoder]], checkpoints: Sequence[str], *, top: int = 50, acceptance: float = 0.7
 ) -> Trajectory:
     """The paper's comparison: a crosscoder of the base and each checkpoint, features with the same index called the
     same.
@@ -79,14 +79,14 @@ def same_seed_index_trajectory(
     seeds.
     """
     for of_seed in seeds:
-        demand_one_origin(of_seed, checkpoints)
-    readings = [_pair_reading(of_seed, checkpoints) for of_seed in seeds]
+        check_one_origin(of_seed, checkpoints)
+    readings = [_pair_scores(of_seed, checkpoints) for of_seed in seeds]
     index = torch.arange(readings[0].alive.shape[1])
-    known = known_features(readings, _across_checkpoints(seeds, checkpoints, acceptance))
+    known = features_beyond_noise(readings, _across_checkpoints(seeds, checkpoints, acceptance))
     return follow(readings, checkpoints, lambda _, __: index, known, "same_seed_index", top=top)
 
 
-def demand_one_origin(scored: Sequence[Scored], checkpoints: Sequence[str]) -> None:
+def check_one_origin(scored: Sequence[ScoredCrosscoder], checkpoints: Sequence[str]) -> None:
     """Refuse crosscoders whose indices have no common meaning."""
     origins = [origin_of(one.crosscoder) for one in scored]
     if unknown := [name for name, origin in zip(checkpoints, origins, strict=True) if origin is None]:
@@ -104,8 +104,8 @@ def demand_one_origin(scored: Sequence[Scored], checkpoints: Sequence[str]) -> N
             )
 
 
-def _pair_reading(scored: Sequence[Scored], checkpoints: Sequence[str]) -> Reading:
-    demand_two(checkpoints)
+def _pair_scores(scored: Sequence[ScoredCrosscoder], checkpoints: Sequence[str]) -> CheckpointScores:
+    check_two_checkpoints(checkpoints)
     for one, name in zip(scored, checkpoints, strict=True):
         if len(one.crosscoder.models) != 2 or one.crosscoder.models[1] != name:
             raise ValueError(
@@ -116,17 +116,19 @@ def _pair_reading(scored: Sequence[Scored], checkpoints: Sequence[str]) -> Readi
             f"the crosscoders of the checkpoints have {', '.join(map(str, sorted(sizes)))} features; give them one size"
         )
     specificity = torch.stack([one.attribution[name].cpu() for one, name in zip(scored, checkpoints, strict=True)])
-    return Reading(specificity, torch.stack([one.attribution.alive.cpu() for one in scored]))
+    return CheckpointScores(specificity, torch.stack([one.attribution.alive.cpu() for one in scored]))
 
 
-def _across_seeds(seeds: Sequence[Scored], models: tuple[str, ...], acceptance: float) -> Same:
+def _across_seeds(seeds: Sequence[ScoredCrosscoder], models: tuple[str, ...], acceptance: float) -> SameFeature:
     """The same feature at another checkpoint is itself; in another seed, the one that it is matched with."""
     return _by_dictionary(
         lambda place: place[0], lambda a, b: match_scored(seeds[a], seeds[b], acceptance, models).partner, _sizes(seeds)
     )
 
 
-def _across_checkpoints(seeds: Sequence[Sequence[Scored]], checkpoints: Sequence[str], acceptance: float) -> Same:
+def _across_checkpoints(
+    seeds: Sequence[Sequence[ScoredCrosscoder]], checkpoints: Sequence[str], acceptance: float
+) -> SameFeature:
     """Every place has a dictionary of its own; features are matched in the base and in each one's checkpoint."""
     flat = [one for of_seed in seeds for one in of_seed]
     base, count = flat[0].crosscoder.models[0], len(checkpoints)
@@ -138,13 +140,15 @@ def _across_checkpoints(seeds: Sequence[Sequence[Scored]], checkpoints: Sequence
     return _by_dictionary(lambda place: place[0] * count + place[1], partner, _sizes(flat))
 
 
-def _sizes(scored: Sequence[Scored]) -> list[int]:
+def _sizes(scored: Sequence[ScoredCrosscoder]) -> list[int]:
     return [one.crosscoder.features for one in scored]
 
 
 def _by_dictionary(
-    dictionary: Callable[[Place], int], partner: Callable[[int, int], Int[Tensor, " features"]], sizes: list[int]
-) -> Same:
+    dictionary: Callable[[SeedAndCheckpoint], int],
+    partner: Callable[[int, int], Int[Tensor, " features"]],
+    sizes: list[int],
+) -> SameFeature:
     """What is the same at two places, from what is the same in two dictionaries; each two are matched once."""
 
     @cache

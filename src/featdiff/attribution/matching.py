@@ -92,17 +92,10 @@ class Matching:
         """Pairwise dictionary mean correlation: the mean cosine of a feature with its nearest in the other dictionary,
         over all features of a, over all of b, and the mean of the two.
 
-        Two features may have one nearest, so this is at least the mean over one-to-one pairs, `one_to_one_mcc`. It is 1
+        Two features may have one nearest, so this is at least the mean over one-to-one pairs. It is 1
         for equal dictionaries, and about sqrt(2 log(features) / width) for unrelated ones.
         """
         return float((self.best_a.double().nanmean() + self.best_b.double().nanmean()) / 2)
-
-    @property
-    def one_to_one_mcc(self) -> float:
-        """Sum of cosines over the one-to-one pairs / features that take part in the smaller dictionary: the same with
-        every feature used once. Pairs below `floor` count 0."""
-        smaller = min(int((~best.isnan()).sum()) for best in (self.best_a, self.best_b))
-        return float(self.assigned_cosine.double().sum()) / smaller if smaller else float("nan")
 
     def carry(self, features: Int[Tensor, " n"]) -> Int[Tensor, " carried"]:
         """The features of b that match those of a, in the same order; unmatched ones are left out."""

@@ -28,14 +28,14 @@ from typing import Literal
 import numpy as np
 from scipy.special import stdtrit
 
-Verdict = Literal["robust", "not robust", "undecided", "not measured", "no yardstick"]
+Robustness = Literal["robust", "not robust", "undecided", "not measured", "no yardstick"]
 COVERAGE = 0.95
 NEAR = 0.02
 """A point whose L0, or unexplained variance, is off by no more than this share stands for what is looked for."""
 
 
 @dataclass(frozen=True)
-class Number:
+class Measurement:
     """A value with its interval, and with what chance gives where it has such a null; NaN where there is none."""
 
     value: float
@@ -51,18 +51,19 @@ class Number:
         """Whether it exceeds the null; true where there is none."""
         return not self.value <= self.chance_high
 
-    def overlaps(self, other: "Number") -> bool:
+    def overlaps(self, other: "Measurement") -> bool:
         """Whether the two intervals have a value in common; false where one is missing."""
         return self.low <= other.high and other.low <= self.high
 
 
-NOWHERE = Number(math.nan)
+NOT_MEASURED = Measurement(math.nan)
 """A number that was not measured."""
 
 
-def at_equal(xs: Sequence[float], numbers: Sequence[Number], x: float) -> Number:
-    """A curve's number at `x`: that of a point within `NEAR` of it, or between the two points on either side; `NOWHERE`
-    where it does not come to either side.
+def interpolate_at(xs: Sequence[float], numbers: Sequence[Measurement], x: float) -> Measurement:
+    """Interpolate a curve at `x`: the value of a point within `NEAR` of it, or between the two points on either side.
+
+    `NOT_MEASURED` where the curve does not come to either side.
 
     `xs` are positive and in the order of the curve. Where it passes `x` several times, the first passage counts. The
     interval is that between the two intervals: their errors are of the same items, so they do not average out.
@@ -74,17 +75,17 @@ def at_equal(xs: Sequence[float], numbers: Sequence[Number], x: float) -> Number
         if (xs[left] - x) * (xs[right] - x) < 0:
             share = math.log(x / xs[left]) / math.log(xs[right] / xs[left])
             return _between(numbers[left], numbers[right], share)
-    return NOWHERE
+    return NOT_MEASURED
 
 
-def bracket(xs: Sequence[float], x: float) -> tuple[int, ...]:
-    """Positions of the points from which `at_equal` would read; none where the curve does not come to `x`."""
-    marked = [replace(NOWHERE, value=float(position)) for position in range(len(xs))]
-    value = at_equal(xs, marked, x).value
+def bracketing_points(xs: Sequence[float], x: float) -> tuple[int, ...]:
+    """Positions of the points from which `interpolate_at` would read; none where the curve does not come to `x`."""
+    marked = [replace(NOT_MEASURED, value=float(position)) for position in range(len(xs))]
+    value = interpolate_at(xs, marked, x).value
     return () if math.isnan(value) else tuple(sorted({math.floor(value), math.ceil(value)}))
 
 
-def verdict_on_number(choice: Number, own: Number, seeds: Sequence[Number]) -> Verdict:
+def robustness_of_value(choice: Measurement, own: Measurement, seeds: Sequence[Measurement]) -> Robustness:
     """Whether a number changes by more than seeds change it."""
     known = _known(seeds)
     if math.isnan(choice.value) or math.isnan(own.value):
@@ -97,7 +98,7 @@ def verdict_on_number(choice: Number, own: Number, seeds: Sequence[Number]) -> V
     return "undecided" if low <= choice.value <= high or choice.overlaps(own) else "not robust"
 
 
-def verdict_on_similarity(choice: Number, seeds: Sequence[Number]) -> Verdict:
+def robustness_of_similarity(choice: Measurement, seeds: Sequence[Measurement]) -> Robustness:
     """Whether a choice is less like the study's own crosscoder than another seed is."""
     known = _known(seeds)
     if math.isnan(choice.value):
@@ -116,11 +117,11 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
     return float(found.mean()) - half, float(found.mean()) + half
 
 
-def _between(one: Number, other: Number, share: float) -> Number:
-    def mixed(of: Callable[[Number], float]) -> float:
+def _between(one: Measurement, other: Measurement, share: float) -> Measurement:
+    def mixed(of: Callable[[Measurement], float]) -> float:
         return (1 - share) * of(one) + share * of(other)
 
-    return Number(
+    return Measurement(
         mixed(lambda number: number.value),
         mixed(lambda number: number.low),
         mixed(lambda number: number.high),
@@ -129,5 +130,5 @@ def _between(one: Number, other: Number, share: float) -> Number:
     )
 
 
-def _known(numbers: Sequence[Number]) -> list[float]:
+def _known(numbers: Sequence[Measurement]) -> list[float]:
     return [number.value for number in numbers if not math.isnan(number.value)]

@@ -24,7 +24,7 @@ ENOUGH = 2
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredCrosscoder:
     """A crosscoder and who owns its features."""
 
     crosscoder: Crosscoder
@@ -32,7 +32,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedSpread:
     """A count or share under every seed: each value, their mean and standard deviation (NaN with one seed)."""
 
     values: tuple[float, ...]
@@ -68,7 +68,7 @@ class Stability:
     cosine: Float[Tensor, "others features"]
     partner: Int[Tensor, "others features"]
     mas: Float[Tensor, "seeds features models"]
-    tails: Mapping[str, Mapping[str, Spread]]
+    tails: Mapping[str, Mapping[str, SeedSpread]]
     pw_mcc: tuple[float, ...]
 
     @property
@@ -104,7 +104,9 @@ class Stability:
         return mean_and_deviation(self.mas[:, :, self.models.index(model)])
 
 
-def stability_of(seeds: Sequence[Scored], cuts: Sequence[float] = (0.8, 0.9), acceptance: float = 0.7) -> Stability:
+def stability_of(
+    seeds: Sequence[ScoredCrosscoder], cuts: Sequence[float] = (0.8, 0.9), acceptance: float = 0.7
+) -> Stability:
     """Look for the features of the first crosscoder in the others, and count tails under every seed.
 
     All must align the same models; the seeds must differ. `acceptance` is the cosine above which two features match.
@@ -127,14 +129,16 @@ def stability_of(seeds: Sequence[Scored], cuts: Sequence[float] = (0.8, 0.9), ac
             dim=-1,
         ),
         tails={
-            model: {cut: Spread(tuple(float(tails[cut]) for tails in of_seeds)) for cut in of_seeds[0]}
+            model: {cut: SeedSpread(tuple(float(tails[cut]) for tails in of_seeds)) for cut in of_seeds[0]}
             for model, of_seeds in counted.items()
         },
         pw_mcc=tuple(one.pw_mcc for one in found),
     )
 
 
-def match_scored(a: Scored, b: Scored, acceptance: float, models: Sequence[str | tuple[str, str]] = ()) -> Matching:
+def match_scored(
+    a: ScoredCrosscoder, b: ScoredCrosscoder, acceptance: float, models: Sequence[str | tuple[str, str]] = ()
+) -> Matching:
     """`match` among the alive features of two crosscoders."""
     return match(
         a.crosscoder, b.crosscoder, acceptance, models=models, alive=(a.attribution.alive, b.attribution.alive)
@@ -183,7 +187,7 @@ def _cosine_of_partner(found: Matching, attribution: Attribution) -> Float[Tenso
     return cosine
 
 
-def _stacked(rows: list[Tensor], first: Scored, dtype: torch.dtype) -> Tensor:
+def _stacked(rows: list[Tensor], first: ScoredCrosscoder, dtype: torch.dtype) -> Tensor:
     return torch.stack(rows) if rows else torch.empty(0, first.crosscoder.features, dtype=dtype)
 
 

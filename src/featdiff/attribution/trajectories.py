@@ -24,7 +24,7 @@ which is 1 where nothing has changed, whatever the noise.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -40,17 +40,17 @@ Alignment = Literal["joint", "matched", "swap", "same_seed_index"]
 
 
 @dataclass(frozen=True)
-class Reading:
+class CheckpointScores:
     """All checkpoints measured once: the scores of the features, of one dictionary or of one per checkpoint."""
 
     specificity: Float[Tensor, "checkpoints features"]
     alive: Bool[Tensor, "checkpoints features"]
 
 
-Place = tuple[int, int]
+SeedAndCheckpoint = tuple[int, int]
 """A reading and a checkpoint, by their positions."""
 
-Same = Callable[[Place, Place], Int[Tensor, " features"]]
+SameFeature = Callable[[SeedAndCheckpoint, SeedAndCheckpoint], Int[Tensor, " features"]]
 """For each feature of the first place the same one at the second, -1 where there is none."""
 
 
@@ -100,39 +100,18 @@ class Trajectory:
         return torch.where(floor > 0, numerator / floor, torch.nan)
 
 
-def trajectory(
-    attribution: Attribution,
-    checkpoints: Sequence[str],
-    *,
-    top: int = 50,
-    alignment: Literal["joint"],
-    noise_floor: float | None,
-) -> Trajectory:
-    """Follow the features of one joint crosscoder through the named checkpoints, in the order given.
-
-    `attribution` is that of a crosscoder over the base, which comes first, and all the checkpoints; norm, units and the
-    alive filter are its own. Where fewer than `top` features are alive, all of them are ranked;
-    a feature that neither the base nor a checkpoint decodes takes no part at that checkpoint. `noise_floor` is noted
-    as it is given; `joint_trajectory` measures it.
-    """
-    reading = joint_reading(attribution, checkpoints)
-    same = torch.arange(reading.alive.shape[1])
-    found = follow([reading], checkpoints, lambda _, __: same, torch.ones_like(reading.alive), alignment, top=top)
-    return replace(found, noise_floor=noise_floor)
-
-
-def joint_reading(attribution: Attribution, checkpoints: Sequence[str]) -> Reading:
+def joint_scores(attribution: Attribution, checkpoints: Sequence[str]) -> CheckpointScores:
     """The NRN of every checkpoint against the base, which is the first model of the crosscoder."""
-    demand_two(checkpoints)
+    check_two_checkpoints(checkpoints)
     base = attribution[attribution.models[0]]
     specificity = torch.stack([attribution[name] / (base + attribution[name]) for name in checkpoints])
-    return Reading(specificity.cpu(), attribution.alive.cpu().expand(len(checkpoints), -1))
+    return CheckpointScores(specificity.cpu(), attribution.alive.cpu().expand(len(checkpoints), -1))
 
 
 def follow(
-    readings: Sequence[Reading],
+    readings: Sequence[CheckpointScores],
     checkpoints: Sequence[str],
-    same: Same,
+    same: SameFeature,
     known: Bool[Tensor, "checkpoints features"],
     alignment: Alignment,
     *,
@@ -142,7 +121,7 @@ def follow(
 
     `same` says which features of two places are one; only `known` features of the first reading have rank shifts.
     """
-    demand_two(checkpoints)
+    check_two_checkpoints(checkpoints)
     steps = range(len(checkpoints))
     rankings = [[ranking(reading.specificity[c], reading.alive[c]) for c in steps] for reading in readings]
     k = min(top, *(len(features) for of_reading in rankings for features in of_reading))
@@ -150,7 +129,7 @@ def follow(
         raise ValueError("no feature of the checkpoint crosscoder is alive; train it longer or lower its sparsity")
     tops = [torch.stack([features[:k] for features in of_reading]) for of_reading in rankings]
 
-    def shared(one: Place, other: Place) -> float:
+    def shared(one: SeedAndCheckpoint, other: SeedAndCheckpoint) -> float:
         return common(tops[one[0]][one[1]], tops[other[0]][other[1]], same(one, other))
 
     pairs = [(s, t) for s in range(len(readings)) for t in range(len(readings)) if s != t]
@@ -176,20 +155,9 @@ def follow(
     )
 
 
-def overlap(ranked: Int[Tensor, "checkpoints k"]) -> Float[Tensor, "checkpoints checkpoints"]:
-    """|A and B| / k of the top-k sets A, B of each two checkpoints (Fig. 2)."""
-    shared = [[torch.isin(one, other).float().mean() for other in ranked] for one in ranked]
-    return torch.stack([torch.stack(row) for row in shared])
-
-
 def common(now: Int[Tensor, " k"], later: Int[Tensor, " k"], same: Int[Tensor, " features"]) -> float:
     """The share of the features `now` whose same feature is among those of `later`."""
     return float(torch.isin(same[now], later).float().mean())
-
-
-def rank_shift(ranked: Int[Tensor, "checkpoints k"]) -> Float[Tensor, "checkpoints-1 k"]:
-    """Places climbed from each checkpoint to the next, NaN for a feature that leaves the top k (Fig. 8-11)."""
-    return torch.stack([places_climbed(now, later) for now, later in pairwise(ranked)])
 
 
 def places_climbed(now: Int[Tensor, " k"], later: Int[Tensor, " others"]) -> Float[Tensor, " k"]:
@@ -206,7 +174,9 @@ def padded(shifts: Float[Tensor, " counted"], k: int) -> Float[Tensor, " k"]:
     return torch.cat([shifts, shifts.new_full((k - len(shifts),), torch.nan)])
 
 
-def known_features(readings: Sequence[Reading], same: Same) -> Bool[Tensor, "checkpoints features"]:
+def features_beyond_noise(
+    readings: Sequence[CheckpointScores], same: SameFeature
+) -> Bool[Tensor, "checkpoints features"]:
     """Features of the first reading whose score differs from 0.5 by more than its noise: the interval over the readings
     in which the feature is found again excludes 0.5. All of them where there is one reading, which has no interval."""
     if len(readings) == 1:
@@ -219,7 +189,7 @@ def known_features(readings: Sequence[Reading], same: Same) -> Bool[Tensor, "che
     return torch.stack(rows)
 
 
-def _chance(rankings: Sequence[Int[Tensor, " _"]], same: Same, k: int) -> float:
+def _chance(rankings: Sequence[Int[Tensor, " _"]], same: SameFeature, k: int) -> float:
     """Overlap of k random features of one checkpoint and k of another, the mean over pairs: k pairs / (n m), where
     `pairs` of n and m features are the same."""
     expected = [
@@ -231,7 +201,7 @@ def _chance(rankings: Sequence[Int[Tensor, " _"]], same: Same, k: int) -> float:
     return sum(expected) / len(expected)
 
 
-def demand_two(checkpoints: Sequence[str]) -> None:
+def check_two_checkpoints(checkpoints: Sequence[str]) -> None:
     """Refuse a row of fewer than two checkpoints."""
     if len(checkpoints) < 2:
         raise ValueError(f"dynamics needs at least two checkpoints, got {', '.join(checkpoints) or 'none'}")

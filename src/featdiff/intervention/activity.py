@@ -10,7 +10,7 @@ from torch import Tensor
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.evaluation.batches import Positions, request_batches
 from featdiff.evaluation.results import Requests
-from featdiff.intervention.edits import CHUNK, Reading, codes
+from featdiff.intervention.edits import CHUNK, CodeReading, codes
 from featdiff.models.loading import Lineup
 
 
@@ -40,7 +40,7 @@ def activity(
     positions: Positions = "all",
     *,
     batch_size: int = 64,
-    reading: Reading = "joint",
+    reading: CodeReading = "joint",
     source: str | None = None,
     quantiles: Sequence[float] = (),
 ) -> Activity:
@@ -63,7 +63,7 @@ def activity_on(
     crosscoder: Crosscoder,
     model: str,
     *,
-    reading: Reading = "joint",
+    reading: CodeReading = "joint",
     source: str | None = None,
     quantiles: Sequence[float] = (),
 ) -> Activity:

@@ -11,14 +11,14 @@ from featdiff.intervention.activity import Activity
 from featdiff.intervention.edits import Edit, Patch
 from featdiff.stats import Direction
 
-LevelKind = Literal["zero", "set", "mean", "quantile", "times_max", "tuned_mean", "patch"]
+EditValueKind = Literal["zero", "set", "mean", "quantile", "times_max", "tuned_mean", "patch"]
 
 
 @dataclass(frozen=True)
-class Level:
+class EditValue:
     """A rule that gives any features their values: controls are then set by the same rule as those that were chosen."""
 
-    kind: LevelKind
+    kind: EditValueKind
     by: float
     """The value, quantile or multiple, for kinds that have one."""
     source: str

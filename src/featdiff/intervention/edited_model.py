@@ -18,7 +18,7 @@ from torch import Tensor
 
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.evaluation.batches import edited_tokens
-from featdiff.intervention.edits import CHUNK, Edit, Patch, Reading, apply, codes, reconstruction
+from featdiff.intervention.edits import CHUNK, CodeReading, Edit, Patch, apply, codes, reconstruction
 from featdiff.intervention.scoring import ErrorTerm
 from featdiff.models.companions import Tapped, running_beside
 from featdiff.models.loading import Lineup, PreTrainedModel
@@ -39,7 +39,7 @@ class EditedModel:
     crosscoder: Crosscoder
     name: str
     edits: tuple[Edit, ...] = ()
-    reading: Reading = "joint"
+    reading: CodeReading = "joint"
     """From what the codes are read."""
     error: ErrorTerm = "keep"
     """Whether what the crosscoder does not reconstruct stays, or edited tokens first become their reconstruction."""

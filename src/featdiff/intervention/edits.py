@@ -25,7 +25,7 @@ from featdiff.crosscoder.model import Crosscoder
 from featdiff.evaluation.batches import Positions
 from featdiff.stats import Direction
 
-Reading = Literal["joint", "branch", "replicate"]
+CodeReading = Literal["joint", "branch", "replicate"]
 CHUNK = 2048
 """Tokens that are encoded at once."""
 
@@ -119,7 +119,7 @@ def codes(
     crosscoder: Crosscoder,
     activations: Float[Tensor, "tokens models d_model"],
     model: str,
-    reading: Reading = "joint",
+    reading: CodeReading = "joint",
     source: str | None = None,
 ) -> Float[Tensor, "tokens features"]:
     """All features as `model` has them by `reading`; with a `source`, the values that a patch from it gives them.
@@ -140,20 +140,6 @@ def codes(
             return crosscoder.encode(normalised * crosscoder.scale[:, None])
         case "branch":
             return crosscoder.encode_branch(activations[:, given], crosscoder.models[given])
-
-
-def joint_features(
-    activations: Float[Tensor, "batch positions models d_model"],
-    attention_mask: Int[Tensor, "batch positions"],
-    crosscoder: Crosscoder,
-    wanted: Int[Tensor, " wanted"],
-) -> Float[Tensor, "batch positions wanted"]:
-    """Joint codes of the features `wanted`; 0 on padding. All features are held for one chunk of tokens at a time."""
-    real = attention_mask.bool()
-    found = [crosscoder.encode(chunk)[:, wanted] for chunk in activations[real].split(CHUNK)]
-    features = activations.new_zeros(*real.shape, len(wanted))
-    features[real] = torch.cat(found)
-    return features
 
 
 def reconstruction(

@@ -1,4 +1,4 @@
-"""What an edit did to a model's answers, beside everything that could have done the same (Sec. 7.1, B.4, Tables 2-5).
+"""Effect of an edit on the accuracy of a model, compared with random controls (Sec. 7.1, B.4, Tables 2-5).
 
 Critical items were chosen because the model answers them rightly, or because the base does not: there any perturbation
 seems to have the expected effect. An `Effect` therefore holds four sets of items, and for each what random features do.
@@ -24,7 +24,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from featdiff.intervention.scoring import Edit
+from featdiff.config.intervention import ControlName
+from featdiff.intervention.edits import Edit
 from featdiff.stats import (
     POWER,
     Direction,
@@ -39,25 +40,22 @@ from featdiff.stats import (
     verdict,
 )
 
-SetName = Literal["critical", "mirror", "all", "held_out"]
-HEADLINE: SetName = "held_out"
+ItemSetName = Literal["critical", "mirror", "all", "held_out"]
+HEADLINE: ItemSetName = "held_out"
 
-ControlKind = Literal[
-    "activity-matched", "uniform alive", "random directions", "mean difference", "both right", "both wrong"
-]
-MATCHED: ControlKind = "activity-matched"
-DECIDING: tuple[ControlKind, ...] = (MATCHED, "uniform alive", "random directions")
+MATCHED: ControlName = "activity-matched"
+DECIDING: tuple[ControlName, ...] = (MATCHED, "uniform alive", "random directions")
 """Kinds that an effect has to beat."""
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class EditedAnswers:
     """Whether each item is answered rightly under an edit, and under that of each control."""
 
     after: Bool[Tensor, " items"]
     controls: Bool[Tensor, "draws items"]
     """Random features matched by activity, edited in the same way."""
-    others: Mapping[ControlKind, Bool[Tensor, "_ items"]] = field(default_factory=dict)
+    others: Mapping[ControlName, Bool[Tensor, "_ items"]] = field(default_factory=dict)
     """Other kinds of control."""
 
 
@@ -90,13 +88,13 @@ class SetEffect:
     verdict: Verdict
     flips: Flips
     """Items lost and gained, with McNemar's p."""
-    others: Mapping[ControlKind, Draws] = field(default_factory=dict)
+    others: Mapping[ControlName, Draws] = field(default_factory=dict)
     """The change under other kinds of control."""
 
     @property
     def control(self) -> Interval:
         """Mean change under the control sets, with the quantiles between which they lie."""
-        return spread(self.controls, self.change.confidence)
+        return control_interval(self.controls, self.change.confidence)
 
     @property
     def beyond_controls(self) -> Interval:
@@ -112,11 +110,11 @@ class SetEffect:
 
     def by_kind(self, expected: Direction) -> dict[str, dict[str, object]]:
         """What each kind of control does, and the empirical p against it alone."""
-        kinds: dict[ControlKind, Draws] = {MATCHED: self.controls, **self.others}
+        kinds: dict[ControlName, Draws] = {MATCHED: self.controls, **self.others}
         side: Literal["less", "greater"] = "less" if expected == "decrease" else "greater"
         return {
             kind: {
-                **interval_record(spread(draws, self.change.confidence), len(draws)),
+                **interval_record(control_interval(draws, self.change.confidence), len(draws)),
                 "p": empirical_p(self.change.value, draws, side),
             }
             for kind, draws in kinds.items()
@@ -133,10 +131,10 @@ class Effect:
     edit: str
     features: int
     expected: Direction
-    sets: dict[SetName, SetEffect]
+    sets: dict[ItemSetName, SetEffect]
 
     def __post_init__(self) -> None:
-        if missing := [name for name in get_args(SetName) if name not in self.sets]:
+        if missing := [name for name in get_args(ItemSetName) if name not in self.sets]:
             raise ValueError(f"the effect on {self.task} lacks the sets {missing}; measure them as well")
         for name, effect in self.sets.items():
             if effect.n and not all(map(math.isfinite, (effect.change.value, effect.change.low, effect.change.high))):
@@ -169,13 +167,13 @@ class Effect:
         return {**self.to_json(), "expected": self.expected, "sets": sets}
 
 
-def measure(
+def measure_effect(
     task: str,
     model: str,
     edit: Edit,
     before: Bool[Tensor, " items"],
-    answers: Answers,
-    held_out: Answers,
+    answers: EditedAnswers,
+    held_out: EditedAnswers,
     sets: ItemSets,
     *,
     resamples: int,
@@ -190,13 +188,13 @@ def measure(
     _check(before, answers, held_out)
     expected = edit.expected
     everything = before.new_ones(len(before)).nonzero().flatten()
-    parts: list[tuple[SetName, Int[Tensor, " chosen"], Answers]] = [
+    parts: list[tuple[ItemSetName, Int[Tensor, " chosen"], EditedAnswers]] = [
         ("critical", sets.critical, answers),
         ("mirror", sets.mirror, answers),
         ("all", everything, answers),
         ("held_out", sets.held_out, held_out),
     ]
-    effects: dict[SetName, SetEffect] = {
+    effects: dict[ItemSetName, SetEffect] = {
         name: _set_effect(before, part, items, expected, resamples=resamples, confidence=confidence, seed=seed)
         for name, items, part in parts
     }
@@ -205,7 +203,7 @@ def measure(
 
 def _set_effect(
     before: Bool[Tensor, " items"],
-    answers: Answers,
+    answers: EditedAnswers,
     chosen: Int[Tensor, " chosen"],
     expected: Direction,
     *,
@@ -217,18 +215,18 @@ def _set_effect(
     old, new, random = before[chosen], answers.after[chosen], answers.controls[:, chosen]
     change = paired_bootstrap(old, new, resamples=resamples, confidence=confidence, seed=seed)
     if n == 0:
-        return without_items(change)
-    others: dict[ControlKind, Draws] = {kind: _changes(old, after[:, chosen]) for kind, after in answers.others.items()}
+        return empty_set_effect(change)
+    others: dict[ControlName, Draws] = {kind: _changes(old, after[:, chosen]) for kind, after in answers.others.items()}
     accuracies = int(old.sum()) / n, int(new.sum()) / n
-    return judged(change, accuracies, Flips.of(old, new), _changes(old, random), others, expected)
+    return assess_set(change, accuracies, Flips.of(old, new), _changes(old, random), others, expected)
 
 
-def judged(
+def assess_set(
     change: Interval,
     accuracies: tuple[float, float],
     flips: Flips,
     controls: Float[np.ndarray, " draws"],
-    others: Mapping[ControlKind, Draws],
+    others: Mapping[ControlName, Draws],
     expected: Direction,
 ) -> SetEffect:
     """The effect on one set of items, with its p and verdict by the kinds of control that decide.
@@ -241,12 +239,12 @@ def judged(
     return SetEffect(flips.n, *accuracies, change, controls, p, found, flips, others)
 
 
-def without_items(change: Interval) -> SetEffect:
+def empty_set_effect(change: Interval) -> SetEffect:
     """Of a set in which there is nothing to change."""
     return SetEffect(0, None, None, change, np.zeros(0), 1.0, "underpowered", Flips(0, 0, 0))
 
 
-def deciding_kinds(others: Mapping[ControlKind, Draws], confidence: float) -> list[ControlKind]:
+def deciding_kinds(others: Mapping[ControlName, Draws], confidence: float) -> list[ControlName]:
     """Kinds of random control, beside those matched by activity, of which enough were drawn for a significant p."""
     return [kind for kind, draws in others.items() if decides(kind, len(draws), confidence)]
 
@@ -261,7 +259,7 @@ def _changes(before: Bool[Tensor, " items"], after: Bool[Tensor, "draws items"])
     return (after.sum(dim=1) - before.sum()).cpu().numpy() / len(before)
 
 
-def _check(before: Bool[Tensor, " items"], *answers: Answers) -> None:
+def _check(before: Bool[Tensor, " items"], *answers: EditedAnswers) -> None:
     for part in answers:
         widths = {len(part.after), part.controls.shape[1], *(after.shape[1] for after in part.others.values())}
         if widths != {len(before)}:
@@ -272,7 +270,8 @@ def _check(before: Bool[Tensor, " items"], *answers: Answers) -> None:
             raise ValueError("an effect without control sets proves nothing; draw some (intervention.controls)")
 
 
-def spread(values: Float[np.ndarray, " draws"], confidence: float) -> Interval:
+def control_interval(values: Float[np.ndarray, " draws"], confidence: float) -> Interval:
+    """Mean of the controls' values, with the quantiles between which they lie; nan where there are none."""
     if not len(values):
         return Interval(math.nan, math.nan, math.nan, confidence)
     tail = (1 - confidence) / 2

@@ -16,13 +16,13 @@ from featdiff.evaluation.repeated_sampling import accuracy_change, item_flips, p
 from featdiff.intervention.edits import Edit
 from featdiff.intervention.effects import (
     Effect,
+    ItemSetName,
     ItemSets,
     SetEffect,
-    SetName,
+    assess_set,
+    control_interval,
+    empty_set_effect,
     interval_record,
-    judged,
-    spread,
-    without_items,
 )
 from featdiff.stats import Direction
 
@@ -38,7 +38,7 @@ class Generated:
     """Tokens of the text."""
 
 
-def measure_generated(
+def measure_generated_effect(
     task: str,
     model: str,
     edit: Edit,
@@ -58,14 +58,14 @@ def measure_generated(
     if not controls:
         raise ValueError("an effect without control sets proves nothing; draw some (intervention.generated_controls)")
     everything = before.right.new_ones(len(before.right)).nonzero().flatten()
-    parts: dict[SetName, Int[Tensor, " _"]] = {
+    parts: dict[ItemSetName, Int[Tensor, " _"]] = {
         "critical": sets.critical,
         "mirror": sets.mirror,
         "all": everything,
         "held_out": sets.held_out,
     }
     rights = [one.right for one in controls]
-    effects: dict[SetName, SetEffect] = {
+    effects: dict[ItemSetName, SetEffect] = {
         name: _set_effect(
             before.right[items],
             after.right[items],
@@ -95,7 +95,7 @@ def form_of_answers(
             "after": float(new.double().mean()),
             "n": len(old),
             "interval": [change.low, change.high],
-            "control": interval_record(spread(_changes(old, others), confidence), len(others)),
+            "control": interval_record(control_interval(_changes(old, others), confidence), len(others)),
         }
 
     found = [one.found.long() for one in (before, after, *controls)]
@@ -118,9 +118,9 @@ def _set_effect(
 ) -> SetEffect:
     change = accuracy_change(before, after, resamples=resamples, confidence=confidence, seed=seed)
     if not len(before):
-        return without_items(change)
+        return empty_set_effect(change)
     accuracies = int(before.sum()) / before.numel(), int(after.sum()) / after.numel()
-    return judged(change, accuracies, item_flips(before, after), _changes(before, controls), {}, expected)
+    return assess_set(change, accuracies, item_flips(before, after), _changes(before, controls), {}, expected)
 
 
 def _changes(before: Tensor, controls: Sequence[Tensor]) -> Float[np.ndarray, " draws"]:

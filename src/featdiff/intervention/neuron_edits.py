@@ -22,19 +22,19 @@ FLOOR = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Spread:
+class NeuronStatistics:
     """Neurons of the base over items."""
 
     mean: Float[Tensor, " neurons"]
     std: Float[Tensor, " neurons"]
 
     @staticmethod
-    def of(values: Float[Tensor, "items neurons"]) -> "Spread":
+    def of(values: Float[Tensor, "items neurons"]) -> "NeuronStatistics":
         """Over these items. Raises ValueError for fewer than two, which have no spread."""
         if len(values) < 2:
             raise ValueError(f"neurons were read on {len(values)} items; their spread takes at least two")
         std = values.double().std(dim=0).float()
-        return Spread(values.double().mean(dim=0).float(), std.clamp_min(FLOOR * float(std.max())))
+        return NeuronStatistics(values.double().mean(dim=0).float(), std.clamp_min(FLOOR * float(std.max())))
 
     def shift(self, moved: Float[Tensor, "items neurons"]) -> Float[Tensor, " neurons"]:
         """How far each neuron's mean lies from the base's, in the base's deviations; 0 where it never moves."""
@@ -55,7 +55,7 @@ def jaccard(one: Int[Tensor, " n"], other: Int[Tensor, " m"]) -> float:
 
 
 @dataclass(frozen=True)
-class Chance:
+class JaccardNull:
     """Jaccard overlap of two random sets of `size` neurons out of `neurons`: exactly, not by drawing."""
 
     neurons: int
@@ -85,19 +85,21 @@ class Chance:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class NeuronEdit:
     """Neurons and the values that they are set to."""
 
     neurons: Int[Tensor, " n"]
     values: Float[Tensor, " n"]
 
 
-def to_means(neurons: Int[Tensor, " n"], tuned: Float[Tensor, "items neurons"]) -> Setting:
+def set_to_means(neurons: Int[Tensor, " n"], tuned: Float[Tensor, "items neurons"]) -> NeuronEdit:
     """The tuned model's mean for each neuron."""
-    return Setting(neurons, tuned[:, neurons].double().mean(dim=0).float())
+    return NeuronEdit(neurons, tuned[:, neurons].double().mean(dim=0).float())
 
 
-def random_settings(chosen: Setting, base: Spread, width: int, draws: int, seed: int) -> list[Setting]:
+def random_neuron_edits(
+    chosen: NeuronEdit, base: NeuronStatistics, width: int, draws: int, seed: int
+) -> list[NeuronEdit]:
     """Other neurons of the same blocks, as active in the base, moved as far: what a random choice would have set.
 
     In each draw every neuron is replaced by one of those in its block that are nearest in log |mean| and log standard
@@ -106,7 +108,7 @@ def random_settings(chosen: Setting, base: Spread, width: int, draws: int, seed:
     """
     generator = torch.Generator().manual_seed(seed)
     distance = (chosen.values - base.mean[chosen.neurons]) / base.std[chosen.neurons]
-    parts: list[list[Setting]] = [[] for _ in range(draws)]
+    parts: list[list[NeuronEdit]] = [[] for _ in range(draws)]
     for block in (chosen.neurons // width).unique().tolist():
         here, span = chosen.neurons // width == block, slice(block * width, (block + 1) * width)
         mean, std = base.mean[span], base.std[span]
@@ -115,7 +117,7 @@ def random_settings(chosen: Setting, base: Spread, width: int, draws: int, seed:
         rows = activity_matched(chosen.neurons[here] % width, std, mean.abs(), everyone, draws, seed_here).features
         for part, row in zip(parts, rows, strict=True):
             dealt = distance[here][torch.randperm(int(here.sum()), generator=generator)[: len(row)]]
-            part.append(Setting(row + block * width, mean[row] + dealt * std[row]))
+            part.append(NeuronEdit(row + block * width, mean[row] + dealt * std[row]))
     return [
-        Setting(torch.cat([one.neurons for one in part]), torch.cat([one.values for one in part])) for part in parts
+        NeuronEdit(torch.cat([one.neurons for one in part]), torch.cat([one.values for one in part])) for part in parts
     ]

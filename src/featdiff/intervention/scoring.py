@@ -22,24 +22,11 @@ from torch import Tensor
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.evaluation.batches import Layout, RequestBatch, request_batches, scored_alike
 from featdiff.evaluation.results import Requests
-from featdiff.intervention.activity import Activity, activity, order_of
-from featdiff.intervention.edits import CHUNK, Edit, Patch, Reading, apply, codes, joint_features, reconstruction
+from featdiff.intervention.activity import order_of
+from featdiff.intervention.edits import CHUNK, CodeReading, Edit, Patch, apply, codes, reconstruction
 from featdiff.models.loading import Lineup
 from featdiff.models.partial_model import UpperModel
 from featdiff.progress import Progress
-
-__all__ = [
-    "Activity",
-    "Edit",
-    "Patch",
-    "UpperModel",
-    "activity",
-    "apply",
-    "correctness",
-    "joint_features",
-    "predictions",
-    "score",
-]
 
 ErrorTerm = Literal["keep", "drop"]
 """Whether what the crosscoder fails to reconstruct stays where an edit applies."""
@@ -55,7 +42,7 @@ def score(
     edits: Sequence[Edit],
     *,
     batch_size: int = 64,
-    reading: Reading = "joint",
+    reading: CodeReading = "joint",
     error: ErrorTerm = "keep",
 ) -> Float[Tensor, "variants requests"]:
     """Log-likelihood of every request's continuation: row 0 unedited, row i + 1 under `edits[i]`.
@@ -115,7 +102,7 @@ class _Reader:
 
     crosscoder: Crosscoder
     model: str
-    reading: Reading
+    reading: CodeReading
     error: ErrorTerm
     edits: Sequence[Edit]
 

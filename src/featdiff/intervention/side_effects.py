@@ -12,13 +12,13 @@ from featdiff.crosscoder.model import Crosscoder
 from featdiff.evaluation.batches import choice_beginnings, edited_tokens, padded, prompts_of
 from featdiff.evaluation.results import Requests
 from featdiff.intervention.activity import order_of
-from featdiff.intervention.edits import CHUNK, Edit, Patch, Reading, apply, codes
+from featdiff.intervention.edits import CHUNK, CodeReading, Edit, Patch, apply, codes
 from featdiff.models.loading import Lineup
 from featdiff.models.partial_model import UpperModel
 
 
 @dataclass(frozen=True)
-class Drift:
+class TextShift:
     """Sums over tokens of text: KL of the edited model from the unedited one, and their cross-entropies, in nats."""
 
     kl: float
@@ -26,8 +26,8 @@ class Drift:
     after: float
     tokens: int
 
-    def __add__(self, other: "Drift") -> "Drift":
-        return Drift(
+    def __add__(self, other: "TextShift") -> "TextShift":
+        return TextShift(
             self.kl + other.kl, self.before + other.before, self.after + other.after, self.tokens + other.tokens
         )
 
@@ -42,18 +42,18 @@ class Drift:
 
 
 @torch.no_grad()
-def drift(
+def text_shift(
     plain: Float[Tensor, "batch positions vocabulary"],
     edited: Float[Tensor, "batch positions vocabulary"],
     labels: Int[Tensor, "batch positions"],
     ignored: int = -100,
-) -> Drift:
+) -> TextShift:
     """KL(plain || edited) at every position with a label, and the cross-entropy of the label under both."""
     counted = labels != ignored
     before, after = plain[counted].float().log_softmax(dim=-1), edited[counted].float().log_softmax(dim=-1)
     kl = (before.exp() * (before - after)).sum(dim=-1).clamp_min(0).double().sum()
     entropies = [float(cross_entropy(p.double(), labels[counted], reduction="sum")) for p in (before, after)]
-    return Drift(float(kl), *entropies, tokens=int(counted.sum()))
+    return TextShift(float(kl), *entropies, tokens=int(counted.sum()))
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def edited_residual(
     model: str,
     edit: Edit,
     mask: Bool[Tensor, "batch positions"],
-    reading: Reading = "joint",
+    reading: CodeReading = "joint",
 ) -> Float[Tensor, "batch positions d_model"]:
     """One model's residual stream under one edit where `mask` holds; the models axis is the crosscoder's."""
     flat = activations.flatten(0, 1)
@@ -87,7 +87,7 @@ def first_tokens(
     edits: Sequence[Edit],
     *,
     batch_size: int = 64,
-    reading: Reading = "joint",
+    reading: CodeReading = "joint",
 ) -> Bool[Tensor, "variants samples"]:
     """Whether the token that the model would generate first begins one of the item's choices: row 0 unedited.
 

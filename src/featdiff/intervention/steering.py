@@ -1,11 +1,11 @@
-"""Four ways to put a tuned model's behaviour into its base, each as something that runs (the companion paper).
+"""Four editing methods that put a tuned model's behaviour into its base (the companion paper).
 
 features    crosscoder features are set at the tap: `EditedModel`
-steering    a vector is added to the residual stream at the tap: `Steered`
-neurons     MLP neurons are set wherever they are: `NeuronEdited`
-weights     the model was tuned, nothing is edited: `AsIs`
+steering    a vector is added to the residual stream at the tap: `SteeredModel`
+neurons     MLP neurons are set wherever they are: `NeuronEditedModel`
+weights     the model was tuned, nothing is edited: `UneditedModel`
 
-A way edits a model while it scores text; it neither changes its weights nor generates.
+A method edits a model while it scores text; it neither changes its weights nor generates.
 """
 
 import inspect
@@ -30,7 +30,7 @@ from featdiff.evaluation.batches import (
 )
 from featdiff.evaluation.results import Requests
 from featdiff.intervention.edited_model import EditedModel
-from featdiff.intervention.neuron_edits import Setting
+from featdiff.intervention.neuron_edits import NeuronEdit
 from featdiff.models.loading import PreTrainedModel
 from featdiff.models.neurons import reading_neurons, setting_neurons, shifting_residual
 from featdiff.progress import Progress
@@ -40,7 +40,7 @@ Real = Bool[Tensor, "batch positions"]
 
 
 @dataclass(frozen=True, eq=False)
-class AsIs:
+class UneditedModel:
     """A model whose weights carry the behaviour, or the base itself."""
 
     model: PreTrainedModel
@@ -52,7 +52,7 @@ class AsIs:
 
 
 @dataclass(frozen=True, eq=False)
-class Steered:
+class SteeredModel:
     """The base with a vector added after block `layers`; the zero vector changes not one bit."""
 
     model: PreTrainedModel
@@ -68,11 +68,11 @@ class Steered:
 
 
 @dataclass(frozen=True, eq=False)
-class NeuronEdited:
+class NeuronEditedModel:
     """The base with MLP neurons set to given values."""
 
     model: PreTrainedModel
-    setting: Setting
+    setting: NeuronEdit
     positions: Positions = "all"
 
     @contextmanager
@@ -83,42 +83,46 @@ class NeuronEdited:
             yield self.model
 
 
-Way = EditedModel | Steered | NeuronEdited | AsIs
+EditingMethod = EditedModel | SteeredModel | NeuronEditedModel | UneditedModel
 
 
-def everywhere(way: Way) -> Way:
-    """The same way on every token, for text that asks nothing."""
-    match way:
+def everywhere(method: EditingMethod) -> EditingMethod:
+    """The same method on every token, for text that asks nothing."""
+    match method:
         case EditedModel():
-            return replace(way, edits=tuple(replace(edit, positions="all") for edit in way.edits))
-        case Steered() | NeuronEdited():
-            return replace(way, positions="all")
-        case AsIs():
-            return way
+            return replace(method, edits=tuple(replace(edit, positions="all") for edit in method.edits))
+        case SteeredModel() | NeuronEditedModel():
+            return replace(method, positions="all")
+        case UneditedModel():
+            return method
 
 
 @torch.no_grad()
-def score_ways(
-    requests: Requests, model: PreTrainedModel, ways: Sequence[Steered | NeuronEdited | AsIs], *, batch_size: int = 64
+def score_methods(
+    requests: Requests,
+    model: PreTrainedModel,
+    methods: Sequence[SteeredModel | NeuronEditedModel | UneditedModel],
+    *,
+    batch_size: int = 64,
 ) -> Float[Tensor, "variants requests"]:
-    """Log-likelihood of every request's continuation: row 0 by `model` unedited, row i + 1 under `ways[i]`.
+    """Log-likelihood of every request's continuation: row 0 by `model` unedited, row i + 1 under `methods[i]`.
 
     The choices of an item share their context where the unedited model scores them alike. (Edits of features are scored
     by `intervention.score`, which runs what lies below the tap once for all of them.)
     """
-    result = torch.zeros(len(ways) + 1, len(requests.context_ids))
+    result = torch.zeros(len(methods) + 1, len(requests.context_ids))
     batches = request_batches(requests, batch_size, model.device)
-    with Progress(f"{len(ways)} ways on {requests.task}", total=len(batches), unit="batch") as progress:
+    with Progress(f"{len(methods)} methods on {requests.task}", total=len(batches), unit="batch") as progress:
         for batch in batches:
             layout, plain = _cheapest(batch, model)
-            for row, values in enumerate((plain, *(_log_likelihood(way, batch, layout) for way in ways))):
+            for row, values in enumerate((plain, *(_log_likelihood(method, batch, layout) for method in methods))):
                 result[row, layout.requests.cpu()] = values.cpu()
             progress.advance()
     return result
 
 
 @dataclass(frozen=True, eq=False)
-class PromptEnds:
+class PromptEndStates:
     """What a model holds and would say at the last token of each item's prompt."""
 
     neurons: Float[Tensor, "samples neurons"]
@@ -127,34 +131,36 @@ class PromptEnds:
 
 
 @torch.no_grad()
-def prompt_ends(way: Way, requests: Requests, *, batch_size: int = 64) -> PromptEnds:
-    """Run a way over the prompts of all items."""
+def prompt_end_states(method: EditingMethod, requests: Requests, *, batch_size: int = 64) -> PromptEndStates:
+    """Run a method over the prompts of all items."""
     prompts, begins = prompts_of(requests), choice_beginnings(requests)
     order = sorted(range(len(prompts)), key=lambda sample: len(prompts[sample]), reverse=True)
     neurons, in_form = [torch.empty(0)] * len(prompts), torch.zeros(len(prompts), dtype=torch.bool)
-    device = way.model.device
+    device = method.model.device
     for start in range(0, len(order), batch_size):
         samples = order[start : start + batch_size]
         input_ids, real = (part.to(device) for part in padded([prompts[sample] for sample in samples]))
         length = real.sum(dim=-1)
         keep, where = (length - 1).unique(return_inverse=True)
-        with way.running(length, real.bool()) as model, reading_neurons(model, length - 1) as seen:
+        with method.running(length, real.bool()) as model, reading_neurons(model, length - 1) as seen:
             logits = _logits(model, keep, input_ids=input_ids, attention_mask=real)
         tokens = logits[torch.arange(len(samples), device=device), where].argmax(dim=-1).tolist()
         for sample, token, values in zip(samples, tokens, torch.cat(seen, dim=-1).cpu(), strict=True):
             neurons[sample], in_form[sample] = values, token in begins[sample]
-    return PromptEnds(torch.stack(neurons), in_form)
+    return PromptEndStates(torch.stack(neurons), in_form)
 
 
 @torch.no_grad()
 def text_logits(
-    way: Way, input_ids: Int[Tensor, "batch positions"], position_ids: Int[Tensor, "batch positions"] | None = None
+    method: EditingMethod,
+    input_ids: Int[Tensor, "batch positions"],
+    position_ids: Int[Tensor, "batch positions"] | None = None,
 ) -> Float[Tensor, "batch positions vocabulary"]:
-    """Logits on text that a way touches everywhere."""
-    device = way.model.device
+    """Logits on text that a method touches everywhere."""
+    device = method.model.device
     real = torch.ones_like(input_ids, dtype=torch.bool, device=device)
     places = None if position_ids is None else position_ids.to(device)
-    with everywhere(way).running(real.sum(dim=-1), real) as model:
+    with everywhere(method).running(real.sum(dim=-1), real) as model:
         return model(input_ids=input_ids.to(device), position_ids=places, use_cache=False).logits
 
 
@@ -165,17 +171,19 @@ def _mask(positions: Positions, prompt: Prompt, real: Real) -> Real:
 
 def _cheapest(batch: RequestBatch, model: PreTrainedModel) -> tuple[Layout, Float[Tensor, " requests"]]:
     """The layout with shared contexts, if this model scores it as it scores row by row; and those scores."""
-    plain = _log_likelihood(AsIs(model), batch, batch.plain)
+    plain = _log_likelihood(UneditedModel(model), batch, batch.plain)
     if batch.shared.branch is None:
         return batch.plain, plain
-    found = _log_likelihood(AsIs(model), batch, batch.shared)
+    found = _log_likelihood(UneditedModel(model), batch, batch.shared)
     return (batch.shared if scored_alike(found, plain, model.dtype) else batch.plain), plain
 
 
-def _log_likelihood(way: Steered | NeuronEdited | AsIs, batch: RequestBatch, layout: Layout) -> Tensor:
+def _log_likelihood(
+    method: SteeredModel | NeuronEditedModel | UneditedModel, batch: RequestBatch, layout: Layout
+) -> Tensor:
     """What the continuations of the batch's requests score, in the order of the layout."""
     everyone = torch.arange(len(layout.input_ids), device=layout.input_ids.device)
-    with way.running(batch.prompt[layout.row[:, 0]], layout.real.bool()) as model:
+    with method.running(batch.prompt[layout.row[:, 0]], layout.real.bool()) as model:
         logits = _logits(
             model,
             layout.answer_positions,

@@ -2,11 +2,11 @@
 
 world    groups of features: who has them, how strongly, at what angle, and when they fire
 stream   a world as a stream for training
-history  checkpoints at which features appear, persist and vanish; models between two models
+interpolation  models interpolated between two models
 quiz     a linear readout with planted causal features, and questions with known outcomes
 """
 
-from featdiff.planted.history import Life, checkpoint_world, interpolated
+from featdiff.planted.interpolation import interpolated
 from featdiff.planted.quiz import Items, Quiz
 from featdiff.planted.stream import PlantedState, PlantedStream
 from featdiff.planted.world import Group, Magnitude, Sample, World
@@ -14,13 +14,11 @@ from featdiff.planted.world import Group, Magnitude, Sample, World
 __all__ = [
     "Group",
     "Items",
-    "Life",
     "Magnitude",
     "PlantedState",
     "PlantedStream",
     "Quiz",
     "Sample",
     "World",
-    "checkpoint_world",
     "interpolated",
 ]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from featdiff.analyses.accuracy.compute import outcomes_of
 from featdiff.analyses.drift.report_drift import drift_panel
 from featdiff.analyses.dynamics.report_dynamics import (
     chosen_stability,
@@ -13,7 +12,6 @@ from featdiff.analyses.dynamics.report_dynamics import (
 from featdiff.analyses.editing_methods.report_ways import ways_panel
 from featdiff.analyses.feature_cards.report_cards import feature_cards
 from featdiff.analyses.intervention.report_causal import causal_panel, generated_row
-from featdiff.analyses.ownership.compute import attribution_of
 from featdiff.analyses.ownership.report_tails import tail_panels
 from featdiff.analyses.sensitivity.report_sensitivity import sensitivity_panel
 from featdiff.attribution import Attribution
@@ -36,7 +34,9 @@ from featdiff.report.data import (
     SpecificityPanel,
 )
 from featdiff.report.page import write_report
+from featdiff.run.evaluation import outcomes_of
 from featdiff.run.plan import MADE_BY, Plan
+from featdiff.run.scored import attribution_of
 
 
 def report(plan: Plan, folder: Path, sections: Sequence[Section], summary: Mapping[str, Json]) -> None:

@@ -1,4 +1,4 @@
-"""Two choices of features, each from a crosscoder of its own: how alike are they, beside chance?
+"""Similarity of two feature selections from different crosscoders, compared with a random baseline.
 
 Features of two crosscoders are one and the same where they are matched; an unmatched feature is one that the other
 crosscoder lacks. Then final sets have a Jaccard overlap, and rankings a rank-biased overlap. Chance is a choice of as
@@ -6,7 +6,7 @@ many features from the second crosscoder, drawn one after another in proportion 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,9 +18,8 @@ from featdiff.selection.overlap import Null, drawn_by_rate, null_of
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
-    """What was chosen in one crosscoder: the final set, all that has a score from the best on, and how often features
-    fire where they were chosen."""
+class RankedSelection:
+    """A selection in one crosscoder: its final set, the ranking of all scored features, and their firing rates."""
 
     final: Int[Tensor, " n"]
     ranked: Int[Tensor, " ranked"]
@@ -28,8 +27,8 @@ class Choice:
     alive: Bool[Tensor, " features"]
 
 
-@dataclass(frozen=True, eq=False)
-class Likeness:
+@dataclass(frozen=True)
+class SelectionSimilarity:
     """Jaccard of the final sets, and rank-biased overlap of the rankings; None where both are empty."""
 
     jaccard: Null | None
@@ -37,11 +36,13 @@ class Likeness:
 
     def to_json(self) -> dict[str, object]:
         """As plain values."""
-        return {"jaccard": self.jaccard and self.jaccard.to_json(), "rbo": self.rbo and self.rbo.to_json()}
+        return asdict(self)
 
 
-def likeness(own: Choice, other: Choice, matching: Matching, p: float, draws: int, seed: int) -> Likeness:
-    """How alike two choices are. `matching` is from the crosscoder of `own` to that of `other`."""
+def selection_similarity(
+    own: RankedSelection, other: RankedSelection, matching: Matching, p: float, draws: int, seed: int
+) -> SelectionSimilarity:
+    """Compare two selections; `matching` is from the crosscoder of `own` to that of `other`."""
     count = max(len(other.final), len(other.ranked))
     generator = torch.Generator().manual_seed(seed)
     drawn = drawn_by_rate(count, other.rate, other.alive, (draws,), generator)
@@ -56,7 +57,7 @@ def likeness(own: Choice, other: Choice, matching: Matching, p: float, draws: in
 
     sets = [jaccard(row) for row in drawn[:, : len(other.final)]]
     lists = [rbo(row) for row in drawn[:, : len(other.ranked)]]
-    return Likeness(_beside(jaccard(other.final), sets), _beside(rbo(other.ranked), lists))
+    return SelectionSimilarity(_beside(jaccard(other.final), sets), _beside(rbo(other.ranked), lists))
 
 
 def _named(matching: Matching) -> Int[Tensor, " others"]:

@@ -6,7 +6,7 @@ from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK
 from featdiff.planted import Group, World, interpolated
 from featdiff.verify.check import Check
-from featdiff.verify.training import Plan, scored, trained
+from featdiff.verify.training import TrainingPlan, scored, trained
 
 PAIR = ("base", "tuned")
 ALPHAS = (1 / 3, 2 / 3)
@@ -23,7 +23,7 @@ def drift(seed: int) -> list[Check]:
     groups = [Group(PAIR, EACH, (6.0 / ratio, 6.0), probability=fires) for ratio in RATIOS]
     world = interpolated(World.build(PAIR, 48, groups, seed=seed), ALPHAS)
     blank = {name: Crosscoder(("base", name), 48, 64, BatchTopK(k=1), seed=seed) for name in world.models[1:]}
-    made = trained(world, blank, Plan(1000, 256, lr=5e-3), seed + 1)
+    made = trained(world, blank, TrainingPlan(1000, 256, lr=5e-3), seed + 1)
     tails = [scored(made[name], world, seed + 2).tails(name, (TAIL,))[f"{TAIL:g}"] for name in world.models[1:]]
     checks = [
         Check("drift", f"tail at alpha = {alpha:.2g}", EACH * (step + 1), tail, 1)

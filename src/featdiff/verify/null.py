@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from featdiff.intervention.effects import Answers, Effect, ItemSets, measure
-from featdiff.intervention.scoring import Edit
+from featdiff.intervention.edits import Edit
+from featdiff.intervention.effects import EditedAnswers, Effect, ItemSets, measure_effect
 from featdiff.verify.check import Check
 
 WORLDS = 60
@@ -43,14 +43,14 @@ def _effect(seed: int, draws: int = 150, items: int = 500, choices: int = 4) -> 
     base, rl = (knowledge + NOISE * noise() for _ in range(2))
     base_right, before = base.argmax(dim=-1) == 0, rl.argmax(dim=-1) == 0
 
-    def answers() -> Answers:
+    def answers() -> EditedAnswers:
         shaken = (rl + NOISE * noise(draws + 1)).argmax(dim=-1) == 0
-        return Answers(shaken[0], shaken[1:])
+        return EditedAnswers(shaken[0], shaken[1:])
 
     critical, mirror = ((right.nonzero().flatten()) for right in (~base_right & before, base_right & ~before))
     sets = ItemSets(critical, mirror, critical[::2])
     edit = Edit(torch.tensor([0]), 0.0)
-    return measure(
+    return measure_effect(
         "noise", "rl", edit, before, answers(), answers(), sets, resamples=1000, confidence=1 - RATE, seed=seed
     )
 

@@ -12,7 +12,7 @@ from featdiff.crosscoder.sparsity import BatchTopK, ReLU
 from featdiff.planted import Group, World
 from featdiff.selection.scores import swap_score
 from featdiff.verify.check import Check
-from featdiff.verify.training import NEAR, Plan, alone, found, held_out, scored, trained
+from featdiff.verify.training import NEAR, TrainingPlan, alone, found, held_out, scored, trained
 
 TRIO = ("base", "sft", "rl")
 OWNERS = (("base",), ("sft",), ("rl",), ("base", "sft"), ("base", "rl"), ("sft", "rl"), TRIO)
@@ -29,7 +29,7 @@ def owners(seed: int) -> list[Check]:
     world = World.build(TRIO, 64, groups, seed=seed, noise=0.05)
     sparsities = {"L1": ReLU(weight=1.0), "BatchTopK": BatchTopK(k=2)}
     blank = {name: Crosscoder(TRIO, 64, LEARNED, sparsity, seed=seed) for name, sparsity in sparsities.items()}
-    made = trained(world, blank, Plan(1000, lr=5e-3), seed + 1)
+    made = trained(world, blank, TrainingPlan(1000, lr=5e-3), seed + 1)
     checks = [check for name in made for check in _of_one(name, made[name], world, seed + 2)]
     return [*checks, *_junk(made["L1"], world, seed + 3)]
 

@@ -6,7 +6,7 @@ from featdiff.crosscoder.objectives import MSE, DeltaMSE, Objective
 from featdiff.crosscoder.sparsity import BatchTopK
 from featdiff.planted import Group, World
 from featdiff.verify.check import Check
-from featdiff.verify.training import Plan, found, scored, trained
+from featdiff.verify.training import TrainingPlan, found, scored, trained
 
 PAIR = ("base", "rl")
 ENERGIES = (0.001, 0.005, 0.02, 0.05)
@@ -39,7 +39,7 @@ def power(seed: int) -> list[Check]:
         name: Crosscoder(PAIR, 96, features, BatchTopK(k=4), seed=seed, design=Design(objective=objective))
         for name, (features, objective) in LEARNED.items()
     }
-    made = trained(world, blank, Plan(800, 256, lr=1e-2), seed + 1)
+    made = trained(world, blank, TrainingPlan(800, 256, lr=1e-2), seed + 1)
     recall = {name: _recall(crosscoder, world, seed + 2) for name, crosscoder in made.items()}
     curve = [
         Check("T14", f"recall of rl's features of {energy:.1%} energy, {name}", None, values[level])

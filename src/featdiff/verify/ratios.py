@@ -9,7 +9,7 @@ from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK
 from featdiff.planted import Group, World
 from featdiff.verify.check import Check
-from featdiff.verify.training import Plan, found, trained
+from featdiff.verify.training import TrainingPlan, found, trained
 
 PAIR = ("base", "tuned")
 RATIOS = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
@@ -24,7 +24,7 @@ def ratios(seed: int) -> list[Check]:
     of_angle = [Group(PAIR, EACH, (4.0, 4.0), angle=angle, probability=fires) for angle in ANGLES]
     world = World.build(PAIR, 64, [*of_ratio, *of_angle], seed=seed)
     crosscoder = Crosscoder(PAIR, 64, 80, BatchTopK(k=1), seed=seed)
-    made = trained(world, {"topk": crosscoder}, Plan(800, lr=5e-3), seed + 1)["topk"]
+    made = trained(world, {"topk": crosscoder}, TrainingPlan(800, lr=5e-3), seed + 1)["topk"]
 
     partner = found(made, world)
     known = partner >= 0

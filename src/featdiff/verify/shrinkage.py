@@ -9,7 +9,7 @@ from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
 from featdiff.planted import Group, World
 from featdiff.verify.check import Check
-from featdiff.verify.training import Plan, alone, held_out, trained
+from featdiff.verify.training import TrainingPlan, alone, held_out, trained
 
 PAIR = ("base", "tuned")
 RATIOS = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
@@ -24,7 +24,7 @@ def shrinkage(seed: int) -> list[Check]:
     world = World.build(PAIR, 64, groups, seed=seed)
     betas = {"2": 2.0, "4": 4.0}
     blank = {name: Crosscoder(PAIR, 64, 96, ReLU(weight=beta), seed=seed) for name, beta in betas.items()}
-    made = trained(world, blank, Plan(1000, lr=1e-2), seed + 1)
+    made = trained(world, blank, TrainingPlan(1000, lr=1e-2), seed + 1)
     shrunk = [
         Check("T2", f"contribution under beta = {beta:g}, largest mean error", 0, _error(made[name], world, beta), 0.05)
         for name, beta in betas.items()

@@ -7,7 +7,7 @@ from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK, ReLU
 from featdiff.planted import Group, World
 from featdiff.verify.check import Check
-from featdiff.verify.training import Plan, found, held_out, scored, trained
+from featdiff.verify.training import TrainingPlan, found, held_out, scored, trained
 
 PAIR = ("base", "tuned")
 TRIO = ("base", "sft", "rl")
@@ -22,7 +22,7 @@ def gains(seed: int) -> list[Check]:
     world = World.build(PAIR, 48, groups, seed=seed)
     sparsities = {"L1": ReLU(weight=2.0), "BatchTopK": BatchTopK(k=1)}
     blank = {name: Crosscoder(PAIR, 48, 96, sparsity, seed=seed) for name, sparsity in sparsities.items()}
-    made = trained(world, blank, Plan(800, 256, lr=1e-2), seed + 1)
+    made = trained(world, blank, TrainingPlan(800, 256, lr=1e-2), seed + 1)
     tails = {}
     for name, crosscoder in made.items():
         scaling = latent_scaling(crosscoder, held_out(world, seed + 3, 40_000))
@@ -46,7 +46,7 @@ def rl_only(seed: int) -> list[Check]:
     ]
     world = World.build(TRIO, 112, groups, seed=seed, noise=0.05)
     blank = Crosscoder(TRIO, 112, 256, BatchTopK(k=2), seed=seed)
-    crosscoder = trained(world, {"rl": blank}, Plan(2000, 256, lr=5e-3), seed + 1)["rl"]
+    crosscoder = trained(world, {"rl": blank}, TrainingPlan(2000, 256, lr=5e-3), seed + 1)["rl"]
     attribution = scored(crosscoder, world, seed + 2)
     tail = attribution.alive & (attribution["rl"] > 0.8)
     planted = found(crosscoder, world)[world.group_of == len(groups) - 1]

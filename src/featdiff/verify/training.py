@@ -24,7 +24,7 @@ HELD_OUT = 20_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How long to train, on batches of how many tokens, and how fast."""
 
     steps: int
@@ -32,7 +32,9 @@ class Plan:
     lr: float = 3e-3
 
 
-def trained(world: World, crosscoders: Mapping[str, Crosscoder], plan: Plan, seed: int) -> dict[str, Crosscoder]:
+def trained(
+    world: World, crosscoders: Mapping[str, Crosscoder], plan: TrainingPlan, seed: int
+) -> dict[str, Crosscoder]:
     """Train all of them in place on one stream, in the world's own units; a crosscoder may read some of the models."""
     stream = PlantedStream(world, plan.steps, plan.batch_size, seed, torch.ones(len(world.models)))
     settings = TrainingSettings(batch_size=plan.batch_size, lr=plan.lr, log_every=max(plan.steps, 2))

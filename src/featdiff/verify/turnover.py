@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 
 from featdiff.attribution.alignments import joint_trajectory, matched_trajectory, same_seed_index_trajectory
-from featdiff.attribution.stability import Scored
+from featdiff.attribution.stability import ScoredCrosscoder
 from featdiff.attribution.trajectories import Trajectory
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.provenance import note_origin
 from featdiff.crosscoder.sparsity import BatchTopK
 from featdiff.planted import Group, World
 from featdiff.verify.check import Check
-from featdiff.verify.training import Plan, scored, trained
+from featdiff.verify.training import TrainingPlan, scored, trained
 
 CHECKPOINTS = ("c1", "c2", "c3")
 PLANTED = 40
@@ -34,10 +34,10 @@ def turnover(seed: int) -> list[Check]:
     seeds = (2 * seed, 2 * seed + 1)
     blank = {f"{name} {one}": _blank(("base", name), one) for name in CHECKPOINTS for one in seeds}
     blank |= {f"joint {one}": _blank(world.models, one) for one in seeds}
-    made = trained(world, blank, Plan(800, lr=5e-3), seed + 1)
+    made = trained(world, blank, TrainingPlan(800, lr=5e-3), seed + 1)
 
-    def measured(name: str) -> Scored:
-        return Scored(made[name], scored(made[name], world, seed + 2))
+    def measured(name: str) -> ScoredCrosscoder:
+        return ScoredCrosscoder(made[name], scored(made[name], world, seed + 2))
 
     apart = [[measured(f"{name} {one}") for name in CHECKPOINTS] for one in seeds]
     joint = joint_trajectory([measured(f"joint {one}") for one in seeds], CHECKPOINTS, top=TOP)

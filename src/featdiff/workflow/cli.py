@@ -52,7 +52,12 @@ def _leave() -> NoReturn:
 
 def _status(arguments: list[str]) -> int:
     try:
-        return _dispatch(arguments)
+        status = _dispatch(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         if os.environ.get("FEATDIFF_TRACEBACK"):
             raise

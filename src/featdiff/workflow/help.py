@@ -7,7 +7,7 @@ from typing import get_args
 from pydantic import BaseModel
 
 from featdiff.config.study import Study
-from featdiff.workflow.registry import REPORT, STAGES, definition
+from featdiff.workflow.registry import definition, every
 
 OTHERS = {
     "demo": "Make the demo study from beginning to end, with models that are post-trained here.",
@@ -23,7 +23,7 @@ WIDTH = 118
 
 def verbs() -> dict[str, str]:
     """Every verb with its sentence; those that are stages in the order in which they are made."""
-    stages = {stage.name: stage.help for stage in (*STAGES, REPORT) if stage.name != "inputs"}
+    stages = {stage.name: stage.help for stage in every() if stage.name != "inputs"}
     first = {name: OTHERS[name] for name in ("demo", "init", "run")}
     return first | stages | {name: OTHERS[name] for name in ("verify", "show", "plan")}
 
@@ -54,8 +54,7 @@ def _read_by(verb: str) -> tuple[str, ...]:
     """The settings of a stage; of `run` and `demo` those of all stages."""
     if verb not in ("run", "demo"):
         return definition(verb).settings
-    every = (path.split(".")[0] for stage in STAGES for path in stage.settings)
-    return tuple(dict.fromkeys(every))
+    return tuple(dict.fromkeys(path.split(".")[0] for stage in every() for path in stage.settings))
 
 
 def _listed(study: Study, path: str) -> Iterator[str]:

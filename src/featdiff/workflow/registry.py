@@ -4,6 +4,8 @@ To add an analysis, write its folder under analyses/ and a `Stage` here; docs/ad
 imports what it needs when it is called, so that `featdiff --help` answers without torch.
 """
 
+from dataclasses import replace
+
 from featdiff import demo, posttraining, report, run
 from featdiff.analyses import (
     accuracy,
@@ -255,16 +257,21 @@ REPORT = Stage(
     help="Write figures, summary.json and report.html.",
     method=1,
     settings=(),
-    after=tuple(stage.name for stage in STAGES),
+    after=(),  # every other stage: see `every`
     run=lambda plan, folder: report.run(plan, folder, sections_of(plan), summary(plan)),
     folder="figures",
 )
 
 
+def every() -> tuple[Stage, ...]:
+    """All stages in order; the report is made from whatever there is."""
+    return (*STAGES, replace(REPORT, after=tuple(stage.name for stage in STAGES)))
+
+
 def stages_of(plan: Plan) -> list[StagePlan]:
     """The stages of a study in order, each with what it is made from."""
     made: dict[str, StagePlan] = {}
-    for stage in (*STAGES, REPORT):
+    for stage in every():
         if stage.in_study(plan):
             made[stage.name] = stage.planned(plan, made)
     return list(made.values())
@@ -282,7 +289,7 @@ def stage_of(plan: Plan, name: str) -> StagePlan:
 
 def definition(name: str) -> Stage:
     """The stage called `name`."""
-    return next(stage for stage in (*STAGES, REPORT) if stage.name == name)
+    return next(stage for stage in every() if stage.name == name)
 
 
 def sections_of(plan: Plan) -> list[Section]:

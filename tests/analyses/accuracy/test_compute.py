@@ -11,12 +11,13 @@ import torch
 from scipy.stats import binomtest
 from transformers import PreTrainedModel
 
-from featdiff.analyses.accuracy.compute import choice_tasks, evaluate, outcomes_of, requests_of
+from featdiff.analyses.accuracy.compute import evaluate
 from featdiff.config.study import EvaluationSettings
 from featdiff.evaluation.harness import evaluate as evaluate_model
 from featdiff.evaluation.results import TaskResult
 from featdiff.files import read_json
 from featdiff.models.loading import Lineup, Tokenizer, load_model, load_tokenizer
+from featdiff.run.evaluation import choice_tasks, outcomes_of, requests_of
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
 

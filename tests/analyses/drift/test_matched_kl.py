@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_study import changed, contents, write_posttrained_study
+from tiny_study import changed, contents, summary, write_posttrained_study
 
 from featdiff.analyses.drift.compute import drift
 from featdiff.analyses.drift.report_drift import drift_panel
@@ -20,7 +20,7 @@ from featdiff.evaluation.results import TaskResult
 from featdiff.files import read_json
 from featdiff.posttraining.stages import rft
 from featdiff.run.plan import Plan
-from featdiff.workflow.registry import stages_of, summary
+from featdiff.workflow.registry import stages_of
 from featdiff.workflow.runner import run_verb
 
 pytest.importorskip("trl")

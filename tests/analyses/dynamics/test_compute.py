@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_study import changed
+from tiny_study import changed, summary
 from torch.testing import assert_close
 
 from featdiff.analyses.dynamics.compute import dynamics
@@ -16,7 +16,6 @@ from featdiff.crosscoder.provenance import Origin, origin_of
 from featdiff.files import read_json
 from featdiff.run.plan import Plan
 from featdiff.run.scored import scored
-from featdiff.workflow.registry import summary
 from featdiff.workflow.runner import run_verb
 
 ALIGNMENTS = ["joint", "matched", "swap", "same_seed_index"]

@@ -7,14 +7,13 @@ import torch
 from safetensors.torch import load_file
 from tiny_study import changed
 
-from featdiff.analyses.accuracy.compute import outcomes_of
 from featdiff.analyses.editing_methods.compute import ways
 from featdiff.analyses.editing_methods.items import items_of
 from featdiff.analyses.editing_methods.methods import way_names
 from featdiff.analyses.editing_methods.report_ways import ways_panel
 from featdiff.analyses.editing_methods.text import ways_verdicts
-from featdiff.analyses.selection.compute import held_out_parts
 from featdiff.files import read_json, write_json
+from featdiff.run.evaluation import held_out_parts, outcomes_of
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
 from featdiff.workflow.registry import stages_of

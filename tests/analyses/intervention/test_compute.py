@@ -8,11 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_study import changed
 
-from featdiff.analyses.accuracy.compute import outcomes_of
 from featdiff.analyses.intervention.compute import intervene
-from featdiff.analyses.selection.compute import held_out_parts
 from featdiff.evaluation.outcomes import Outcomes
 from featdiff.files import read_json, write_json
+from featdiff.run.evaluation import held_out_parts, outcomes_of
 from featdiff.run.intervention_context import KINDS
 from featdiff.run.plan import Plan
 from featdiff.workflow.runner import run_study

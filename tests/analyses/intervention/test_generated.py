@@ -11,16 +11,16 @@ import datasets.config
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_study import changed, contents
+from tiny_study import changed, contents, summary
 
-from featdiff.analyses.accuracy.compute import evaluate, generated_tasks
+from featdiff.analyses.accuracy.compute import evaluate
 from featdiff.analyses.intervention.compute import intervene
 from featdiff.evaluation.results import TaskResult
 from featdiff.files import read_json
 from featdiff.report.assemble import report
+from featdiff.run.evaluation import generated_tasks
 from featdiff.run.plan import Plan
 from featdiff.workflow.preflight import check_inputs
-from featdiff.workflow.registry import summary
 
 MATHS = "hendrycks_math500"
 ITEMS, REPEATS, CONTROLS = 6, 2, 2

@@ -1,12 +1,11 @@
 """Tails of the report: every tuned model of the crosscoders shown, beside BatchTopK over the same models."""
 
-from tiny_study import changed
+from tiny_study import changed, summary
 
 from featdiff.analyses.ownership.report_tails import tail_panels
 from featdiff.files import read_json
 from featdiff.report.assemble import report_data
 from featdiff.run.plan import Plan
-from featdiff.workflow.registry import summary
 from featdiff.workflow.runner import run_study
 
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from featdiff.analyses.accuracy.compute import longest_read, requests_of
 from featdiff.analyses.quality.compute import _parts
 from featdiff.crosscoder import Crosscoder
 from featdiff.evaluation.results import TaskResult
 from featdiff.files import read_json
 from featdiff.models.loading import load_tokenizer
+from featdiff.run.evaluation import longest_read, requests_of
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
 

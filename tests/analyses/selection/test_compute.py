@@ -7,16 +7,16 @@ from tiny_study import changed
 from torch import Tensor
 from torch.testing import assert_close
 
-from featdiff.analyses.accuracy.compute import outcomes_of
-from featdiff.analyses.ownership.compute import attribution_of
 from featdiff.analyses.selection.agreement import CONTRASTS
-from featdiff.analyses.selection.compute import held_out_parts, select
+from featdiff.analyses.selection.compute import select
 from featdiff.crosscoder import Crosscoder
 from featdiff.evaluation.results import TaskResult
 from featdiff.files import read_json
 from featdiff.models.loading import load_tokenizer
+from featdiff.run.evaluation import held_out_parts, outcomes_of
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
+from featdiff.run.scored import attribution_of
 
 TASKS = ["colours", "animals"]
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from tiny_study import changed, contents
 
-from featdiff.analyses.ownership.compute import attribution_of
 from featdiff.analyses.sensitivity.compute import sensitivity
 from featdiff.analyses.sensitivity.variants import group_plan, groups_of
 from featdiff.attribution.matching import matched_jaccard
@@ -16,7 +15,7 @@ from featdiff.attribution.stability import match_scored
 from featdiff.crosscoder import Crosscoder
 from featdiff.files import read_json
 from featdiff.run.plan import Plan
-from featdiff.run.scored import scored
+from featdiff.run.scored import attribution_of, scored
 from featdiff.workflow.registry import stages_of
 from featdiff.workflow.runner import run_verb
 

@@ -6,14 +6,14 @@ import torch
 
 from featdiff.analyses.stability.compute import result_of
 from featdiff.analyses.stability.result import FeatureStability, LineupStability, OverSeeds, ScoreOverSeeds
-from featdiff.attribution.stability import Spread, Stability
+from featdiff.attribution.stability import SeedSpread, Stability
 from featdiff.files import load, save
 
 
 def stability(others: int) -> Stability:
-    """Three alive features of four; the first is matched everywhere, the second in one other seed, the third nowhere."""
+    """Three alive features of four; one matched everywhere, one in one other seed, one nowhere."""
     partner = torch.tensor([[0, 1, -1, -1], [0, -1, -1, -1]])[:others]
-    tails = {"rl": {"alive": Spread((3.0, 5.0, 4.0)), "0.8": Spread((2.0,))}}
+    tails = {"rl": {"alive": SeedSpread((3.0, 5.0, 4.0)), "0.8": SeedSpread((2.0,))}}
     return Stability(
         models=("base", "rl"),
         seeds=(0, 1, 2)[: others + 1],

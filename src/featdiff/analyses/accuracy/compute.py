@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import get_args
 
 from featdiff.config.study import BASE, EvaluationSettings, TaskSettings
-from featdiff.evaluation.harness import build_requests
 from featdiff.evaluation.harness import evaluate as evaluate_model
 from featdiff.evaluation.outcomes import Outcomes, SetName, save_outcomes
 from featdiff.evaluation.repeated_sampling import gain_interval, share_interval
-from featdiff.evaluation.results import Kind, Requests, TaskResult
+from featdiff.evaluation.results import TaskResult
 from featdiff.files import Json, write_json
-from featdiff.models.loading import Lineup, load_model, load_tokenizer
+from featdiff.models.loading import load_model, load_tokenizer
+from featdiff.run.evaluation import located_settings, record_file
 from featdiff.run.plan import Plan
 from featdiff.stats import Interval, difference_interval
 
@@ -23,32 +23,10 @@ def evaluate(plan: Plan, folder: Path) -> None:
         evaluate_path(plan, folder, name, plan.paths[name], settings)
     accuracy: dict[str, Json] = {}
     for task in settings.tasks:
-        results = {name: TaskResult.load(_place(folder, name, task.name)) for name in plan.models}
+        results = {name: TaskResult.load(record_file(folder, name, task.name)) for name in plan.models}
         save_outcomes(folder / "outcomes" / f"{task.name}.parquet", results, BASE)
         accuracy[task.name] = _accuracies(plan, results, task)
     write_json(folder / "accuracy.json", accuracy)
-
-
-def outcomes_of(plan: Plan, task: str, folder: Path | None = None) -> Outcomes:
-    """Who was right on what, from the records of the run."""
-    place = folder or plan.run.path("evaluation")
-    return Outcomes.of({name: TaskResult.load(_place(place, name, task)) for name in plan.models})
-
-
-def requests_of(plan: Plan, task: str, lineup: Lineup) -> Requests:
-    """A task's items as the models read them, in the order of the records."""
-    settings, longest = located_settings(plan), longest_read(lineup)
-    return build_requests(task, settings, lineup.tokenizer, seed=plan.study.seed, max_length=longest)
-
-
-def longest_read(lineup: Lineup) -> int:
-    """Tokens that every model of the lineup can read."""
-    return min(model.config.get_text_config().max_position_embeddings for model in lineup.models)
-
-
-def results_in(folder: Path, name: str, settings: EvaluationSettings) -> dict[str, TaskResult]:
-    """One model's records, task by task."""
-    return {task.name: TaskResult.load(_place(folder, name, task.name)) for task in settings.tasks}
 
 
 def gain_over(before: TaskResult, after: TaskResult, confidence: float) -> Interval:
@@ -58,32 +36,9 @@ def gain_over(before: TaskResult, after: TaskResult, confidence: float) -> Inter
     return gain_interval(before.shares, after.shares, confidence=confidence)
 
 
-def choice_tasks(plan: Plan) -> list[TaskSettings]:
-    """Tasks whose answers are choices: those that features can be selected and tested on."""
-    return _tasks_of(plan, "multiple_choice")
-
-
-def generated_tasks(plan: Plan) -> list[TaskSettings]:
-    """Tasks whose answers are generated; no features are selected on them."""
-    return _tasks_of(plan, "generate_until")
-
-
-def _tasks_of(plan: Plan, kind: Kind) -> list[TaskSettings]:
-    place = plan.run.path("evaluation")
-    tasks = plan.study.evaluation.tasks
-    return [task for task in tasks if TaskResult.load(_place(place, BASE, task.name)).kind == kind]
-
-
-def located_settings(plan: Plan) -> EvaluationSettings:
-    """The study's evaluation settings with the place of its task files."""
-    settings = plan.study.evaluation
-    places = {"task_folder": settings.task_folder, "data_folder": settings.data_folder}
-    return settings.model_copy(update={name: place and plan.located(place) for name, place in places.items()})
-
-
 def evaluate_path(plan: Plan, folder: Path, name: str, path: str, settings: EvaluationSettings) -> None:
     """Write `<name>/<task>.parquet` for the model at `path`, of those tasks whose file is not there yet."""
-    missing = [task for task in settings.tasks if not _place(folder, name, task.name).is_file()]
+    missing = [task for task in settings.tasks if not record_file(folder, name, task.name).is_file()]
     if not missing:
         return
     lineup = plan.study.lineup
@@ -96,7 +51,7 @@ def evaluate_path(plan: Plan, folder: Path, name: str, path: str, settings: Eval
             (result,) = evaluate_model(model, tokenizer, one, seed=plan.study.seed)
         except ValueError as error:
             raise ValueError(f"evaluating {name}: {error}") from error
-        result.save(_place(folder, name, task.name))
+        result.save(record_file(folder, name, task.name))
 
 
 def _accuracies(plan: Plan, results: dict[str, TaskResult], task: TaskSettings) -> dict[str, Json]:
@@ -131,7 +86,3 @@ def _beside_base(results: dict[str, TaskResult], outcomes: Outcomes, name: str, 
         "sets": {one: sets[one] for one in get_args(SetName)},
         "churn": outcomes.churn(BASE, name, alpha=1 - confidence),
     }
-
-
-def _place(folder: Path, model: str, task: str) -> Path:
-    return folder / model / f"{task}.parquet"

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from featdiff.analyses.accuracy.compute import evaluate_path, located_settings, results_in
+from featdiff.analyses.accuracy.compute import evaluate_path
 from featdiff.evaluation.results import TaskResult
+from featdiff.run.evaluation import located_settings, results_in
 from featdiff.run.plan import Plan
 
 

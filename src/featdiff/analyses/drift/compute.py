@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from featdiff.analyses.accuracy.compute import choice_tasks, requests_of
 from featdiff.analyses.drift.matched_kl import Moved, equal_drift
 from featdiff.analyses.drift.tails import Tails
 from featdiff.config.study import BASE
@@ -35,6 +34,7 @@ from featdiff.models.divergence import (
 from featdiff.models.loading import PreTrainedModel
 from featdiff.models.logging import quiet_transformers
 from featdiff.progress import Progress
+from featdiff.run.evaluation import choice_tasks, requests_of
 from featdiff.run.models import load_lineup, load_whole
 from featdiff.run.plan import Plan
 

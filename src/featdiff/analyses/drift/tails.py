@@ -4,7 +4,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from featdiff.activations.stream import Calibration, collect
-from featdiff.analyses.ownership.compute import attribution_of
 from featdiff.attribution.swap import swap_specificity
 from featdiff.attribution.tail_comparison import Tail
 from featdiff.config.study import BASE
@@ -12,6 +11,7 @@ from featdiff.crosscoder import Crosscoder
 from featdiff.models.loading import Lineup
 from featdiff.run.held_out import calibration_of, held_out_corpus
 from featdiff.run.plan import Plan
+from featdiff.run.scored import attribution_of
 
 COMPARED = "compared"
 """Name of the model that takes the tuned model's place."""

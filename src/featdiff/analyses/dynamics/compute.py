@@ -13,7 +13,7 @@ from featdiff.attribution.alignments import (
     same_seed_index_trajectory,
     swap_trajectory,
 )
-from featdiff.attribution.stability import Scored
+from featdiff.attribution.stability import ScoredCrosscoder
 from featdiff.attribution.swap import swap_specificity
 from featdiff.attribution.trajectories import Alignment, Trajectory
 from featdiff.files import Json, Record, write_json
@@ -75,14 +75,14 @@ def _trajectory(plan: Plan, tuned: str, alignment: Alignment) -> Trajectory | Mi
             return swap_trajectory(seeds, _swapped(plan, seeds, checkpoints), checkpoints, **rules)
 
 
-def _pairs(plan: Plan, names: tuple[str, ...]) -> list[list[Scored]]:
+def _pairs(plan: Plan, names: tuple[str, ...]) -> list[list[ScoredCrosscoder]]:
     """The crosscoders of base and checkpoint by seed, then by checkpoint: as many seeds as all of them have."""
     rows = [[scored(plan, of_seed) for of_seed in plan.seeds[name]] for name in names]
     return [list(of_seed) for of_seed in zip(*rows, strict=False)]
 
 
 def _swapped(
-    plan: Plan, seeds: list[Scored], checkpoints: tuple[str, ...]
+    plan: Plan, seeds: list[ScoredCrosscoder], checkpoints: tuple[str, ...]
 ) -> list[Float[Tensor, "checkpoints features"]]:
     """Specificity of the features of each seed with every checkpoint in the tuned model's place, on held-out tokens."""
     study, models = plan.study, seeds[0].crosscoder.models

@@ -17,11 +17,17 @@ from featdiff.analyses.editing_methods.methods import EDITS, Made, Workshop, way
 from featdiff.analyses.editing_methods.overlap import overlap_records
 from featdiff.config.study import BASE
 from featdiff.files import Record, read_json, write_json
-from featdiff.intervention.effects import spread
-from featdiff.intervention.neuron_edits import Spread
-from featdiff.intervention.pooled_effects import Part, claim
-from featdiff.intervention.side_effects import Drift, drift
-from featdiff.intervention.steering import AsIs, PromptEnds, Way, prompt_ends, text_logits
+from featdiff.intervention.effects import control_interval
+from featdiff.intervention.neuron_edits import NeuronStatistics
+from featdiff.intervention.pooled_effects import TaskChange, pooled_effect
+from featdiff.intervention.side_effects import TextShift, text_shift
+from featdiff.intervention.steering import (
+    EditingMethod,
+    PromptEndStates,
+    UneditedModel,
+    prompt_end_states,
+    text_logits,
+)
 from featdiff.models.neurons import neurons_per_block
 from featdiff.progress import Progress
 from featdiff.run.held_out import held_out_corpus
@@ -76,14 +82,14 @@ class _Measure:
         self._workshop, self._plan = workshop, workshop.plan
         self._held_out, self._unseen = held_out, items_of(workshop.plan, workshop.bench.lineup, "unseen")
         self._critical = held_out.only(held_out.critical)
-        self._base = AsIs(workshop.base)
+        self._base = UneditedModel(workshop.base)
         self._text = _neutral_parts(self._plan)
-        self._ends = prompt_ends(self._base, self._critical, batch_size=workshop.batch_size)
+        self._ends = prompt_end_states(self._base, self._critical, batch_size=workshop.batch_size)
 
     def write(self, folder: Path, made: Made) -> None:
         """Measure one way; its record is written last, so that what lies there is whole."""
         examined = [made.way, *made.controls[: self._plan.study.ways.examined]]
-        ends = [prompt_ends(way, self._critical, batch_size=self._workshop.batch_size) for way in examined]
+        ends = [prompt_end_states(way, self._critical, batch_size=self._workshop.batch_size) for way in examined]
         drifts = self._drifts(examined)
         record: Record = {
             "name": made.name,
@@ -99,17 +105,19 @@ class _Measure:
         save_file(self._shifts(ends), folder / f"{made.name}.safetensors")
         write_json(folder / f"{made.name}.json", record)
 
-    def _shifts(self, ends: list[PromptEnds]) -> dict[str, Float[Tensor, " neurons"]]:
+    def _shifts(self, ends: list[PromptEndStates]) -> dict[str, Float[Tensor, " neurons"]]:
         """How far a way moves each neuron: on all items, on every second one and the rest; and its controls, on all."""
         here, there = self._ends.neurons, ends[0].neurons
-        base = Spread.of(here)
-        first, second = (Spread(here[start::2].mean(dim=0), base.std).shift(there[start::2]) for start in (0, 1))
+        base = NeuronStatistics.of(here)
+        first, second = (
+            NeuronStatistics(here[start::2].mean(dim=0), base.std).shift(there[start::2]) for start in (0, 1)
+        )
         controls = {f"control{number}": base.shift(one.neurons) for number, one in enumerate(ends[1:])}
         return {"shift": base.shift(there), "half0": first, "half1": second, **controls}
 
     def _answers(self, made: Made, items: TaskItems) -> Record:
         """Changes of accuracy by set of items, and how far the histogram of predictions moves."""
-        if isinstance(made.way, AsIs):
+        if isinstance(made.way, UneditedModel):
             right = torch.stack([items.correct[name] for name in (BASE, made.name)])
             predicted = torch.stack([items.prediction[name] for name in (BASE, made.name)])
         else:
@@ -132,24 +140,24 @@ class _Measure:
             value = None if change.value != change.value else change.value
             return {"n": sum(one.n for one in flips), "change": value, "interval": [change.low, change.high]}
         drawn = [_drawn(right[:, part]) for part in tasks]
-        parts = [Part(one, {made.kind: draws}) for one, draws in zip(flips, drawn, strict=True)]
-        found = claim(parts, "increase", **options)
+        parts = [TaskChange(one, {made.kind: draws}) for one, draws in zip(flips, drawn, strict=True)]
+        found = pooled_effect(parts, "increase", **options)
         record: Record = found.to_json()
         record["verdict"] = found.verdict.replace("random features", "its controls")
         if found.flips.n:
-            control = spread(found.controls[made.kind], settings.confidence)
+            control = control_interval(found.controls[made.kind], settings.confidence)
             value = found.change.value
             record["beyond"] = {"value": value - control.value, "interval": [value - control.high, value - control.low]}
         return record
 
-    def _drifts(self, ways: list[Way]) -> list[Drift]:
+    def _drifts(self, ways: list[EditingMethod]) -> list[TextShift]:
         """What each way does to neutral text."""
-        totals = [Drift(0.0, 0.0, 0.0, 0)] * len(ways)
+        totals = [TextShift(0.0, 0.0, 0.0, 0)] * len(ways)
         for part in self._text:
             plain = text_logits(self._base, part.input_ids, part.position_ids)
             for number, way in enumerate(ways):
                 moved = text_logits(way, part.input_ids, part.position_ids)
-                totals[number] += drift(plain, moved, part.labels.to(plain.device))
+                totals[number] += text_shift(plain, moved, part.labels.to(plain.device))
         return totals
 
 

@@ -11,15 +11,14 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from featdiff.analyses.accuracy.compute import choice_tasks, outcomes_of, requests_of
-from featdiff.analyses.selection.compute import held_out_parts
 from featdiff.config.study import BASE, TaskSettings
 from featdiff.evaluation.outcomes import Outcomes
 from featdiff.evaluation.results import Requests
 from featdiff.models.loading import Lineup
+from featdiff.run.evaluation import choice_tasks, held_out_parts, outcomes_of, requests_of
 from featdiff.run.intervention_context import sampled
 from featdiff.run.plan import Plan
-from featdiff.selection.scores import halves
+from featdiff.selection.scores import split_held_out
 
 Which = Literal["choosing", "held out", "unseen"]
 
@@ -89,7 +88,7 @@ def _chosen(plan: Plan, task: TaskSettings, outcomes: Outcomes, which: Which) ->
         tuned, seed = plan.study.selection.model, plan.study.seed
         critical = held_out_parts(plan, task.name)
         rest = every[~torch.isin(every, outcomes.critical(BASE, tuned))]
-        others = halves(rest, plan.study.selection.held_out, seed)
+        others = split_held_out(rest, plan.study.selection.held_out, seed)
         pair = (critical.choosing, others.choosing) if which == "choosing" else (critical.held_out, others.held_out)
         every = torch.cat(pair).sort().values
     return every[sampled(len(every), most, plan.study.seed)]

@@ -22,26 +22,39 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from featdiff.analyses.editing_methods.items import TaskItems, items_of
-from featdiff.analyses.ownership.compute import attribution_of
-from featdiff.analyses.selection.compute import crosscoder_and_lineup
 from featdiff.config.study import BASE
 from featdiff.evaluation.batches import final_prompt_activations
 from featdiff.evaluation.results import Requests
 from featdiff.intervention.activity import Activity
 from featdiff.intervention.controls import activity_matched, random_directions
-from featdiff.intervention.edit_values import Level
+from featdiff.intervention.edit_values import EditValue
 from featdiff.intervention.edited_model import EditedModel
-from featdiff.intervention.effects import MATCHED, ControlKind
-from featdiff.intervention.neuron_edits import Setting, Spread, most_moved, random_settings, to_means
-from featdiff.intervention.scoring import UpperModel, correctness, predictions
-from featdiff.intervention.steering import AsIs, NeuronEdited, Steered, Way, prompt_ends, score_ways
+from featdiff.intervention.effects import MATCHED, ControlName
+from featdiff.intervention.neuron_edits import (
+    NeuronEdit,
+    NeuronStatistics,
+    most_moved,
+    random_neuron_edits,
+    set_to_means,
+)
+from featdiff.intervention.scoring import correctness, predictions
+from featdiff.intervention.steering import (
+    EditingMethod,
+    NeuronEditedModel,
+    SteeredModel,
+    UneditedModel,
+    prompt_end_states,
+    score_methods,
+)
 from featdiff.models.loading import PreTrainedModel
 from featdiff.models.neurons import neurons_per_block
+from featdiff.models.partial_model import UpperModel
 from featdiff.run.intervention_context import Bench, Measured, measured, scores
 from featdiff.run.models import load_whole
 from featdiff.run.plan import Plan
+from featdiff.run.scored import attribution_of, crosscoder_and_lineup
 
-Maker = Callable[[float, int], list[Way]]
+Maker = Callable[[float, int], list[EditingMethod]]
 """From what can be chosen, and a number of draws, to the way and so many random edits as large."""
 EDITS = ("features", "features_printed", "steering", "neurons")
 
@@ -52,9 +65,9 @@ class Made:
 
     name: str
     title: str
-    way: Way
-    controls: Sequence[Way] = ()
-    kind: ControlKind = MATCHED
+    way: EditingMethod
+    controls: Sequence[EditingMethod] = ()
+    kind: ControlName = MATCHED
     """What the controls are."""
     tried: tuple[tuple[float, float, float], ...] = ()
     """Every value of what could be chosen, with the gain on the choosing half, and that of random edits as large."""
@@ -93,25 +106,25 @@ class Workshop:
             case "features":
                 return self._features()
             case "features_printed":
-                level = Level("set", self.plan.study.intervention.amplify, self.tuned)
+                level = EditValue("set", self.plan.study.intervention.amplify, self.tuned)
                 way, *controls = (self._edited(features, level, 1.0) for features in (self.features, *self._like))
                 return Made(name, f"features {level.name}", way, controls)
             case "steering":
                 return self._steering()
             case "neurons":
                 return self._neurons()
-        return Made(name, f"{name}, tuned weights", AsIs(load_whole(self.plan, self.plan.paths[name])))
+        return Made(name, f"{name}, tuned weights", UneditedModel(load_whole(self.plan, self.plan.paths[name])))
 
-    def answers(self, ways: Sequence[Way], requests: Requests) -> Float[Tensor, "variants requests"]:
+    def answers(self, ways: Sequence[EditingMethod], requests: Requests) -> Float[Tensor, "variants requests"]:
         """Log-likelihoods by the base, and by each of some ways of one kind."""
         edits = [way.edits[0] for way in ways if isinstance(way, EditedModel)]
         if edits:
             assert len(edits) == len(ways), "ways of one kind are scored together"
             return scores(self.bench, requests, edits)
         others = [way for way in ways if not isinstance(way, EditedModel)]
-        return score_ways(requests, self.base, others, batch_size=self.batch_size)
+        return score_methods(requests, self.base, others, batch_size=self.batch_size)
 
-    def predicted(self, ways: Sequence[Way], requests: Requests) -> tuple[Tensor, Tensor]:
+    def predicted(self, ways: Sequence[EditingMethod], requests: Requests) -> tuple[Tensor, Tensor]:
         """Who is right, and what was predicted: `[variants items]` each, the unedited base first."""
         values, metric = self.answers(ways, requests), self.plan.study.evaluation.metric
         return correctness(values, requests, metric), predictions(values, requests, metric)
@@ -125,7 +138,7 @@ class Workshop:
 
     @cached_property
     def _activity(self) -> Measured:
-        level = Level("tuned_mean", 0.0, self.tuned)
+        level = EditValue("tuned_mean", 0.0, self.tuned)
         return measured(self.bench, self.choosing.requests, [level])
 
     @cached_property
@@ -135,7 +148,7 @@ class Workshop:
         alive, draws, seed = self.bench.attribution.alive, self.plan.study.ways.controls, self.plan.study.seed
         return activity_matched(self.features, own.density, own.contribution, alive, draws, seed).features
 
-    def _edited(self, features: Int[Tensor, " n"], level: Level, strength: float) -> EditedModel:
+    def _edited(self, features: Int[Tensor, " n"], level: EditValue, strength: float) -> EditedModel:
         settings, bench = self.plan.study.intervention, self.bench
         found = self._activity
         edit = level.edit(features, found.own, found.given, settings.positions, "increase")
@@ -144,9 +157,9 @@ class Workshop:
         return EditedModel(self.base, bench.lineup, bench.crosscoder, BASE, (edit,), settings.reading, settings.error)
 
     def _features(self) -> Made:
-        level = Level("tuned_mean", 0.0, self.tuned)
+        level = EditValue("tuned_mean", 0.0, self.tuned)
 
-        def make(strength: float, draws: int) -> list[Way]:
+        def make(strength: float, draws: int) -> list[EditingMethod]:
             return [self._edited(features, level, strength) for features in (self.features, *self._like[:draws])]
 
         title = f"features set to {{:g}} x {self.tuned}'s mean active value"
@@ -160,34 +173,34 @@ class Workshop:
         there, here = (ends[:, lineup.names.index(name)] for name in (self.tuned, BASE))
         vector = (there - here).mean(dim=0)
 
-        def make(strength: float, draws: int) -> list[Way]:
+        def make(strength: float, draws: int) -> list[EditingMethod]:
             random = vector.norm() * random_directions(len(vector), draws, seed)
             return [self._steered(strength * one) for one in (vector, *random)]
 
         title = "steering by {:g} x the mean difference"
         return self._chosen("steering", title, self.plan.study.ways.strengths, make, "random directions")
 
-    def _steered(self, vector: Float[Tensor, " d_model"]) -> Steered:
-        return Steered(self.base, self.bench.lineup.layers, vector, self.plan.study.intervention.positions)
+    def _steered(self, vector: Float[Tensor, " d_model"]) -> SteeredModel:
+        return SteeredModel(self.base, self.bench.lineup.layers, vector, self.plan.study.intervention.positions)
 
     def _neurons(self) -> Made:
         width, seed = neurons_per_block(self.base), self.plan.study.seed
-        here = prompt_ends(AsIs(self.base), self._critical, batch_size=self.batch_size).neurons
-        whole = AsIs(load_whole(self.plan, self.plan.paths[self.tuned]))
-        there = prompt_ends(whole, self._critical, batch_size=self.batch_size).neurons
-        base, count = Spread.of(here), here.shape[1]
+        here = prompt_end_states(UneditedModel(self.base), self._critical, batch_size=self.batch_size).neurons
+        whole = UneditedModel(load_whole(self.plan, self.plan.paths[self.tuned]))
+        there = prompt_end_states(whole, self._critical, batch_size=self.batch_size).neurons
+        base, count = NeuronStatistics.of(here), here.shape[1]
         shift, everyone = base.shift(there), torch.ones(count, dtype=torch.bool)
 
-        def make(wanted: float, draws: int) -> list[Way]:
-            chosen = to_means(most_moved(shift, int(wanted), everyone), there)
-            return [self._set(one) for one in (chosen, *random_settings(chosen, base, width, draws, seed))]
+        def make(wanted: float, draws: int) -> list[EditingMethod]:
+            chosen = set_to_means(most_moved(shift, int(wanted), everyone), there)
+            return [self._set(one) for one in (chosen, *random_neuron_edits(chosen, base, width, draws, seed))]
 
         counts = sorted({max(1, round(share * count)) for share in self.plan.study.ways.neuron_shares})
         title = f"{{:,.0f}} of {count:,} MLP neurons set to {self.tuned}'s mean"
         return self._chosen("neurons", title, counts, make, MATCHED)
 
-    def _set(self, setting: Setting) -> NeuronEdited:
-        return NeuronEdited(self.base, setting, self.plan.study.intervention.positions)
+    def _set(self, setting: NeuronEdit) -> NeuronEditedModel:
+        return NeuronEditedModel(self.base, setting, self.plan.study.intervention.positions)
 
     # -------------------------------------------------------------- choosing
 
@@ -195,7 +208,7 @@ class Workshop:
     def _critical(self) -> Requests:
         return self.choosing.only(self.choosing.critical)
 
-    def _chosen(self, name: str, title: str, values: Sequence[float], make: Maker, kind: ControlKind) -> Made:
+    def _chosen(self, name: str, title: str, values: Sequence[float], make: Maker, kind: ControlName) -> Made:
         """The way made with the value of largest lead over its random edits, the first of equals."""
         settings = self.plan.study.ways
         tried = self._tried(values, [make(value, settings.tried_controls) for value in values])
@@ -203,7 +216,9 @@ class Workshop:
         way, *controls = make(best, settings.controls)
         return Made(name, title.format(best), way, controls, kind, tried)
 
-    def _tried(self, values: Sequence[float], ways: Sequence[list[Way]]) -> tuple[tuple[float, float, float], ...]:
+    def _tried(
+        self, values: Sequence[float], ways: Sequence[list[EditingMethod]]
+    ) -> tuple[tuple[float, float, float], ...]:
         """Gains on the choosing half, tasks counting alike: of the way made with each value, and of random edits."""
         right, _ = self.predicted([one for made in ways for one in made], self.choosing.requests)
         tasks = [self.choosing.of_task(task) for task in range(len(self.choosing.tasks))]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from featdiff.analyses.editing_methods.methods import EDITS
 from featdiff.files import Record
-from featdiff.intervention.neuron_edits import Chance, jaccard, most_moved
+from featdiff.intervention.neuron_edits import JaccardNull, jaccard, most_moved
 
 BELOW = ("neurons",)
 """Edits that act below the tap as well."""
@@ -40,7 +40,7 @@ def _record(
     confidence: float,
 ) -> Record:
     size = max(1, round(share * int(among.sum())))
-    chance = Chance(int(among.sum()), size)
+    chance = JaccardNull(int(among.sum()), size)
 
     def moved(name: str, which: str) -> Int[Tensor, " n"]:
         return most_moved(shifts[name][which], size, among)

@@ -9,33 +9,32 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from featdiff.analyses.accuracy.compute import choice_tasks, generated_tasks, outcomes_of, requests_of
 from featdiff.analyses.intervention.dose_response import dose_levels, doses
 from featdiff.analyses.intervention.generated import effect_on_answers
 from featdiff.analyses.intervention.side_effects import side_effects
-from featdiff.analyses.selection.compute import held_out_parts
 from featdiff.config.study import BASE, TaskSettings
 from featdiff.evaluation.results import Requests
 from featdiff.files import Record, read_json, write_json
-from featdiff.intervention.edit_values import Level
+from featdiff.intervention.edit_values import EditValue
 from featdiff.intervention.edits import Edit
 from featdiff.intervention.effects import (
     HEADLINE,
     MATCHED,
-    Answers,
-    ControlKind,
+    ControlName,
+    EditedAnswers,
     Effect,
+    ItemSetName,
     ItemSets,
-    SetName,
     deciding_kinds,
-    measure,
+    measure_effect,
 )
-from featdiff.intervention.pooled_effects import Part, claim
+from featdiff.intervention.pooled_effects import TaskChange, pooled_effect
 from featdiff.intervention.side_effects import first_tokens
+from featdiff.run.evaluation import choice_tasks, generated_tasks, held_out_parts, outcomes_of, requests_of
 from featdiff.run.intervention_context import (
     Bench,
     Measured,
-    Test,
+    PlannedEdit,
     answers_of,
     edit_of,
     measured,
@@ -77,17 +76,17 @@ def intervene(plan: Plan, folder: Path) -> None:
     write_json(folder / "effects.json", made)
 
 
-def tests_of(plan: Plan) -> list[Test]:
+def tests_of(plan: Plan) -> list[PlannedEdit]:
     """The paper's two edits, and those that the study names beside them, by model."""
     settings, tuned = plan.study.intervention, plan.study.selection.model
     tests = [
-        Test(tuned, Level("zero", 0.0, BASE), "decrease"),
-        Test(BASE, Level("set", settings.amplify, tuned), "increase"),
+        PlannedEdit(tuned, EditValue("zero", 0.0, BASE), "decrease"),
+        PlannedEdit(BASE, EditValue("set", settings.amplify, tuned), "increase"),
     ]
     for more in settings.also:
         model = BASE if more.model == "base" else tuned
         goal = "increase" if model == BASE else "decrease"
-        tests.append(Test(model, Level(more.kind, more.by, other_of(plan, model)), goal))
+        tests.append(PlannedEdit(model, EditValue(more.kind, more.by, other_of(plan, model)), goal))
     return list(dict.fromkeys(tests))
 
 
@@ -99,7 +98,7 @@ def edited_items(plan: Plan, task: TaskSettings, requests: Requests) -> tuple[In
 
 def effect_of(
     bench: Bench,
-    test: Test,
+    test: PlannedEdit,
     task: TaskSettings,
     items: Int[Tensor, " items"],
     requests: Requests,
@@ -114,7 +113,7 @@ def effect_of(
     before, answers, choices = answers_of(bench, test, requests, chosen, found)
     unseen = task.role == "unseen"
     held = answers if unseen else _on_part(bench, test, requests, half, sets.held_out, before, answers)
-    effect = measure(
+    effect = measure_effect(
         task.name,
         bench.model,
         edit_of(bench, test, chosen, found),
@@ -129,19 +128,19 @@ def effect_of(
     return effect, choices
 
 
-def claim_of(plan: Plan, test: Test, records: list[Record], items: SetName = HEADLINE) -> Record:
+def claim_of(plan: Plan, test: PlannedEdit, records: list[Record], items: ItemSetName = HEADLINE) -> Record:
     """One edit over all tasks, by one set of items and the controls that decide."""
-    settings, parts = plan.study.intervention, list[Part]()
+    settings, parts = plan.study.intervention, list[TaskChange]()
     for one in (record["sets"][items] for record in records):
         flips = Flips(one["n"], one["flips"]["lost"], one["flips"]["gained"])
         others = {kind: np.array(record["values"]) for kind, record in one["controls"].items()}
         kinds = deciding_kinds(others, settings.confidence)
-        controls: dict[ControlKind, Draws] = {MATCHED: np.array(one["control"]["values"])}
+        controls: dict[ControlName, Draws] = {MATCHED: np.array(one["control"]["values"])}
         controls |= {kind: others[kind] for kind in kinds}
-        parts.append(Part(flips, controls))
+        parts.append(TaskChange(flips, controls))
     confidence, resamples = settings.confidence, settings.bootstrap
-    found = claim(parts, test.goal, resamples=resamples, confidence=confidence, seed=plan.study.seed)
-    about: Record = {"model": test.model, "edit": test.level.name, "expected": test.goal}
+    found = pooled_effect(parts, test.goal, resamples=resamples, confidence=confidence, seed=plan.study.seed)
+    about: Record = {"model": test.model, "edit": test.value.name, "expected": test.goal}
     return about | {"tasks": sum(part.flips.n > 0 for part in parts)} | found.to_json()
 
 
@@ -151,7 +150,12 @@ def _written(plan: Plan) -> list[TaskSettings]:
 
 
 def _work(
-    plan: Plan, folder: Path, model: str, tests: list[Test], chosen: Int[Tensor, " n"], half: Int[Tensor, " half"]
+    plan: Plan,
+    folder: Path,
+    model: str,
+    tests: list[PlannedEdit],
+    chosen: Int[Tensor, " n"],
+    half: Int[Tensor, " half"],
 ) -> None:
     """Whatever is missing of one model's files."""
     bench = None
@@ -162,7 +166,7 @@ def _work(
             continue
         bench = bench or Bench.of(plan, model)
         items, requests = edited_items(plan, task, requests_of(plan, task.name, bench.lineup))
-        levels = [test.level for test in tests] + dose_levels(plan, model)
+        levels = [test.value for test in tests] + dose_levels(plan, model)
         found = measured(bench, requests, levels)
         for test in missing:
             effect, choices = effect_of(bench, test, task, items, requests, found, chosen, half)
@@ -213,18 +217,18 @@ def _sets(plan: Plan, task: TaskSettings, items: Int[Tensor, " items"]) -> ItemS
 
 def _on_part(
     bench: Bench,
-    test: Test,
+    test: PlannedEdit,
     requests: Requests,
     features: Int[Tensor, " half"],
     part: Int[Tensor, " part"],
     before: Bool[Tensor, " items"],
-    like: Answers,
-) -> Answers:
+    like: EditedAnswers,
+) -> EditedAnswers:
     """Answers on some of the items, by as many controls as in `like`; on the others everything stays as before."""
     answers = nothing_moved(before, like)
     if len(part) and len(features):
         some = requests.select(part)
-        _, found, _ = answers_of(bench, test, some, features, measured(bench, some, [test.level]))
+        _, found, _ = answers_of(bench, test, some, features, measured(bench, some, [test.value]))
         answers.after[part] = found.after
         answers.controls[:, part] = found.controls
         for kind, draws in answers.others.items():
@@ -238,15 +242,15 @@ def _doses(plan: Plan, folder: Path, model: str) -> list[Record]:
     return [read_json(_dose_place(folder, model, task)) for task in choice_tasks(plan)]
 
 
-def _first(tests: list[Test]) -> list[Test]:
+def _first(tests: list[PlannedEdit]) -> list[PlannedEdit]:
     """The first test of every model."""
     return [test for index, test in enumerate(tests) if test.model not in {other.model for other in tests[:index]}]
 
 
-def _place(folder: Path, plan: Plan, test: Test, task: TaskSettings) -> Path:
+def _place(folder: Path, plan: Plan, test: PlannedEdit, task: TaskSettings) -> Path:
     """The paper's edits lie in the model's folder, others in folders of their own in it."""
-    paper = test.level.kind in ("zero", "set") and test in tests_of(plan)[:2]
-    name = "" if paper else re.sub(r"[^a-z0-9.]+", "-", test.level.name.lower()).strip("-")
+    paper = test.value.kind in ("zero", "set") and test in tests_of(plan)[:2]
+    name = "" if paper else re.sub(r"[^a-z0-9.]+", "-", test.value.name.lower()).strip("-")
     return folder / test.model / name / f"{task.name}.json"
 
 

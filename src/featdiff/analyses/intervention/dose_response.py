@@ -7,16 +7,16 @@ from torch import Tensor
 from featdiff.evaluation.results import Requests
 from featdiff.files import Record
 from featdiff.intervention.controls import activity_matched
-from featdiff.intervention.edit_values import Level
+from featdiff.intervention.edit_values import EditValue
 from featdiff.intervention.scoring import correctness
-from featdiff.run.intervention_context import Bench, Measured, Test, edit_of, other_of, scores
+from featdiff.run.intervention_context import Bench, Measured, PlannedEdit, edit_of, other_of, scores
 from featdiff.run.plan import Plan
 from featdiff.stats import Direction
 
 
-def dose_levels(plan: Plan, model: str) -> list[Level]:
+def dose_levels(plan: Plan, model: str) -> list[EditValue]:
     """The levels of the sweep."""
-    return [Level("times_max", by, other_of(plan, model)) for by in plan.study.intervention.doses]
+    return [EditValue("times_max", by, other_of(plan, model)) for by in plan.study.intervention.doses]
 
 
 def doses(
@@ -39,7 +39,9 @@ def doses(
         drawn = activity_matched(chosen, own.density, own.contribution, alive, settings.dose_controls, seed)
         sets += list(drawn.features)
     levels = dose_levels(bench.plan, bench.model)
-    edits = [edit_of(bench, Test(bench.model, level, goal), features, found) for level in levels for features in sets]
+    edits = [
+        edit_of(bench, PlannedEdit(bench.model, level, goal), features, found) for level in levels for features in sets
+    ]
     right = correctness(scores(bench, requests, edits), requests, bench.plan.study.evaluation.metric).double()
     before, after = right[0], right[1:].reshape(len(levels), len(sets), -1)
     return {

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from featdiff.analyses.accuracy.compute import located_settings, longest_read, outcomes_of
 from featdiff.config.study import BASE, TaskSettings
 from featdiff.evaluation.answered import answered
 from featdiff.evaluation.answers import is_found
@@ -17,14 +16,15 @@ from featdiff.intervention.controls import activity_matched
 from featdiff.intervention.edited_model import EditedModel
 from featdiff.intervention.edits import Edit
 from featdiff.intervention.effects import Effect, ItemSets
-from featdiff.intervention.generation import Generated, form_of_answers, measure_generated
+from featdiff.intervention.generation import Generated, form_of_answers, measure_generated_effect
 from featdiff.models.loading import load_tokenizer
 from featdiff.progress import Progress
-from featdiff.run.intervention_context import Bench, Test, edit_of, measured
+from featdiff.run.evaluation import located_settings, longest_read, outcomes_of
+from featdiff.run.intervention_context import Bench, PlannedEdit, edit_of, measured
 
 
 def effect_on_answers(
-    bench: Bench, test: Test, task: TaskSettings, chosen: Int[Tensor, " n"], folder: Path
+    bench: Bench, test: PlannedEdit, task: TaskSettings, chosen: Int[Tensor, " n"], folder: Path
 ) -> tuple[Effect, Record]:
     """One edit on one task of generated answers, with the form of the answers.
 
@@ -35,23 +35,23 @@ def effect_on_answers(
     before = TaskResult.load(plan.run.path("evaluation", bench.model, f"{task.name}.parquet"))
     edits = _edits(bench, test, before, chosen)
     results = [before]
-    with Progress(f"{task.name} by {bench.model}: {test.level.name}", len(edits), "set of answers") as progress:
+    with Progress(f"{task.name} by {bench.model}: {test.value.name}", len(edits), "set of answers") as progress:
         for name, edit in edits.items():
             results.append(_answers(bench, task, edit, folder / f"{name}.parquet"))
             progress.advance()
     plain, selected, *controls = [_generated(bench, task, result) for result in results]
     sampling = {"resamples": settings.bootstrap, "confidence": settings.confidence, "seed": plan.study.seed}
-    effect = measure_generated(
+    effect = measure_generated_effect(
         task.name, bench.model, edits["chosen"], plain, selected, controls, _sets(bench, task), **sampling
     )
     form = form_of_answers(plain, selected, controls, **sampling)
     return effect, {"repeats": plain.right.shape[1], **form}
 
 
-def _edits(bench: Bench, test: Test, before: TaskResult, chosen: Int[Tensor, " n"]) -> dict[str, Edit]:
+def _edits(bench: Bench, test: PlannedEdit, before: TaskResult, chosen: Int[Tensor, " n"]) -> dict[str, Edit]:
     """The chosen features, and features as active where the model reads its prompts and its own unedited answers."""
     plan = bench.plan
-    found = measured(bench, _read(bench, before), [test.level])
+    found = measured(bench, _read(bench, before), [test.value])
     drawn = activity_matched(
         chosen,
         found.own.density,

@@ -7,15 +7,15 @@ from torch import Tensor
 from featdiff.files import Record
 from featdiff.intervention.activity import activity_on, order_of
 from featdiff.intervention.controls import activity_matched
-from featdiff.intervention.side_effects import Drift, drift, edited_residual
+from featdiff.intervention.side_effects import TextShift, edited_residual, text_shift
 from featdiff.run.held_out import held_out_corpus
-from featdiff.run.intervention_context import Bench, Measured, Test, edit_of
+from featdiff.run.intervention_context import Bench, Measured, PlannedEdit, edit_of
 from featdiff.run.splice import packed_parts
 
-NOTHING = Drift(0.0, 0.0, 0.0, 0)
+NOTHING = TextShift(0.0, 0.0, 0.0, 0)
 
 
-def side_effects(bench: Bench, tests: list[Test], chosen: Int[Tensor, " n"]) -> list[Record]:
+def side_effects(bench: Bench, tests: list[PlannedEdit], chosen: Int[Tensor, " n"]) -> list[Record]:
     """KL and cross-entropy on neutral text under every edit of one model, at all its tokens.
 
     Levels that are measured are measured on this text. Controls are features matched by activity on it, edited in the
@@ -53,11 +53,11 @@ def side_effects(bench: Bench, tests: list[Test], chosen: Int[Tensor, " n"]) -> 
                 moved = edited_residual(
                     stream[:, :, order], bench.crosscoder, bench.model, edit, everywhere, settings.reading
                 )
-                sums[row][column] += drift(plain, logits(moved), labels)
+                sums[row][column] += text_shift(plain, logits(moved), labels)
     return [
         {
             "model": bench.model,
-            "edit": test.level.name,
+            "edit": test.value.name,
             "features": len(chosen),
             **row[0].to_json(),
             "control": {"draws": len(row) - 1, "kl": [one.to_json()["kl"] for one in row[1:]]},
@@ -67,10 +67,10 @@ def side_effects(bench: Bench, tests: list[Test], chosen: Int[Tensor, " n"]) -> 
 
 
 def _measured(
-    bench: Bench, tests: list[Test], streams: list[Float[Tensor, "batch positions models d_model"]]
+    bench: Bench, tests: list[PlannedEdit], streams: list[Float[Tensor, "batch positions models d_model"]]
 ) -> Measured:
     reading = bench.plan.study.intervention.reading
-    quantiles = sorted({test.level.by for test in tests if test.level.kind == "quantile"})
+    quantiles = sorted({test.value.by for test in tests if test.value.kind == "quantile"})
     own, given = (
         activity_on(
             (stream.flatten(0, 1) for stream in streams),

@@ -3,8 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from featdiff.attribution import Attribution, LatentScaling, ScaledTail, latent_scalings, scaled_tails
@@ -14,31 +13,15 @@ from featdiff.files import Json, read_json, write_json
 from featdiff.run.held_out import held_out_activations
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
+from featdiff.run.scored import attribution_of, read_tensors
 
 RATIOS = ("feature", "random", "other")
-
-
-def attribution_of(plan: Plan, name: str) -> Attribution:
-    """The attribution of one crosscoder of the run, by the study's norm, units and alive filter."""
-    folder, settings = plan.run.path("crosscoders", name), plan.study.attribution
-    return Attribution.of(
-        Crosscoder.load(folder),
-        p=settings.norm_p,
-        space=settings.space,
-        density=held_out_statistics(plan, name)["density"],
-        min_density=settings.min_density,
-    )
-
-
-def held_out_statistics(plan: Plan, name: str) -> dict[str, Tensor]:
-    """`density` [features] and `mean` [models d_model] of one crosscoder on held-out tokens, from `train`."""
-    return _tensors(plan.run.path("crosscoders", name, "quality.safetensors"), plan.run.path("crosscoders"))
 
 
 def scaling_of(plan: Plan, name: str) -> LatentScaling:
     """Latent scaling of one crosscoder of the run, from `attribute`."""
     folder = plan.run.path("attribution")
-    record, tensors = read_json(folder / f"{name}.json"), _tensors(folder / f"{name}.safetensors", folder)
+    record, tensors = read_json(folder / f"{name}.json"), read_tensors(folder / f"{name}.safetensors", folder)
     ratios = {kind: Ratios(tensors[f"{kind}_nu_error"], tensors[f"{kind}_nu_reconstruction"]) for kind in RATIOS}
     return LatentScaling(
         models=tuple(record["models"]),
@@ -111,10 +94,3 @@ def _tails(plan: Plan, attribution: Attribution, scaling: LatentScaling, model: 
             cut: tail[control] if tail[control] == tail[control] else None for cut, tail in found.items()
         }
     return {**attribution.tails(model, plan.study.attribution.tails), "scaled": scaled}
-
-
-def _tensors(path: Path, stage: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete {stage} and run again") from error

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
-from featdiff.analyses.ownership.compute import attribution_of, scaled_tails_of, scaling_of
+from featdiff.analyses.ownership.compute import scaled_tails_of, scaling_of
 from featdiff.analyses.ownership.result import PeerTails, TailPanel
 from featdiff.config.study import BASE
 from featdiff.run.plan import Plan
+from featdiff.run.scored import attribution_of
 
 
 def tail_panels(plan: Plan, sparsity: Mapping[str, str]) -> list[TailPanel]:

@@ -5,17 +5,17 @@ from pathlib import Path
 import torch
 
 from featdiff.activations.stream import Activations
-from featdiff.analyses.accuracy.compute import choice_tasks, longest_read, requests_of
-from featdiff.analyses.ownership.compute import held_out_statistics
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.metrics import NO_LABEL, measure
 from featdiff.evaluation.batches import padded
 from featdiff.evaluation.results import Requests
 from featdiff.files import write_json
 from featdiff.models.loading import Lineup
+from featdiff.run.evaluation import choice_tasks, longest_read, requests_of
 from featdiff.run.held_out import calibration_of
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
+from featdiff.run.scored import held_out_statistics
 from featdiff.run.splice import Harvested, Part, harvest, recovered
 
 

@@ -20,7 +20,7 @@ from featdiff.files import Record
 from featdiff.run.plan import Plan
 from featdiff.selection.overlap import overlap_null, shared_null
 from featdiff.selection.rules import above_share
-from featdiff.selection.scores import Selection, agreed, ranked, task_score
+from featdiff.selection.scores import Selection, combine_tasks, rank_features, task_score
 
 CONTRASTS: dict[str, Callable[[Outcomes, str], Int[Tensor, " items"]]] = {
     "both right": lambda outcomes, tuned: outcomes.both_right(BASE, tuned),
@@ -75,7 +75,7 @@ def agreement_record(
         parts = [others[task][name] for task in selection.tasks]
         kept = _kept(torch.stack([part.score for part in parts]), alive, settings.threshold)
         score = torch.stack([part.score for part in parts])
-        elsewhere = agreed(kept, score, selection.tasks, settings.at_least)
+        elsewhere = combine_tasks(kept, score, selection.tasks, settings.at_least)
         set_there = torch.zeros_like(alive)
         set_there[elsewhere.chosen] = True
         record["elsewhere"][name] = {
@@ -91,7 +91,7 @@ def agreement_record(
 
 def _without(selection: Selection, rest: list[int], at_least: int) -> Record:
     """What the other tasks choose, and how much of it is in the choice by all."""
-    found = agreed(selection.selected[rest], selection.score[rest], [selection.tasks[i] for i in rest], at_least)
+    found = combine_tasks(selection.selected[rest], selection.score[rest], [selection.tasks[i] for i in rest], at_least)
     shared = len(set(found.chosen.tolist()) & set(selection.chosen.tolist()))
     union = len(set(found.chosen.tolist()) | set(selection.chosen.tolist()))
     return {"chosen": found.chosen.tolist(), "rule": found.rule, "jaccard": shared / max(union, 1)}
@@ -102,7 +102,7 @@ def _redrawn(parts: list[Others], alive: Bool[Tensor, " features"], threshold: f
     rows = []
     for scores in torch.stack([part.redrawn for part in parts], dim=1):
         usable = torch.where(alive, scores, 0.0)
-        rows.append(ranked(_kept(scores, alive, threshold), usable, min(len(alive), NAMED)))
+        rows.append(rank_features(_kept(scores, alive, threshold), usable, min(len(alive), NAMED)))
     return torch.stack(rows)
 
 

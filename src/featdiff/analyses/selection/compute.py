@@ -8,23 +8,32 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
-from featdiff.analyses.accuracy.compute import choice_tasks, outcomes_of, requests_of
-from featdiff.analyses.ownership.compute import attribution_of
 from featdiff.analyses.selection.agreement import CONTRASTS, Others, agreement_record, contrast
 from featdiff.analyses.stability.compute import stability_of_features
 from featdiff.config.intervention import SelectionSettings
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
-from featdiff.evaluation.batches import final_prompt_activations
 from featdiff.files import Record, as_json, write_json
-from featdiff.models.loading import Lineup
-from featdiff.run.models import load_lineup
+from featdiff.run.evaluation import (
+    Residuals,
+    held_out_parts,
+    outcomes_of,
+    prompt_ends,
+    selecting_tasks,
+)
 from featdiff.run.plan import Plan
+from featdiff.run.scored import attribution_of, crosscoder_and_lineup
 from featdiff.selection.rules import above_share, by_paired_t, top
-from featdiff.selection.scores import Halves, Selection, agreed, branch_score, halves, swap_score, task_score
+from featdiff.selection.scores import (
+    HeldOutSplit,
+    Selection,
+    branch_score,
+    combine_tasks,
+    swap_score,
+    task_score,
+)
 
 ItemScore = Float[Tensor, "items features"]
-Residuals = Float[Tensor, "items models d_model"]
 RULES = ("rel_max", "top_n", "t_bh")
 
 
@@ -34,7 +43,7 @@ class TaskScores:
 
     task: str
     critical: int
-    parts: Halves
+    parts: HeldOutSplit
     branch: ItemScore
     swap: ItemScore
     rate: Float[Tensor, " features"]
@@ -80,23 +89,6 @@ def select(plan: Plan, folder: Path) -> None:
     save_file(draws, folder / "controls.safetensors")
 
 
-def crosscoder_and_lineup(plan: Plan) -> tuple[Crosscoder, Lineup]:
-    """The crosscoder that supplies the features, and its models up to the tap."""
-    crosscoder = Crosscoder.load(plan.run.path("crosscoders", plan.joint)).to(plan.study.lineup.device)
-    return crosscoder, load_lineup(plan, crosscoder.models)
-
-
-def selecting_tasks(plan: Plan) -> list[str]:
-    """The tasks that take part in the selection: multiple choice, and not unseen."""
-    return [task.name for task in choice_tasks(plan) if task.role != "unseen"]
-
-
-def prompt_ends(plan: Plan, lineup: Lineup, task: str) -> Residuals:
-    """What every model of a lineup holds at the end of each prompt of a task."""
-    requests = requests_of(plan, task, lineup)
-    return final_prompt_activations(requests, lineup, batch_size=plan.study.intervention.batch_size)
-
-
 def task_scores(plan: Plan, crosscoder: Crosscoder, residuals: Residuals, task: str) -> TaskScores:
     """The scores of one task's critical items, from what the crosscoder's models hold at the ends of its prompts."""
     tuned = plan.study.selection.model
@@ -124,12 +116,6 @@ def selections(plan: Plan, found: list[TaskScores], alive: Bool[Tensor, " featur
 def mean_rate(found: list[TaskScores]) -> Float[Tensor, " features"]:
     """Share of a prompt's ends at which each feature fires, the mean over tasks."""
     return torch.stack([scores.rate for scores in found]).mean(dim=0)
-
-
-def held_out_parts(plan: Plan, task: str) -> Halves:
-    """The critical items of a task, parted into those that features are chosen on and those that are held out."""
-    critical = outcomes_of(plan, task).critical(BASE, plan.study.selection.model)
-    return halves(critical, plan.study.selection.held_out, plan.study.seed)
 
 
 def retained(
@@ -175,9 +161,9 @@ def _rate(crosscoder: Crosscoder, residuals: Residuals) -> Float[Tensor, " featu
     return fired / max(len(residuals), 1)
 
 
-def _positions(parts: Halves, critical: Tensor) -> Halves:
+def _positions(parts: HeldOutSplit, critical: Tensor) -> HeldOutSplit:
     """The parts as positions among the critical items."""
-    return Halves(torch.searchsorted(critical, parts.choosing), torch.searchsorted(critical, parts.held_out))
+    return HeldOutSplit(torch.searchsorted(critical, parts.choosing), torch.searchsorted(critical, parts.held_out))
 
 
 def _agreed(
@@ -189,7 +175,7 @@ def _agreed(
 ) -> Selection:
     kept = torch.stack([retained(one, alive, settings, rule) for one in items])
     mean = torch.stack([task_score(one) for one in items])
-    return agreed(kept, mean, [scores.task for scores in found], settings.at_least)
+    return combine_tasks(kept, mean, [scores.task for scores in found], settings.at_least)
 
 
 def _selections(plan: Plan, found: list[TaskScores], alive: Bool[Tensor, " features"], score: str) -> Record:

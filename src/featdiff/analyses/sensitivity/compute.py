@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from featdiff.analyses.ownership.compute import attribute
-from featdiff.analyses.selection.compute import selecting_tasks
 from featdiff.analyses.sensitivity.features import choose_features, edit_features
 from featdiff.analyses.sensitivity.record import sensitivity_record
 from featdiff.analyses.sensitivity.variants import (
@@ -33,6 +32,7 @@ from featdiff.analyses.sensitivity.variants import (
 from featdiff.config.study import BASE
 from featdiff.files import Record, write_json
 from featdiff.models.loading import depth
+from featdiff.run.evaluation import selecting_tasks
 from featdiff.run.plan import Plan
 from featdiff.run.train import train
 

@@ -9,11 +9,11 @@ import torch
 from featdiff.analyses.intervention.compute import tests_of
 from featdiff.analyses.sensitivity.layer_context import Bed, choose, edited, matched, whole_model
 from featdiff.analyses.sensitivity.variants import Place
-from featdiff.attribution.robustness import bracket
+from featdiff.attribution.robustness import bracketing_points
 from featdiff.config.sensitivity import SensitivitySettings
 from featdiff.files import Record, read_json, write_json
 from featdiff.progress import Progress
-from featdiff.selection.similarity import likeness
+from featdiff.selection.similarity import selection_similarity
 
 
 def choose_features(settings: SensitivitySettings, places: Sequence[Place], own: Place, folder: Path) -> None:
@@ -30,7 +30,7 @@ def choose_features(settings: SensitivitySettings, places: Sequence[Place], own:
             for place in here:
                 found = reference if place == own else choose(place.plan, bed, place.name, p)
                 pairs = matched((own.plan, own.name), (place.plan, place.name), (own_bed, bed), settings.tokens)
-                alike = likeness(reference.choice, found.choice, pairs, p, draws, seed)
+                alike = selection_similarity(reference.choice, found.choice, pairs, p, draws, seed)
                 record = found.to_json() | alike.to_json() | {"matched": pairs.share(pairs.acceptance)}
                 write_json(choice_file(place, folder), record)
                 progress.advance()
@@ -83,7 +83,7 @@ def _read_from(places: Sequence[Place], own: Place) -> list[Place]:
     wanted, target = list[Place](), bases_of(own.quality())
     for curve in curves(places):
         bases = [bases_of(place.quality()) for place in curve]
-        found = {at for base, x in target.items() for at in bracket([one[base] for one in bases], x)}
+        found = {at for base, x in target.items() for at in bracketing_points([one[base] for one in bases], x)}
         wanted += [place for at, place in enumerate(curve) if place.point.choice.kind == "reference" or at in found]
     return wanted
 

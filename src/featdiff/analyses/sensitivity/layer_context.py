@@ -12,31 +12,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from featdiff.activations.stream import collect
-from featdiff.analyses.accuracy.compute import choice_tasks, requests_of
 from featdiff.analyses.intervention.compute import claim_of, edited_items, effect_of
-from featdiff.analyses.selection.compute import (
-    Residuals,
-    mean_rate,
-    prompt_ends,
-    selecting_tasks,
-    selections,
-    task_scores,
-)
+from featdiff.analyses.selection.compute import mean_rate, selections, task_scores
 from featdiff.attribution.activation_matching import match_codes
 from featdiff.attribution.matching import Matching
 from featdiff.attribution.rank_overlap import depth_of
-from featdiff.attribution.stability import Scored, match_scored
+from featdiff.attribution.stability import ScoredCrosscoder, match_scored
 from featdiff.evaluation.results import Requests
 from featdiff.files import Record
-from featdiff.intervention.scoring import UpperModel
 from featdiff.models.loading import Lineup
+from featdiff.models.partial_model import UpperModel
+from featdiff.run.evaluation import Residuals, choice_tasks, prompt_ends, requests_of, selecting_tasks
 from featdiff.run.held_out import calibration_of, held_out_corpus
-from featdiff.run.intervention_context import Bench, Test, measured
+from featdiff.run.intervention_context import Bench, PlannedEdit, measured
 from featdiff.run.models import load_lineup, load_whole
 from featdiff.run.plan import Plan
 from featdiff.run.scored import scored
-from featdiff.selection.scores import Selection, ranked
-from featdiff.selection.similarity import Choice
+from featdiff.selection.scores import Selection, rank_features
+from featdiff.selection.similarity import RankedSelection
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +55,7 @@ class Chosen:
 
     whole: Selection
     half: Selection
-    choice: Choice
+    choice: RankedSelection
 
     def to_json(self) -> Record:
         """What a later attempt needs to go on."""
@@ -81,9 +74,9 @@ def choose(plan: Plan, bed: Bed, name: str, p: float) -> Chosen:
     found = [task_scores(plan, one.crosscoder, residuals, task) for task, residuals in bed.ends.items()]
     whole, half = selections(plan, found, alive)
     score = torch.where(alive, whole.score, 0.0)
-    best = ranked(whole.selected, score, depth_of(p))
+    best = rank_features(whole.selected, score, depth_of(p))
     best = best[(score > 0).any(dim=0)[best]]
-    return Chosen(whole, half, Choice(whole.chosen, best, mean_rate(found), alive))
+    return Chosen(whole, half, RankedSelection(whole.chosen, best, mean_rate(found), alive))
 
 
 def matched(own: tuple[Plan, str], other: tuple[Plan, str], beds: tuple[Bed, Bed], tokens: int) -> Matching:
@@ -101,7 +94,7 @@ def edited(
     plan: Plan,
     bed: Bed,
     name: str,
-    test: Test,
+    test: PlannedEdit,
     upper: UpperModel,
     chosen: Int[Tensor, " n"],
     half: Int[Tensor, " half"],
@@ -111,7 +104,7 @@ def edited(
     bench = Bench(plan, one.crosscoder, bed.lineup, upper, one.attribution, test.model)
     for task in choice_tasks(plan):
         items, requests = edited_items(plan, task, bed.requests[task.name])
-        found = measured(bench, requests, [test.level])
+        found = measured(bench, requests, [test.value])
         effect, _ = effect_of(bench, test, task, items, requests, found, chosen, half)
         records.append(dict(effect.to_record()))
     return {items: claim_of(plan, test, records, items) for items in ("held_out", "all")}
@@ -123,7 +116,7 @@ def whole_model(plan: Plan, bed: Bed, model: str) -> UpperModel:
 
 
 def _codes(
-    own: tuple[Plan, Scored, Bed], other: tuple[Plan, Scored, Bed], tokens: int
+    own: tuple[Plan, ScoredCrosscoder, Bed], other: tuple[Plan, ScoredCrosscoder, Bed], tokens: int
 ) -> Iterator[tuple[Float[Tensor, "tokens features"], Float[Tensor, "tokens others"]]]:
     """Both crosscoders' codes of the same held-out tokens, those left out that are sinks at either layer."""
     sides = []

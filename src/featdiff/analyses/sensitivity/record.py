@@ -7,27 +7,27 @@ from pathlib import Path
 from typing import Literal
 
 from featdiff.analyses.intervention.compute import tests_of
-from featdiff.analyses.selection.compute import selecting_tasks
 from featdiff.analyses.sensitivity.features import bases_of, choice_file, curves, effect_file
 from featdiff.analyses.sensitivity.variants import Place, settings_of
 from featdiff.attribution.robustness import (
     COVERAGE,
-    NOWHERE,
-    Number,
-    Verdict,
-    at_equal,
-    verdict_on_number,
-    verdict_on_similarity,
+    NOT_MEASURED,
+    Measurement,
+    Robustness,
+    interpolate_at,
+    robustness_of_similarity,
+    robustness_of_value,
 )
 from featdiff.config.study import BASE
 from featdiff.files import Json, Record, read_json
-from featdiff.run.intervention_context import Test
+from featdiff.run.evaluation import selecting_tasks
+from featdiff.run.intervention_context import PlannedEdit
 from featdiff.run.plan import Plan
 from featdiff.run.scored import plain
 from featdiff.stats import wilson_interval
 
 ITEMS = {"held_out": "held-out critical items", "all": "all items"}
-Numbers = dict[str, Number]
+Numbers = dict[str, Measurement]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _quantities(plan: Plan) -> list[Quantity]:
         found += [Quantity("jaccard", "Final features: Jaccard", "similarity")]
         found += [Quantity("rbo", "Their ranking: RBO", "similarity")]
         for test in tests_of(plan)[:2]:
-            about = f"{test.model}, {test.level.name}"
+            about = f"{test.model}, {test.value.name}"
             found += [Quantity(f"effect {test.model} {key}", f"{about}: {of}", "effect") for key, of in ITEMS.items()]
     return found
 
@@ -95,22 +95,23 @@ def _at(
     """A choice's numbers where it is as sparse as the study's own crosscoder, or explains as much."""
     xs = [bases_of(place.quality())[base] for place in curve]
     return {
-        one.key: at_equal(xs, [numbers[place.name].get(one.key, NOWHERE) for place in curve], x) for one in quantities
+        one.key: interpolate_at(xs, [numbers[place.name].get(one.key, NOT_MEASURED) for place in curve], x)
+        for one in quantities
     }
 
 
 def _verdicts(
     quantities: Sequence[Quantity], found: Numbers, own: Numbers, seeds: Sequence[Numbers]
-) -> dict[str, Verdict]:
-    verdicts = dict[str, Verdict]()
+) -> dict[str, Robustness]:
+    verdicts = dict[str, Robustness]()
     for one in quantities:
         if one.key not in found:
             continue
         yardstick = [numbers[one.key] for numbers in seeds]
         if one.kind == "similarity":
-            verdicts[one.key] = verdict_on_similarity(found[one.key], yardstick)
+            verdicts[one.key] = robustness_of_similarity(found[one.key], yardstick)
         else:
-            verdicts[one.key] = verdict_on_number(found[one.key], own.get(one.key, NOWHERE), yardstick)
+            verdicts[one.key] = robustness_of_value(found[one.key], own.get(one.key, NOT_MEASURED), yardstick)
     return verdicts
 
 
@@ -136,25 +137,25 @@ def _tails(plan: Plan, tails: Record) -> Numbers:
             if model != BASE:
                 for key, count in (("tail", counts[cut]), ("absent", counts["scaled"][cut])):
                     share = wilson_interval(count, counts["alive"], confidence=confidence)
-                    found[f"{key} {model} {cut}"] = Number(share.value, share.low, share.high)
+                    found[f"{key} {model} {cut}"] = Measurement(share.value, share.low, share.high)
     return found
 
 
-def _alike(record: Record | None) -> Number:
+def _alike(record: Record | None) -> Measurement:
     if record is None:
-        return NOWHERE
-    return Number(record["found"], chance=record["null"], chance_high=record["null_high"])
+        return NOT_MEASURED
+    return Measurement(record["found"], chance=record["null"], chance_high=record["null_high"])
 
 
-def _beyond(claim: Record) -> Number:
+def _beyond(claim: Record) -> Measurement:
     """The change that an edit makes less that of features matched by activity, with the interval of the change."""
     if claim["change"] is None:
-        return NOWHERE
+        return NOT_MEASURED
     control, (low, high) = claim["controls"]["activity-matched"]["mean"], claim["interval"]
-    return Number(claim["change"] - control, low - control, high - control)
+    return Measurement(claim["change"] - control, low - control, high - control)
 
 
-def _effects(plan: Plan, place: Place, folder: Path) -> list[tuple[Test, Record]]:
+def _effects(plan: Plan, place: Place, folder: Path) -> list[tuple[PlannedEdit, Record]]:
     """The edits that were made with its features."""
     files = [(test, effect_file(place, test.model, folder)) for test in tests_of(plan)[:2]]
     return [(test, read_json(file)) for test, file in files if file.is_file()]
@@ -178,5 +179,5 @@ def _point(plan: Plan, place: Place, folder: Path) -> Record:
     }
 
 
-def _json(number: Number, verdict: Verdict | None) -> Json:
+def _json(number: Measurement, verdict: Robustness | None) -> Json:
     return plain({**asdict(number), "verdict": verdict})

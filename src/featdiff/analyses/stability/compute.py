@@ -7,14 +7,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from featdiff.analyses.stability.result import FeatureStability, LineupStability, OverSeeds, ScoreOverSeeds
-from featdiff.attribution.stability import ENOUGH, Scored, Stability, mean_and_deviation, stability_of
+from featdiff.attribution.stability import ENOUGH, ScoredCrosscoder, Stability, mean_and_deviation, stability_of
 from featdiff.config.dynamics import StabilitySettings
 from featdiff.config.study import AttributionSettings
 from featdiff.files import save
 
 
 def write_stability(
-    seeds: Sequence[Scored],
+    seeds: Sequence[ScoredCrosscoder],
     names: Sequence[str],
     attribution: AttributionSettings,
     settings: StabilitySettings,
