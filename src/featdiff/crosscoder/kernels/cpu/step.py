@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featdiff.config.crosscoder import MSE, Sparsity
-from featdiff.crosscoder.kernels.active_pairs import Int8Screen
+from featdiff.crosscoder.kernels.cpu.active_pairs import Int8Screen
 from featdiff.crosscoder.kernels.cpu.adam import adam, norms_of, update
 from featdiff.crosscoder.kernels.cpu.compiled import Background, EntryArrays, RowArrays, backward, decode, residuals
 from featdiff.crosscoder.kernels.cpu.encode import order_by_feature

@@ -1,7 +1,7 @@
 """Which features of which tokens are active, on a GPU: a bfloat16 product, then float32 products of what it lists.
 
-The margin is that of `bounds`, and pairs come out as from the screen of a CPU. Encoder rows are not scaled here: the
-score of a pair is compared with the margin of its token times the norm of its row.
+The margin is that of `quantisation_error.py`, and pairs come out as from the screen of a CPU. Encoder rows are not
+scaled here: the score of a pair is compared with the margin of its token times the norm of its row.
 """
 
 from collections.abc import Generator
@@ -54,8 +54,8 @@ class TritonScreen(Screen):
 
 @contextmanager
 def whole_sums() -> Generator[None]:
-    """Within the block a bfloat16 product on a GPU is summed in float32 throughout: no rounding but what `bounds` knows
-    of."""
+    """Within the block a bfloat16 product on a GPU is summed in float32 throughout: no rounding but what
+    `quantisation_error.py` knows of."""
     backend = torch.backends.cuda.matmul
     before = backend.allow_bf16_reduced_precision_reduction
     backend.allow_bf16_reduced_precision_reduction = False

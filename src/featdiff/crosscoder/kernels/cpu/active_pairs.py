@@ -1,11 +1,10 @@
 """Which features of which tokens are active, without a float32 product over all of them.
 
-1. Screen.  An int8 product of x with a copy of W_enc finds every pair that may lie above its floor (`bounds` says how
-            much rounding may hide). Every dimension is first divided by its root mean square, and W_enc multiplied
-            by it, so that no few dimensions take the whole range; a tile whose tokens int8 cannot tell apart all the
-            same gets a float32 product.
+1. Screen.  An int8 product of x with a copy of W_enc finds every pair that may lie above its floor
+            (`quantisation_error.py` says how much rounding may hide). Every dimension is first divided by its root mean
+            square, and W_enc multiplied by it, so that no few dimensions take the whole range; a tile whose tokens int8
+            cannot tell apart all the same gets a float32 product.
 2. Refine.  float32 dot products of the pairs found; later work sees only these, and nothing of how they were found.
-3. Audit.   From time to time some tokens are encoded in full; a miss doubles the margin for good.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from featdiff.crosscoder.kernels.active_pairs import Int8Screen
+from featdiff.crosscoder.kernels.cpu.active_pairs import Int8Screen
 from featdiff.crosscoder.kernels.cpu.threads import Workers
 from featdiff.crosscoder.kernels.parameter_rows import Rows
 from featdiff.crosscoder.kernels.sparse_step import Pairs
