@@ -5,20 +5,22 @@ The path is part of the state, so that a resumed run takes the same one; it chan
 """
 
 from dataclasses import replace
+from importlib.util import find_spec
 from math import sqrt
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from featdiff.config.crosscoder import MLP, BatchTopK
+from featdiff.config.crosscoder import MLP, BatchTopK, Sparsity
 from featdiff.crosscoder.kernels.borders import PATHS, Path, next_path
+from featdiff.crosscoder.kernels.cpu.step import Cpu
 from featdiff.crosscoder.kernels.cpu.threads import Workers
 from featdiff.crosscoder.kernels.dense import dense_gradients, feature_squares
 from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Rates, Rows, step_weight
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.kernels.reference import reference_gradients
-from featdiff.crosscoder.kernels.select_kernel import Kernel, kernel_for
+from featdiff.crosscoder.kernels.sparse_step import SparseStep
 from featdiff.crosscoder.matmul import fast_int8
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import updated_threshold
@@ -68,7 +70,7 @@ class Learner:
         self._gradients = Rows.of({name: _grad(parameter) for name, parameter in self.parameters.items()})
         self._blocks = None if crosscoder.blocks is None else crosscoder.blocks.to(device)
         self._workers = Workers(threads)
-        self._kernel: Kernel | None = None
+        self._kernel: SparseStep | None = None
         if path != "reference":
             models = len(crosscoder.models)
             self._kernel = kernel_for(crosscoder.sparsity, self._weights, self._gradients, models, self._workers)
@@ -206,6 +208,25 @@ class Learner:
             }
         self._adam.param_groups[0]["lr"] = rates.lr
         self._adam.step()
+
+
+def kernel_for(sparsity: Sparsity, weights: Rows, gradients: Rows, models: int, workers: Workers) -> SparseStep | None:
+    """The kernel for these parameters; None where there is none: then torch's dense products do all the work.
+
+    Kernels compute in float32. A GPU must multiply bfloat16, and triton be installed, as it is with torch for CUDA.
+    """
+    if weights.enc.dtype != torch.float32:
+        return None
+    match weights.enc.device.type:
+        case "cpu":
+            return Cpu(sparsity, weights, gradients, models, workers)
+        case "cuda" if find_spec("triton") and torch.cuda.is_bf16_supported(including_emulation=False):
+            # Not at the top: where there is no GPU, triton need not be installed.
+            from featdiff.crosscoder.kernels.triton.step import Triton
+
+            return Triton(sparsity, weights, gradients, models)
+        case _:
+            return None
 
 
 def _grad(parameter: torch.nn.Parameter) -> Tensor:

@@ -107,7 +107,7 @@ def train(
 ) -> dict[str, list[Metrics]]:
     """Train every crosscoder in place on `stream` to its end; the records of each, as in metrics.jsonl.
 
-    Arguments and errors are those of `Trainer`; with a folder, each crosscoder is written to `folder`/<name>/
+    Arguments and errors are those of `Trainer`; with a folder, each crosscoder is written to `folder`/<name>/.
     """
     trainer = Trainer(
         crosscoders,

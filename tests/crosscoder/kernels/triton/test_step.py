@@ -16,8 +16,8 @@ from torch import Tensor
 from triton.runtime import interpreter, jit
 
 from featdiff.config.crosscoder import BatchTopK, Cosine, DeltaMSE, Design, Objective, ReLU, Shared
+from featdiff.crosscoder.kernels import sparse_step
 from featdiff.crosscoder.kernels.borders import Path
-from featdiff.crosscoder.kernels.triton import step as triton
 from featdiff.crosscoder.kernels.triton.step import Triton
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.step import Learner
@@ -64,7 +64,7 @@ def test_gradients_are_those_of_autograd_in_float64(
         # Any guess below the cut must do.
         one._last_cut.copy_(0.9 * wanted[1].cut.nan_to_num(posinf=0.0))
     if active < 20:
-        monkeypatch.delattr(triton, "dense_gradients")
+        monkeypatch.delattr(sparse_step, "dense_gradients")
     assert_equal((one, one.gradients(x.to(DEVICE), 0.7)), wanted)
 
 

@@ -1,11 +1,10 @@
 """Which features of which tokens are active, without a float32 product over all of them.
 
-1. Screen.  An int8 product of x with a copy of W_enc finds every pair that may lie above its floor (`bounds` says how
-            much rounding may hide). Every dimension is first divided by its root mean square, and W_enc multiplied
-            by it, so that no few dimensions take the whole range; a tile whose tokens int8 cannot tell apart all the
-            same gets a float32 product.
+1. Screen.  An int8 product of x with a copy of W_enc finds every pair that may lie above its floor
+            (`quantisation_error.py` says how much rounding may hide). Every dimension is first divided by its root mean
+            square, and W_enc multiplied by it, so that no few dimensions take the whole range; a tile whose tokens int8
+            cannot tell apart all the same gets a float32 product.
 2. Refine.  float32 dot products of the pairs found; later work sees only these, and nothing of how they were found.
-3. Audit.   From time to time some tokens are encoded in full; a miss doubles the margin for good.
 """
 
 from dataclasses import dataclass
@@ -16,38 +15,19 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from featdiff.crosscoder.kernels.cpu.adam import CopyArrays
 from featdiff.crosscoder.kernels.cpu.encode import WORD, compact, mirror, quantise_tokens, refine, screen
 from featdiff.crosscoder.kernels.cpu.threads import Workers
 from featdiff.crosscoder.kernels.parameter_rows import Rows
-from featdiff.crosscoder.kernels.quantisation_error import (
-    AUDITED,
-    COARSEST,
-    MARGIN,
-    MOST_ACTIVE,
-    hidden_by_int8,
-    missed,
-)
+from featdiff.crosscoder.kernels.quantisation_error import COARSEST, MOST_ACTIVE, hidden_by_int8
+from featdiff.crosscoder.kernels.sparse_step import Pairs, Screen
 
 TILE = 256
 """Tokens of one product with the encoder: few enough for the cache, enough to read W_enc seldom."""
 SMALLEST = 1e-6
 """Size of a dimension beside the largest, below which it counts as so large."""
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs (token, feature) above the floor, in the order of the tokens."""
-
-    token_starts: NDArray[np.int64]
-    feature: NDArray[np.int32]
-    pre: NDArray[np.float32]
-
-    def only(self, kept: NDArray[np.bool_]) -> "Pairs":
-        """Those that are marked."""
-        before = np.concatenate(([0], np.cumsum(kept)))
-        return Pairs(before[self.token_starts], self.feature[kept], self.pre[kept])
 
 
 @dataclass
@@ -59,13 +39,13 @@ class _Desk:
     pre: NDArray[np.float32]
 
 
-class Screen:
+class Int8Screen(Screen):
     """The int8 copy of an encoder, and the search that rests on it."""
 
     def __init__(self, weights: Rows, workers: Workers) -> None:
         features, width = weights.enc.shape
-        self.margin = torch.tensor(MARGIN)
-        self._weights, self._workers = weights, workers
+        super().__init__(weights)
+        self._workers = workers
         self.copies = CopyArrays(
             columns=np.ones(width, np.float32),
             scale=np.empty(features, np.float32),
@@ -80,7 +60,6 @@ class Screen:
         mirror(self._weights.enc.numpy(), *self.copies, start, stop)
 
     def pairs(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"]) -> Pairs | None:
-        """Pairs whose pre-activation lies above the floor of their feature; None where there are too many."""
         if not self._measured:
             self._measure(x)
         columns, scale, length, _ = self.copies
@@ -109,8 +88,6 @@ class Screen:
         return _joined(self._workers.map(tile, len(x), TILE))
 
     def pairs_in_full(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"]) -> Pairs | None:
-        """The same by a float32 product over all features: cheaper where many are active, and on CPUs without fast
-        int8 products."""
         least = floors.numpy()
         return _joined(self._workers.map(lambda start, stop: self._tile_in_full(x[start:stop], least), len(x), TILE))
 
@@ -129,17 +106,6 @@ class Screen:
         self._measured = True
         self._workers.map(self.refresh, len(self.copies.scale), TILE)
 
-    def audit(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"], found: Pairs) -> int:
-        """Pairs of the first tokens that `found` misses; if there are any, the margin doubles."""
-        x = x[:AUDITED]
-        listed = torch.zeros(len(x), len(floors), dtype=torch.bool)
-        token = np.repeat(np.arange(len(x)), np.diff(found.token_starts[: len(x) + 1]))
-        listed[token, found.feature[: len(token)]] = True
-        count = missed(self._weights, x, floors, listed)
-        if count:
-            self.margin.mul_(2)
-        return count
-
     def _desk(self, dtype: torch.dtype) -> _Desk:
         try:
             return self._desks[dtype].get_nowait()
@@ -154,7 +120,8 @@ class Screen:
         many."""
         pairs = None
         if count >= 0:
-            pairs = Pairs(np.concatenate(([0], ends)), desk.feature[:count].copy(), desk.pre[:count].copy())
+            feature, pre = desk.feature[:count].copy(), desk.pre[:count].copy()
+            pairs = Pairs(*map(torch.from_numpy, (np.concatenate(([0], ends)), feature, pre)))
         self._desks[dtype].put(desk)
         return pairs
 
@@ -164,13 +131,12 @@ def _joined(tiles: list[Pairs | None]) -> Pairs | None:
     if len(whole) < len(tiles):
         return None
     if not whole:  # this process has no token of the batch
-        return Pairs(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
+        return Pairs(torch.zeros(1, dtype=torch.int64), torch.empty(0, dtype=torch.int32), torch.empty(0))
     if len(whole) == 1:
         return whole[0]
-    offsets = np.cumsum([0] + [len(tile.feature) for tile in whole])
-    starts = [tile.token_starts[:-1] + offset for tile, offset in zip(whole, offsets, strict=False)]
+    counts = [tile.starts.diff() for tile in whole]
     return Pairs(
-        np.concatenate([*starts, offsets[-1:]]),
-        np.concatenate([tile.feature for tile in whole]),
-        np.concatenate([tile.pre for tile in whole]),
+        pad(torch.cat(counts).cumsum(0), (1, 0)),
+        torch.cat([tile.feature for tile in whole]),
+        torch.cat([tile.pre for tile in whole]),
     )
