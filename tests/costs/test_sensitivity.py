@@ -1,6 +1,6 @@
 """The cost of a sensitivity analysis: that of the studies that its groups are."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from tiny_study import changed
@@ -28,7 +28,7 @@ def test_what_the_study_has_is_not_trained_again(ran: Ground) -> None:
 
 
 def test_a_crosscoder_costs_what_it_costs_alone(ran: Ground) -> None:
-    lineups = {"joint": {"models": ["base", "sft", "rl"], "sparsity": ran.plan.study.crosscoder.sparsity}}
+    lineups = {"joint": {"models": ["base", "sft", "rl"], "sparsity": asdict(ran.plan.study.crosscoder.sparsity)}}
     alone = replace(ran, plan=Plan(changed(ran.plan.study, crosscoder__lineups=lineups)))
     found = sensitivity(varied(ran, seeds=[1]))
     for part in ("harvest", "crosscoders"):

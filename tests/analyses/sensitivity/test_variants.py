@@ -1,6 +1,5 @@
 """What a sensitivity analysis varies: one thing at a time, each at every strength, in groups that train together."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -52,7 +51,7 @@ def test_every_choice_differs_from_the_studys_own_in_one_thing() -> None:
     own, *others = choices_of(plan())
     assert [choice.label for choice in (own, *others)] == LABELS
     for choice in others:
-        values = asdict(own.crosscoder), asdict(choice.crosscoder)
+        values = dict(own.crosscoder), dict(choice.crosscoder)
         changed = sum(values[0][key] != values[1][key] for key in values[0]) + (choice.layer != own.layer)
         assert changed == 1, choice.label
     assert [one.label for one in rescorings_of(plan())] == ["L2 norm", "raw units"]
@@ -96,7 +95,7 @@ def test_a_group_is_a_study_of_its_own_whose_crosscoders_lie_elsewhere(tmp_path:
     group: Group = groups_of(made)[-1]
     varied = group_plan(made, group, tmp_path)
     assert list(varied.crosscoders) == [point.name for point in group.points]
-    assert list(varied.crosscoders.values()) == [p.crosscoder for p in group.points]
+    assert list(varied.crosscoders.values()) == [point.crosscoder for point in group.points]
     assert varied.study.lineup.layer == 3 and varied.harvested == ("base", "sft", "rl")
     settings = varied.study.intervention
     assert (settings.drawn("activity-matched"), settings.drawn("uniform alive"), settings.items) == (3, 0, 9)
