@@ -10,9 +10,9 @@ from featdiff.activations.stream import Calibration
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.metrics import NO_LABEL, SplicedLosses, spliced_losses
 from featdiff.data.corpus import Corpus
-from featdiff.intervention.scoring import UpperModel
 from featdiff.models.loading import Lineup
 from featdiff.models.logits import rows_at_once
+from featdiff.models.partial_model import UpperModel
 from featdiff.progress import Progress
 from featdiff.run.folder import Json
 from featdiff.run.models import load_whole

@@ -12,7 +12,6 @@ from featdiff.activations.cache import CachedResiduals, Origin, cached, model_fi
 from featdiff.activations.model_parallel import Residuals, Spread, spread_names
 from featdiff.activations.stream import ActivationStream, Calibration, StreamState, collect
 from featdiff.config.study import BASE, CorpusSettings
-from featdiff.costs.memory import check_memory, return_freed_memory
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.design import design_from
 from featdiff.crosscoder.distributed import joined
@@ -25,6 +24,7 @@ from featdiff.data.corpus import Corpus, build_corpus
 from featdiff.models.loading import Lineup, load_tokenizer
 from featdiff.run.folder import Json, write_json
 from featdiff.run.held_out import save_held_out
+from featdiff.run.memory import check_memory, return_freed_memory
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import CrosscoderPlan, Plan
 from featdiff.run.splice import harvest, packed_parts, recovered

@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import tyro
 
@@ -21,6 +21,7 @@ from featdiff.config.study import Study
 from featdiff.config.study_file import read_study, validated
 from featdiff.openmp import spin_briefly
 
+Read = TypeVar("Read")
 VERBS = {
     "demo": "Make the demo study from beginning to end, with models that are post-trained here.",
     "init": "Write a commented study for models that you have: --base PATH --tuned sft=PATH rl=PATH [--out FILE].",
@@ -43,7 +44,7 @@ VERBS = {
     "report": "Write figures, summary.json and report.html.",
     "verify": "Check this installation on planted worlds whose answers are known: verify [--seed N] [--json].",
     "show": "Say what exists, from what, and what is stale: show STUDY|RUN [--json].",
-    "plan": "Say what every stage will cost in time, memory and disk: plan STUDY [--gpus N] [--kind H200] [--json].",
+    "plan": "Say what every stage will cost: plan STUDY [--gpus N] [--kind H200] [--json]; measure first: --calibrate.",
 }
 HINTS = {
     "trl": "posttrain",
@@ -152,13 +153,18 @@ def _overridden(study: Study, flags: list[str]) -> Study:
         return study
     if "-h" in flags or "--help" in flags:
         return _tyro(study, flags)
+    changed = _told(lambda: _tyro(study, flags))
+    return validated(changed.model_dump(mode="json"), "flags")
+
+
+def _told(read: Callable[[], Read]) -> Read:
+    """What tyro reads; ValueError with its words where it refuses."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            changed = _tyro(study, flags)
+            return read()
     except SystemExit:
         raise ValueError(_flattened(said.getvalue())) from None
-    return validated(changed.model_dump(mode="json"), "flags")
 
 
 def _flattened(box: str) -> str:
@@ -210,16 +216,26 @@ def _show_arguments(rest: list[str]) -> tuple[Path, bool]:
 
 
 def _plan(rest: list[str]) -> str:
-    from featdiff.costs.options import HELP, USAGE, read_options
+    """The estimate of a study; with --calibrate after a measurement, whose file alone is given where no study is."""
+    from featdiff.costs.assumptions import Assumptions, assumptions_of
+    from featdiff.workflow.estimate_table import PlanOptions, calibrated, plan_text
 
-    if "-h" in rest or "--help" in rest:
-        return HELP
-    if not rest or rest[0].startswith("-"):
-        raise ValueError(USAGE)
-    options, flags = read_options(rest[1:])
-    from featdiff.costs.table import plan_text
-
-    return plan_text(_overridden(read_study(Path(rest[0])), flags), options)
+    usage = "featdiff plan STUDY [--section.setting VALUE ...]"
+    said = [word for word in rest if word != "--calibrate"]
+    if "-h" in said or "--help" in said:
+        tyro.cli(PlanOptions, default=PlanOptions(Assumptions()), args=["--help"], prog=usage)
+    if not said and rest:
+        return str(calibrated())
+    if not said or said[0].startswith("-"):
+        raise ValueError(f"usage: {usage} [--gpus N] [--kind H200] [--json]; featdiff plan --help lists the others")
+    study = read_study(Path(said[0]))
+    default = PlanOptions(assumptions_of(study))
+    options, flags = _told(
+        lambda: tyro.cli(PlanOptions, default=default, args=said[1:], return_unknown_args=True, prog=usage)
+    )
+    if said != rest:
+        print(f"measured: {calibrated()}", file=sys.stderr)
+    return plan_text(_overridden(study, flags), options)
 
 
 def _verify(rest: list[str]) -> int:
