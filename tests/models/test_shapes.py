@@ -103,12 +103,18 @@ def test_parameters_are_counted_to_the_last_bias(make, tmp_path: Path) -> None:
 
 
 def test_of_a_mixture_of_experts_a_token_passes_those_that_are_chosen(tmp_path: Path) -> None:
-    sizes = dict(
-        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=16
-    )
     config = Qwen3MoeConfig(
-        **sizes, moe_intermediate_size=24, num_experts=8, num_experts_per_tok=2, decoder_sparse_step=1
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        moe_intermediate_size=24,
+        num_experts=8,
+        num_experts_per_tok=2,
+        decoder_sparse_step=1,
     )
+    config.head_dim = 16
     config.save_pretrained(tmp_path)
     shape = shape_of(str(tmp_path))
     attention, router, one_expert = 32 * (2 * 32 + 2 * 16), 32 * 8, 3 * 32 * 24

@@ -144,7 +144,7 @@ def test_training_keeps_within_the_memory_that_is_foreseen(study_file: Path, tmp
         text=True,
         timeout=300,
         check=False,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": f"{Path(__file__).parents[1]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
     )
     assert ended.returncode == 0, ended.stderr
     used, stated = map(float, ended.stdout.split())
