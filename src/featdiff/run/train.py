@@ -14,7 +14,6 @@ from featdiff.activations.model_parallel import ModelParallel, ResidualSource, s
 from featdiff.activations.stream import ActivationStream, Calibration, collect
 from featdiff.config.crosscoder import BatchTopK, CrosscoderPlan
 from featdiff.config.study import BASE, CorpusSettings
-from featdiff.costs.memory import check_memory, return_freed_memory
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.distributed import joined
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
@@ -25,6 +24,7 @@ from featdiff.data.corpus import Corpus, build_corpus
 from featdiff.files import Json, read_json, write_json
 from featdiff.models.loading import Lineup, load_tokenizer
 from featdiff.run.held_out import save_held_out
+from featdiff.run.memory import check_memory, return_freed_memory
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
 from featdiff.run.splice import harvest, packed_parts, recovered

@@ -6,7 +6,7 @@ import pytest
 from tiny_study import changed, write_posttrained_study
 
 from featdiff.config.study_file import read_study
-from featdiff.costs.workload import DEMO, Assumptions, assumptions_of
+from featdiff.costs.assumptions import DEMO, Assumptions, assumptions_of, checked
 from featdiff.demo import inputs
 from featdiff.models.loading import load_tokenizer
 from featdiff.run.plan import Plan
@@ -32,15 +32,16 @@ def test_public_tasks_have_their_number_of_items_and_others_the_assumed_one() ->
     assert Assumptions(items=7).items_of("mine") == 7
 
 
-def test_changes_go_over_the_assumptions(plan: Plan) -> None:
-    found = assumptions_of(plan, {"items": 30.0, "critical": 0.5})
-    assert found == Assumptions(items=30, critical=0.5)
-    with pytest.raises(ValueError, match="--assume items=-1 is negative"):
-        assumptions_of(plan, {"items": -1.0})
+def test_a_negative_number_and_a_share_above_one_are_refused() -> None:
+    assert checked(Assumptions(items=30)) == Assumptions(items=30)
+    with pytest.raises(ValueError, match=r"--assume\.items -1 is negative"):
+        checked(Assumptions(items=-1))
+    with pytest.raises(ValueError, match=r"--assume\.right 1\.5 is a share"):
+        checked(Assumptions(right=1.5))
 
 
 def test_the_demos_numbers_are_those_of_its_inputs() -> None:
-    assert assumptions_of(Plan(read_study(demo_study())), {}) == DEMO
+    assert assumptions_of(read_study(demo_study())) == DEMO
     assert (DEMO.prompts, DEMO.items) == (inputs.N_PROMPTS, inputs.N_EVALUATION)
     tokenizer = load_tokenizer(str(inputs.PACKAGED_BASE))
 

@@ -1,8 +1,9 @@
 """How much text the stages of a study read and write: what its files say, and what has to be assumed before a run."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from featdiff.config.study import Study
 from featdiff.run.plan import Plan
 
 
@@ -71,15 +72,19 @@ TASK_ITEMS = {
 }
 
 
-def assumptions_of(plan: Plan, changes: dict[str, float]) -> Assumptions:
-    """The assumptions for a study, with `changes` laid over them. ValueError for a negative number,
-    and for a share above 1."""
-    if wrong := [f"{name}={value:g}" for name, value in changes.items() if value < 0]:
-        raise ValueError(f"--assume {wrong[0]} is negative; give a number that is not")
-    if wrong := [f"{name}={changes[name]:g}" for name in SHARES if changes.get(name, 0.0) > 1]:
-        raise ValueError(f"--assume {wrong[0]} is a share; give a number from 0 to 1")
-    usual = DEMO if plan.uses_demo else Assumptions()
-    return replace(usual, **{n: value if n in (*SHARES, "l0") else int(value) for n, value in changes.items()})
+def assumptions_of(study: Study) -> Assumptions:
+    """The assumptions for a study."""
+    return DEMO if Plan(study).uses_demo else Assumptions()
+
+
+def checked(assumed: Assumptions) -> Assumptions:
+    """The same. ValueError for a negative number, and for a share above 1."""
+    for name, value in asdict(assumed).items():
+        if value < 0:
+            raise ValueError(f"--assume.{name} {value:g} is negative; give a number that is not")
+        if name in SHARES and value > 1:
+            raise ValueError(f"--assume.{name} {value:g} is a share; give a number from 0 to 1")
+    return assumed
 
 
 def _rows(file: Path) -> int:

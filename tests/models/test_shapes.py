@@ -1,6 +1,5 @@
 """Parameters and FLOPs that follow from a shape are those of real models; shapes come from where they may come from."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,12 @@ from transformers import (
     PreTrainedModel,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
 )
 
-from featdiff.costs.shapes import PUBLIC, Shape, shape_of
 from featdiff.models.loading import load_truncated
 from featdiff.models.residual import residual
+from featdiff.models.shapes import Shape, shape_of
 
 POSITIONS = 48
 
@@ -58,7 +58,7 @@ def gpt2() -> PreTrainedModel:
 
 def saved(model: PreTrainedModel, folder: Path) -> Shape:
     model.save_pretrained(folder)
-    return shape_of(str(folder), {}).shape
+    return shape_of(str(folder))
 
 
 @pytest.mark.parametrize("make", [qwen3, llama, gpt2])
@@ -95,9 +95,33 @@ def test_a_backward_pass_takes_twice_the_flops_of_a_forward_pass(tmp_path: Path)
 
 
 @pytest.mark.parametrize("make", [qwen3, llama, gpt2])
-def test_parameters_are_those_of_the_model_but_for_biases_and_positions(make, tmp_path: Path) -> None:
+def test_parameters_are_counted_to_the_last_bias(make, tmp_path: Path) -> None:
     model = make()
-    assert saved(model, tmp_path).parameters == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.03)
+    shape = saved(model, tmp_path)
+    assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
+    truncated = load_truncated(str(tmp_path), 2)
+    assert shape.below(2) == pytest.approx(sum(parameter.numel() for parameter in truncated.parameters()), rel=0.05)
+
+
+def test_of_a_mixture_of_experts_a_token_passes_those_that_are_chosen(tmp_path: Path) -> None:
+    config = Qwen3MoeConfig(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        moe_intermediate_size=24,
+        num_experts=8,
+        num_experts_per_tok=2,
+        decoder_sparse_step=1,
+    )
+    config.head_dim = 16
+    config.save_pretrained(tmp_path)
+    shape = shape_of(str(tmp_path))
+    attention, router, one_expert = 32 * (2 * 32 + 2 * 16), 32 * 8, 3 * 32 * 24
+    assert shape.active == attention + router + 2 * one_expert
+    assert shape.block == pytest.approx(attention + router + 8 * one_expert, rel=0.01)
+    assert shape.mlp == 2 * 24
 
 
 @pytest.mark.parametrize(
@@ -110,8 +134,9 @@ def test_parameters_are_those_of_the_model_but_for_biases_and_positions(make, tm
         ("meta-llama/Llama-3.1-8B", 8.03e9),
     ],
 )
-def test_public_shapes_have_the_published_number_of_parameters(name: str, published: float) -> None:
-    assert PUBLIC[name].parameters == pytest.approx(published, rel=0.003)
+def test_public_models_have_the_published_number_of_parameters(name: str, published: float) -> None:
+    assert shape_of(name).parameters == pytest.approx(published, rel=0.003)
+    assert shape_of(f"{name}-Instruct") == shape_of(name)
 
 
 @pytest.mark.parametrize(
@@ -120,13 +145,8 @@ def test_public_shapes_have_the_published_number_of_parameters(name: str, publis
 )
 def test_flops_of_a_token_of_the_papers_bases(name: str, layers: int, whole: float, below: float) -> None:
     """Rows of 1,024 tokens, each of which attends to half of them on average; worked out by hand."""
-    assert PUBLIC[name].forward(512) == pytest.approx(whole, rel=0.003)
-    assert PUBLIC[name].forward(512, layers=layers, head=False) == pytest.approx(below, rel=0.003)
-
-
-def test_a_variant_has_the_public_shape_of_its_base_and_says_so() -> None:
-    known = shape_of("Qwen/Qwen3-4B-Base", {})
-    assert known.shape == PUBLIC["Qwen/Qwen3-4B"] and known.origin == "public config.json of Qwen/Qwen3-4B"
+    assert shape_of(name).forward(512) == pytest.approx(whole, rel=0.003)
+    assert shape_of(name).forward(512, layers=layers, head=False) == pytest.approx(below, rel=0.003)
 
 
 def test_a_hub_id_in_the_cache_is_read_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,36 +155,14 @@ def test_a_hub_id_in_the_cache_is_read_from_there(tmp_path: Path, monkeypatch: p
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("abc")
     llama().config.save_pretrained(repository / "snapshots" / "abc")
-    assert shape_of("owner/base", {}).shape == Shape(3, 96, 6, 6, 16, 256, 512, tied=False)
+    assert (shape_of("owner/base").layers, shape_of("owner/base").d_model) == (3, 96)
 
 
-def test_an_unknown_shape_must_be_given() -> None:
-    with pytest.raises(ValueError, match="nothing is downloaded; give it with --shape layers=N,d_model=N"):
-        shape_of("owner/base", {})
-    given = {"layers": 2.0, "d_model": 64.0, "heads": 4.0, "mlp": 128.0, "vocabulary": 100.0}
-    assert shape_of("owner/base", given).shape == Shape(2, 64, 4, 4, 16, 128, 100)
-
-
-def test_what_is_given_goes_over_what_is_known() -> None:
-    known = shape_of("Qwen/Qwen3-4B", {"layers": 20.0, "tied": 0.0})
-    assert (known.shape.layers, known.shape.tied, known.shape.mlp) == (20, False, 9728)
-    assert known.origin == "public config.json of Qwen/Qwen3-4B, changed by --shape"
-
-
-def test_of_a_mixture_of_experts_the_width_must_be_given(tmp_path: Path) -> None:
-    qwen3().config.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text()) | {"num_experts": 8}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="--shape mlp=N"):
-        shape_of(str(tmp_path), {})
-    assert shape_of(str(tmp_path), {"mlp": 320.0}).shape.mlp == 320
-
-
-def test_a_folder_without_a_config_and_a_size_of_nothing_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no config\.json"):
-        shape_of(str(tmp_path), {})
-    with pytest.raises(ValueError, match="layers=0 is no size"):
-        shape_of("Qwen/Qwen3-4B", {"layers": 0.0})
+def test_an_unknown_shape_is_refused_and_a_broken_config_too(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shape of owner/base is not known here and nothing is downloaded"):
+        shape_of("owner/base")
+    with pytest.raises(ValueError, match="cannot read the model"):
+        shape_of(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="cannot read"):
-        shape_of(str(tmp_path), {})
+    with pytest.raises(ValueError, match="cannot read the model"):
+        shape_of(str(tmp_path))

@@ -10,13 +10,10 @@ import sys
 from pathlib import Path
 
 from featdiff import torchrun
-from featdiff.costs.costs import FLOAT, CrosscoderSize
-from featdiff.costs.crosscoders import CORPUS_BYTES, while_measuring, while_training
-from featdiff.costs.estimate_inputs import Ground, fullest, ground_of
-from featdiff.costs.options import PlanOptions
+from featdiff.crosscoder.sizes import FLOAT
 from featdiff.run.plan import Plan
+from featdiff.run.sizes import CORPUS_BYTES, Bytes, StudySizes, fullest, sizes_of
 
-Bytes = dict[str, float]
 GIB = 2**30
 HOST = "cpu"
 KEPT, MOST_KEPT = 0.7, 512 * 2**20
@@ -30,11 +27,11 @@ def check_memory(plan: Plan) -> None:
     Raises ValueError, in one line, where less is free. Where the shape of the models is not known, it says so instead.
     """
     try:
-        ground = ground_of(plan.study, PlanOptions())
+        sizes = sizes_of(plan)
     except ValueError:
         _say(f"memory: not foreseen, since the shape of {plan.study.lineup.base} is not known")
         return
-    needed = memory_of_training(plan, ground)
+    needed = memory_of_training(sizes)
     said = "; ".join(
         f"{_gib(sum(parts.values()))} GiB on {device} ({_words(parts)})" for device, parts in needed.items()
     )
@@ -48,14 +45,15 @@ def check_memory(plan: Plan) -> None:
             )
 
 
-def memory_of_training(plan: Plan, ground: Ground) -> dict[str, Bytes]:
+def memory_of_training(sizes: StudySizes) -> dict[str, Bytes]:
     """Bytes of `train` at its fullest, by device and by what holds them."""
-    device, corpus = plan.study.lineup.device, plan.study.corpus
-    learning, measuring = while_training(ground), while_measuring(ground)
-    host_learning: Bytes = {"copy for a checkpoint": sum(size.checkpoint_bytes for size in _sizes(ground))}
-    host_measuring: Bytes = {"held-out streams": _held_out_bytes(ground)}
+    study = sizes.plan.study
+    device, corpus = study.lineup.device, study.corpus
+    learning, measuring = sizes.while_training(), sizes.while_measuring()
+    host_learning: Bytes = {"copy for a checkpoint": sum(size.checkpoint_bytes for size in sizes.sizes)}
+    host_measuring: Bytes = {"held-out streams": _held_out_bytes(sizes)}
     if device == HOST:
-        side_by_side = {"steps side by side": _further_steps(ground)}
+        side_by_side = {"steps side by side": _further_steps(sizes)}
         return {HOST: _with_kept(fullest(learning | side_by_side | host_learning, measuring | host_measuring))}
     host = {"corpus": CORPUS_BYTES * (corpus.tokens + corpus.held_out_tokens)} | fullest(host_learning, host_measuring)
     return {device: _with_kept(fullest(learning, measuring)), HOST: _with_kept(host)}
@@ -73,23 +71,20 @@ def _say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _sizes(ground: Ground) -> list[CrosscoderSize]:
-    return [ground.size(one) for one in ground.plan.crosscoders.values()]
-
-
-def _further_steps(ground: Ground) -> float:
+def _further_steps(sizes: StudySizes) -> float:
     """Bytes of the steps that a CPU takes beside the largest: one crosscoder per thread."""
-    study = ground.plan.study
+    study = sizes.plan.study
     threads = study.threads or os.cpu_count() or 1
-    steps = sorted((size.step_bytes(study.training.batch_size) for size in _sizes(ground)), reverse=True)
+    steps = sorted((size.step_bytes(study.training.batch_size) for size in sizes.sizes), reverse=True)
     return sum(steps[1:threads])
 
 
-def _held_out_bytes(ground: Ground) -> float:
+def _held_out_bytes(sizes: StudySizes) -> float:
     """Bytes of the streams of held-out text, as they are and rebuilt by one crosscoder."""
-    tokens = min(ground.plan.study.corpus.held_out_tokens, ground.room(ground.harvested))
-    rebuilt = max(len(one.models) for one in ground.plan.crosscoders.values())
-    return FLOAT * tokens * (len(ground.harvested) + rebuilt) * ground.model.shape.d_model
+    harvested = sizes.plan.harvested
+    tokens = min(sizes.plan.study.corpus.held_out_tokens, sizes.room(harvested))
+    rebuilt = max(size.models for size in sizes.sizes)
+    return FLOAT * tokens * (len(harvested) + rebuilt) * sizes.shape.d_model
 
 
 def _with_kept(parts: Bytes) -> Bytes:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from tiny_study import changed
 
+from featdiff.config.study import Study
 from featdiff.config.study_file import read_study
-from featdiff.costs.options import PlanOptions
-from featdiff.costs.table import duration, plan_text, scaled, size
+from featdiff.costs.assumptions import assumptions_of
 from featdiff.workflow.demo import demo_study
+from featdiff.workflow.estimate_table import PlanOptions, duration, plan_text, scaled, size
 from featdiff.workflow.init import init
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -21,17 +22,20 @@ ALONE = (
     "socket.socket.connect = socket.getaddrinfo = refused\n"
     "from featdiff.workflow.cli import main\n"
     "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert end.code == 0\n"
-    "assert not {'torch', 'transformers', 'datasets', 'lm_eval'} & set(sys.modules)\n"
 )
 
 
+def text(study: Study, gpus: int = 1, kind: str | None = None, as_json: bool = False) -> str:
+    return plan_text(study, PlanOptions(assumptions_of(study), gpus, kind, as_json))
+
+
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
-@pytest.mark.parametrize("options", [PlanOptions(), PlanOptions(gpus=8, kind="H100")], ids=["own", "eight"])
-def test_the_table_of_every_study_fits_a_terminal(path: Path, options: PlanOptions) -> None:
+@pytest.mark.parametrize(("gpus", "kind"), [(1, None), (8, "H100")], ids=["own", "eight"])
+def test_the_table_of_every_study_fits_a_terminal(path: Path, gpus: int, kind: str | None) -> None:
     study = read_study(path)
     if path.stem == "stories260k" and not Path(study.lineup.base).is_dir():
         pytest.skip("the model of this study is not in the repository")
-    lines = plan_text(study, options).splitlines()
+    lines = text(study, gpus, kind).splitlines()
     assert max(map(len, lines)) <= 100
     assert " ".join(lines[3].split()) == "stage devices FLOPs time memory per device disk after disk at most"
     assert lines[0].startswith(f"study {path.stem} on ") and any(line.startswith("total ") for line in lines)
@@ -41,10 +45,10 @@ def test_device_and_precision_are_named_and_a_gpu_that_the_study_leaves_idle(mon
     study = read_study(demo_study())
 
     def said(device: str, dtype: str, kind: str | None, here: bool) -> tuple[str, list[str]]:
-        monkeypatch.setattr("featdiff.costs.table.gpu_is_here", lambda: here)
+        monkeypatch.setattr("featdiff.workflow.estimate_table.gpu_is_here", lambda: here)
         placed = changed(study, lineup__device=device, lineup__dtype=dtype)
-        line = plan_text(placed, PlanOptions(kind=kind)).splitlines()[1]
-        return line, json.loads(plan_text(placed, PlanOptions(kind=kind, as_json=True)))["warnings"]
+        line = text(placed, kind=kind).splitlines()[1]
+        return line, json.loads(text(placed, kind=kind, as_json=True))["warnings"]
 
     assert said("cpu", "float32", None, False) == ("the study runs on device = cpu in float32", [])
     assert said("cuda", "bfloat16", "H200", True) == ("the study runs on device = cuda in bfloat16", [])
@@ -65,41 +69,41 @@ def test_device_and_precision_are_named_and_a_gpu_that_the_study_leaves_idle(mon
 )
 def test_too_few_tokens_for_the_dictionary_are_named(settings: dict[str, object], warned: list[str]) -> None:
     study = changed(read_study(demo_study()), **settings)
-    found = json.loads(plan_text(study, PlanOptions(kind="cpu", as_json=True)))["warnings"]
+    found = json.loads(text(study, kind="cpu", as_json=True))["warnings"]
     assert len(found) == len(warned) and all(words in text for words, text in zip(warned, found, strict=True))
 
 
-def test_it_neither_downloads_nor_writes_nor_imports_torch(tmp_path: Path) -> None:
+def test_it_neither_downloads_nor_writes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", ALONE, "plan", str(STUDIES / "qwen2.5-7b.toml"), "--gpus", "8", "--kind", "H200"]
     shown = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-    assert "public config.json of Qwen/Qwen2.5-7B" in shown
+    assert "Base Qwen/Qwen2.5-7B: 7.62 G parameters; 28 blocks" in shown
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_demo_is_estimated_from_its_packaged_base() -> None:
-    assert "Base demo:base: 820 k parameters; 4 blocks of width 128" in plan_text(
-        read_study(demo_study()), PlanOptions()
-    )
+    assert "Base demo:base: 821 k parameters; 4 blocks of width 128" in text(read_study(demo_study()))
 
 
 def test_a_study_made_by_init_is_estimated(tmp_path: Path) -> None:
     made = init("Qwen/Qwen2.5-0.5B", {"sft": "o/sft", "rl": "o/rl"}, tmp_path / "mine.toml")
-    assert "494 M parameters" in plan_text(read_study(made), PlanOptions())
+    assert "494 M parameters" in text(read_study(made))
 
 
-def test_a_stage_that_does_not_fit_is_marked_and_explained() -> None:
+def test_a_stage_that_does_not_fit_is_marked_and_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = read_study(STUDIES / "llama3.1-8b.toml")
-    lines = plan_text(study, PlanOptions(kind="H100")).splitlines()
+    lines = text(study, kind="H100").splitlines()
     assert any(line.startswith("sft ") and " GB ! " in line for line in lines)
     assert any(line.startswith("! sft does not fit: it needs") for line in lines)
-    roomy = plan_text(study, PlanOptions(kind="H100", hardware={"memory": 800.0}))
+    (tmp_path / "roomy.json").write_text('{"H100": {"memory": 8e11}}')
+    monkeypatch.setenv("FEATDIFF_CALIBRATION", str(tmp_path / "roomy.json"))
+    roomy = text(study, kind="H100")
     assert "!" not in roomy and "grpo is the fullest stage" in roomy
 
 
 def test_json_holds_the_numbers_of_the_table() -> None:
     study = read_study(STUDIES / "qwen3-4b.toml")
-    record, text = json.loads(plan_text(study, PlanOptions(as_json=True))), plan_text(study, PlanOptions())
-    total = next(line for line in text.splitlines() if line.startswith("total "))
+    record, table = json.loads(text(study, as_json=True)), text(study)
+    total = next(line for line in table.splitlines() if line.startswith("total "))
     assert total.split()[1:3] == scaled(record["total"]["flops"]).split()
     assert duration(record["total"]["seconds"]) in total and size(record["total"]["peak"]) in total
     assert record["total"]["flops"] == sum(stage["flops"] for stage in record["stages"])
@@ -107,24 +111,22 @@ def test_json_holds_the_numbers_of_the_table() -> None:
 
 
 def test_the_disk_at_most_counts_what_earlier_stages_left() -> None:
-    record = json.loads(plan_text(read_study(STUDIES / "qwen3-4b.toml"), PlanOptions(as_json=True)))
+    record = json.loads(text(read_study(STUDIES / "qwen3-4b.toml"), as_json=True))
     *before, train = record["stages"][:5]
-    assert record["total"]["at_most"] == sum(stage["stays"] for stage in before) + train["at_most"]
+    assert record["total"]["at_most"] == sum(one["stays"] for one in before) + train["at_most"]
 
 
 def test_a_tap_that_the_base_does_not_have_is_refused() -> None:
     study = changed(read_study(STUDIES / "qwen3-4b.toml"), lineup__layer=37)
     with pytest.raises(ValueError, match=r"lineup.layer is 37, but the base has 36 blocks; choose 1\.\.36"):
-        plan_text(study, PlanOptions())
+        text(study)
 
 
 def test_shards_that_do_not_divide_the_devices_are_refused() -> None:
     study = changed(read_study(STUDIES / "qwen3-4b.toml"), training__feature_shards=2)
-    assert "2 groups divide the tokens, in each of which 2 devices" in " ".join(
-        plan_text(study, PlanOptions(gpus=4)).split()
-    )
+    assert "2 groups divide the tokens, in each of which 2 devices" in " ".join(text(study, gpus=4).split())
     with pytest.raises(ValueError, match="feature_shards is 2, which does not divide --gpus 3"):
-        plan_text(study, PlanOptions(gpus=3))
+        text(study, gpus=3)
 
 
 @pytest.mark.parametrize(

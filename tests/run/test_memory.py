@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from tiny_study import changed
 
-from featdiff.costs.estimate_inputs import ground_of
-from featdiff.costs.memory import allowed, check_memory, memory_of_training, number_in, return_freed_memory
-from featdiff.costs.options import PlanOptions
+from featdiff.run.memory import allowed, check_memory, memory_of_training, number_in, return_freed_memory
 from featdiff.run.plan import Plan
+from featdiff.run.sizes import sizes_of
 from featdiff.run.train import train
 
 MIB = 2**20
@@ -19,8 +18,7 @@ FEATURES = 4096
 
 
 def foreseen(plan: Plan, **settings: object) -> dict[str, dict[str, float]]:
-    plan = Plan(changed(plan.study, **settings))
-    return memory_of_training(plan, ground_of(plan.study, PlanOptions()))
+    return memory_of_training(sizes_of(Plan(changed(plan.study, **settings))))
 
 
 def test_the_copy_for_a_checkpoint_and_the_steps_side_by_side_are_those_of_the_crosscoders(fresh: Plan) -> None:
@@ -67,7 +65,7 @@ def test_training_says_what_it_needs_and_is_refused_before_anything_is_loaded(
     check_memory(fresh)
     line = capfd.readouterr().err
     assert line.startswith("memory: at most 0.0") and line.count("\n") == 1
-    monkeypatch.setattr("featdiff.costs.memory.free_memory", lambda device: 7.0 * MIB)
+    monkeypatch.setattr("featdiff.run.memory.free_memory", lambda device: 7.0 * MIB)
     with pytest.raises(ValueError, match=r"^training needs \d\.\d\d GiB on cpu \(models .*, and 0\.01 are free; lower"):
         train(fresh, tmp_path / "crosscoders")
     assert not (tmp_path / "crosscoders").exists()
@@ -107,10 +105,9 @@ import sys
 from pathlib import Path
 import torch
 from tiny_study import changed
-from featdiff.costs.memory import memory_of_training, number_in
-from featdiff.costs.estimate_inputs import ground_of
-from featdiff.costs.options import PlanOptions
+from featdiff.run.memory import memory_of_training, number_in
 from featdiff.run.plan import Plan
+from featdiff.run.sizes import sizes_of
 from featdiff.run.train import train
 from featdiff.config.study_file import read_study
 
@@ -130,7 +127,7 @@ trained("warm-up")  # imports and compiled loops are there from now on
 plan, used = trained(
     "real", crosscoder__features={FEATURES}, corpus__tokens=3000, training__checkpoint_minutes=1e-4
 )
-(parts,) = memory_of_training(plan, ground_of(plan.study, PlanOptions())).values()
+(parts,) = memory_of_training(sizes_of(plan)).values()
 print(used, sum(parts.values()))
 """
 
@@ -147,7 +144,7 @@ def test_training_keeps_within_the_memory_that_is_foreseen(study_file: Path, tmp
         text=True,
         timeout=300,
         check=False,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": f"{Path(__file__).parents[1]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
     )
     assert ended.returncode == 0, ended.stderr
     used, stated = map(float, ended.stdout.split())
