@@ -80,12 +80,12 @@ def test_the_borders_of_an_estimate_are_those_at_which_training_changes_its_path
     inside, outside = 1 + HYSTERESIS, 1 - HYSTERESIS
     of_compact = compact * (outside if path == "dense" else inside)
     of_screened = screened * (inside if path == "screened" else outside)
-    assert (
-        next_path(of_compact * 1.001, path, on_gpu=False, fast_int8=True) == "dense"
-        and next_path(of_compact * 0.999, path, on_gpu=False, fast_int8=True) == "compact"
-    )
-    assert next_path(of_screened * 1.001, path, on_gpu=False, fast_int8=True) == "compact"
-    assert next_path(of_screened * 0.999, path, on_gpu=False, fast_int8=True) == "screened"
+
+    def after(share: float) -> StepPath:
+        return next_path(share, path, on_gpu=False, fast_int8=True)
+
+    assert after(of_compact * 1.001) == "dense" and after(of_compact * 0.999) == "compact"
+    assert after(of_screened * 1.001) == "compact" and after(of_screened * 0.999) == "screened"
 
 
 def test_devices_send_gradients_or_reconstructions() -> None:
