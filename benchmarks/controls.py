@@ -97,7 +97,6 @@ def made_requests(shape: Shape) -> Requests:
         continuation_ids=[tokens(shape.choice) for _ in range(rows)],
         sample_of=torch.arange(shape.items).repeat_interleave(CHOICES),
         choice_of=torch.arange(CHOICES).repeat(shape.items),
-        choice_bytes=torch.ones(rows),
         choice_characters=torch.ones(rows),
     )
 

@@ -5,8 +5,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from featdiff.config.crosscoder import ReLU
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import ReLU
 from featdiff.evaluation.results import Requests
 from featdiff.models.loading import Lineup
 
@@ -72,6 +72,5 @@ def random_requests(samples: int = 9, choices: int = 4) -> Requests:
         continuation_ids=continuations,
         sample_of=torch.arange(samples).repeat_interleave(choices),
         choice_of=torch.arange(choices).repeat(samples),
-        choice_bytes=torch.tensor([float(len(continuation)) for continuation in continuations]),
         choice_characters=torch.tensor([float(len(continuation)) for continuation in continuations]),
     )

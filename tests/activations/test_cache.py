@@ -18,7 +18,7 @@ from torch import Tensor
 
 from featdiff.activations.cache import (
     CachedResiduals,
-    Origin,
+    CacheOrigin,
     cached,
     model_fingerprint,
     tokenizer_fingerprint,
@@ -30,7 +30,7 @@ from featdiff.models.loading import Lineup, load_tokenizer
 
 D_MODEL, ROWS, CONTEXT = 4, 23, 10
 ROW_BYTES = CONTEXT * D_MODEL * 4
-ORIGIN = Origin(model="a", tokenizer="t", layer=1, dtype="float32", attention="auto")
+ORIGIN = CacheOrigin(model="a", tokenizer="t", layer=1, dtype="float32", attention="auto")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def corpus(rows: int = ROWS, first: int = 0) -> Corpus:
     return Corpus(ids, start)
 
 
-def origins(*names: str) -> dict[str, Origin]:
+def origins(*names: str) -> dict[str, CacheOrigin]:
     return {name: replace(ORIGIN, model=name) for name in names}
 
 
@@ -405,6 +405,6 @@ def test_a_tokenizer_is_told_by_its_vocabulary(tmp_path: Path) -> None:
 
 def test_the_index_says_what_the_cache_was_made_from(made: Path) -> None:
     index = json.loads(sorted(made.glob("*/index.json"))[0].read_text())
-    assert index["made_from"].keys() == {"model", "tokenizer", "layer", "dtype", "attention", "rows"}
+    assert index["made_from"].keys() == {"model", "tokenizer", "layer", "dtype", "attention", "rows", "method"}
     assert index["form"] == {"rows": 23, "context": 10, "d_model": 4, "dtype": "float32", "rows_per_shard": 4}
     assert len(index["sha256"]) == 6 and "torch" in index["made_by"]["versions"]

@@ -1,17 +1,19 @@
 """Tests of the corpus: shares, packing, the held-out split."""
 
 import json
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from featdiff.config.study import CorpusSettings
-from featdiff.data.corpus import Corpus, build_corpus
+from featdiff.data.corpus import Corpus, build_corpus, tokenize
 
 BOS, EOS, FIRST = 0, 1, 2
 WORDS = 5000
@@ -214,3 +216,49 @@ def test_a_data_set_is_streamed_through_datasets(tmp_path: Path) -> None:
 def test_a_hub_data_set_that_cannot_be_reached_is_one_clear_line() -> None:
     with pytest.raises(ValueError, match=r"^cannot read the hub data set nobody/nothing \(.*\); check its id"):
         build_corpus(corpus_settings({"nobody/nothing": 1.0}, 800, 160), tokenizer(), seed=0)
+
+
+def test_texts_are_packed_in_their_order_by_hand() -> None:
+    """Three documents of 4, 3 and 5 tokens, a blank one between, in rows of 5; 2 tokens are left over."""
+    texts = ["w0 w1 w2", " ", "w3 w4", "w5 w6 w7 w8"]
+    corpus = tokenize(iter(texts), tokenizer(), context=5)
+    assert corpus.input_ids.tolist() == [[BOS, 2, 3, 4, BOS], [5, 6, BOS, 7, 8]]
+    assert corpus.document_start.tolist() == [[True, False, False, False, True], [True, False, True, False, False]]
+    assert corpus.position_ids.tolist() == [[0, 1, 2, 3, 0], [0, 1, 0, 1, 2]]
+    assert corpus.input_ids.dtype == torch.int32
+
+
+def test_a_column_of_a_data_set_is_packed_as_the_list_of_its_texts() -> None:
+    texts = [" ".join(f"w{7 * i + j}" for j in range(7)) for i in range(600)]
+    of_column = tokenize(Dataset.from_dict({"text": texts})["text"], tokenizer(), context=32)
+    of_list = tokenize(texts, tokenizer(), context=32)
+    assert torch.equal(of_column.input_ids, of_list.input_ids) and len(of_list.input_ids) == 600 * 8 // 32
+    assert torch.equal(of_column.document_start, of_list.document_start)
+
+
+def test_no_more_texts_are_read_than_the_tokens_ask_for() -> None:
+    asked = []
+
+    def endless() -> Iterator[str]:
+        while True:
+            asked.append(0)
+            yield "w1 w2 w3"
+
+    assert tokenize(endless(), tokenizer(), context=8, tokens=2000).input_ids.numel() >= 2000
+    assert len(asked) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("texts", "context", "says"),
+    [
+        ("w0 w1", 4, "one string"),
+        (iter([{"text": "w0"}]), 4, "of type dict"),
+        (iter([["w0"]]), 4, "of type list"),
+        ([], 4, "0 tokens, less than a row of 4"),
+        (["w0 w1"], 4, "3 tokens, less than a row of 4"),
+        (["w0 w1"], 0, "context is 0"),
+    ],
+)
+def test_texts_that_cannot_be_packed_are_refused(texts: Iterable, context: int, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        tokenize(texts, tokenizer(), context=context)

@@ -51,10 +51,10 @@ def test_a_limit_keeps_the_first_prompts(tmp_path: Path) -> None:
         ("p.jsonl", [ROWS[0], {"question": " ", "gold": 1, "id": "c"}], "'question' of row 1 is empty"),
         ("p.jsonl", [{"question": ["chat"], "gold": 1}], "'question' of row 0 holds a list"),
         ("p.jsonl", [ROWS[0], ROWS[0]], "the id 'a' occurs twice"),
-        ("p.jsonl", [ROWS[0], '{"question": \n'], "line 2 of .* is no JSON"),
-        ("p.jsonl", ["[1]\n"], "line 1 of .* is no JSON object"),
+        ("p.jsonl", [ROWS[0], '{"question": \n'], "posttrain.prompts: .*:2 is not JSON"),
+        ("p.jsonl", ["[1]\n"], "posttrain.prompts: .*:1 holds list, not an object"),
         ("p.csv", [], "ends in .csv"),
-        ("p.parquet", ["no parquet"], "cannot be read as parquet"),
+        ("p.parquet", ["no parquet"], "posttrain.prompts: cannot read .*p.parquet"),
     ],
 )
 def test_bad_prompts_are_refused_in_one_line(tmp_path: Path, name: str, lines: Sequence[object], says: str) -> None:

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from featdiff.evaluation import answered
+from featdiff.evaluation.answered import answered
 from featdiff.evaluation.results import NO_CHOICE, Sample, TaskResult
 
 WORDS = {word: number for number, word in enumerate("_abcdefgh")}

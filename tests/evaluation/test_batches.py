@@ -6,7 +6,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from featdiff.evaluation.batches import final_prompt_activations, request_batches
 from featdiff.evaluation.results import Requests
-from featdiff.models.loading import Lineup, residual
+from featdiff.models.loading import Lineup
+from featdiff.models.residual import residual
 
 
 def requests_of(*samples: list[tuple[list[int], list[int]]]) -> Requests:
@@ -22,7 +23,6 @@ def requests_of(*samples: list[tuple[list[int], list[int]]]) -> Requests:
         continuation_ids=[continuation for _, continuation in pairs],
         sample_of=torch.arange(len(samples)).repeat_interleave(counts),
         choice_of=torch.cat([torch.arange(int(count)) for count in counts]),
-        choice_bytes=lengths,
         choice_characters=lengths,
     )
 

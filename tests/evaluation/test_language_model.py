@@ -15,8 +15,8 @@ import datasets.config
 from lm_eval.api.instance import Instance
 
 from featdiff.config.study import EvaluationSettings, TaskSettings
-from featdiff.evaluation import EditedLanguageModel, evaluate
-from featdiff.evaluation.language_model import stock_language_model
+from featdiff.evaluation.harness import evaluate
+from featdiff.evaluation.language_model import EditedLanguageModel, stock_language_model
 from featdiff.intervention.edited_model import EditedModel
 from featdiff.intervention.edits import Edit
 

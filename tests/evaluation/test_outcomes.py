@@ -1,12 +1,14 @@
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from featdiff.evaluation.outcomes import McNemar, Outcomes
+from featdiff.evaluation.outcomes import McNemar, Outcomes, save_outcomes
 from featdiff.evaluation.results import Sample, TaskResult
 
 
@@ -119,3 +121,13 @@ def test_whether_the_critical_set_is_churn_is_said_in_one_sentence(base: str, rl
         outcomes.mcnemar().gained,
         outcomes.mcnemar().lost,
     ]
+
+
+def test_the_table_holds_every_item_of_every_model_and_its_set(tmp_path: Path) -> None:
+    results = {"base": result([1, 1, 0, 0]), "rl": result([1, 0, 1, 0])}
+    save_outcomes(tmp_path / "new" / "riddles.parquet", results, "base")
+    rows = pq.read_table(tmp_path / "new" / "riddles.parquet").to_pylist()
+    assert [row["set"] for row in rows] == ["", "", "", "", "both wrong", "critical", "mirror", "both right"]
+    assert [row["prompt_hash"] for row in rows] == [f"hash of {number}" for number in range(4)] * 2
+    assert [row["share"] for row in rows[:4]] == [0.0, 0.0, 1.0, 1.0]
+    assert [row["model"] for row in rows] == ["base"] * 4 + ["rl"] * 4

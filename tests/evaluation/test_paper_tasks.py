@@ -25,11 +25,12 @@ from stock_tasks import CHOICES, DATA, GENERATED, MODEL, TASKS, shared, stock_co
 from featdiff import evaluation
 from featdiff.config.evaluation import DATA_FILES
 from featdiff.config.study import EvaluationSettings, TaskSettings
-from featdiff.evaluation import evaluate
 from featdiff.evaluation import harness as scoring
+from featdiff.evaluation.harness import evaluate
 from featdiff.evaluation.results import TaskResult
 from featdiff.evaluation.tasks import WITHOUT_PASSAGE, load_task
 from featdiff.models.loading import load_model, load_tokenizer
+from featdiff.posttraining.rewards import reward_function
 
 
 @pytest.fixture(autouse=True)
@@ -251,6 +252,31 @@ def test_repeated_answers_are_averaged_and_the_most_frequent_verdict_is_the_item
     assert result.shares.tolist() == pytest.approx([2 / 3, 1 / 3])
     result.save(local / "answers.parquet")
     assert TaskResult.load(local / "answers.parquet") == result
+
+
+def test_the_reward_of_a_completion_is_what_evaluation_calls_right(
+    local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: the first five say one half, in forms of their own; the others are wrong or say nothing."""
+    forms = [
+        "$1/2$",
+        "so \\boxed{\\frac{2}{4}}",
+        "x = 0.5",
+        "It is 0.5.",
+        "$\\frac12$",
+        "0.6",
+        "$2$",
+        "no idea",
+        "",
+        "$1/$",
+    ]
+    answers = {"Problem: 1/2?\nAnswer:": forms, "Problem: 3/2?\nAnswer:": forms}
+    one = TaskSettings(name="hendrycks_math500", repeats=len(forms), temperature=0.7)
+    half, other = results_of(answers, one, local, monkeypatch).samples
+    assert half.rights == (True,) * 5 + (False,) * 5 and not any(other.rights)
+    reward = reward_function("math_verify")
+    for sample in (half, other):
+        assert [reward(answer, sample.target_text) for answer in forms] == [float(right) for right in sample.rights]
 
 
 def test_the_tasks_own_rule_compares_the_text(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,7 +144,6 @@ def test_selected_requests_are_those_of_the_chosen_samples_in_the_chosen_order()
         continuation_ids=[[10], [11], [20], [21], [22], [30]],
         sample_of=torch.tensor([0, 0, 1, 1, 1, 2]),
         choice_of=torch.tensor([0, 1, 0, 1, 2, 0]),
-        choice_bytes=torch.arange(6.0),
         choice_characters=torch.arange(6.0) + 1,
     )
     chosen = requests.select(torch.tensor([2, 0]))
@@ -155,7 +154,6 @@ def test_selected_requests_are_those_of_the_chosen_samples_in_the_chosen_order()
     assert chosen.choice_of.tolist() == [0, 0, 1]
     assert chosen.target.tolist() == [0, 1]
     assert chosen.choice_counts.tolist() == [1, 2]
-    assert chosen.choice_bytes.tolist() == [5.0, 0.0, 1.0]
     assert chosen.choice_characters.tolist() == [6.0, 1.0, 2.0]
     everything = requests.select(torch.arange(3))
     assert everything.continuation_ids == requests.continuation_ids

@@ -23,7 +23,8 @@ from stock_tasks import CHOICES, DATA, GENERATED, MODEL, shared, stock_config
 
 from featdiff.config.study import EvaluationSettings, TaskSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder
-from featdiff.evaluation import TaskResult, evaluate
+from featdiff.evaluation.harness import evaluate
+from featdiff.evaluation.results import TaskResult
 from featdiff.intervention.edited_model import EditedModel
 from featdiff.intervention.edits import Edit
 from featdiff.models.loading import Lineup, load_model, load_tokenizer

@@ -13,8 +13,9 @@ from featdiff.evaluation.batches import Positions, edited_tokens
 from featdiff.intervention.edited_model import EditedModel
 from featdiff.intervention.edits import CodeReading, Edit, Patch
 from featdiff.intervention.scoring import ErrorTerm, score
-from featdiff.models.loading import Lineup, blocks
+from featdiff.models.loading import Lineup
 from featdiff.models.partial_model import UpperModel
+from featdiff.models.residual import blocks
 
 EDIT = Edit(torch.tensor([3, 0, 11]), 4.0)
 

@@ -1,12 +1,15 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from featdiff.files import load, save
 from featdiff.intervention.edits import Edit
+from featdiff.intervention.effect_records import FullEffectRecord
 from featdiff.intervention.effects import EditedAnswers, Effect, ItemSets, measure_effect
 
 ZERO = Edit(torch.tensor([4, 7]), 0.0)
@@ -179,3 +182,11 @@ def test_pure_noise_looks_like_a_large_effect_on_critical_items_and_is_not_calle
     assert sum(effect.headline.verdict == "supported" for effect in effects) <= 5
     covers = [part.low <= 0 <= part.high for part in (effect.headline.beyond_controls for effect in effects)]
     assert np.mean(covers) >= 0.95 - 3 * (0.05 * 0.95 / 100) ** 0.5
+
+
+def test_a_stored_effect_is_read_back_as_it_was(tmp_path: Path) -> None:
+    before, answers, sets = ten_items()
+    answers = replace(answers, others={"uniform alive": answers.controls})
+    effect = effect_of(ZERO, before, answers, sets)
+    save(effect.full_record(), tmp_path / "effect.json")
+    assert load(FullEffectRecord, tmp_path / "effect.json") == effect.full_record()

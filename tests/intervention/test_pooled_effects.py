@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from featdiff.intervention.pooled_effects import TaskChange, pooled_effect
+from featdiff.intervention.effect_records import ControlDraws, ControlRecord, ControlTestDraws, FlipsRecord, SetRecord
+from featdiff.intervention.pooled_effects import TaskChange, pooled_effect, task_change
 from featdiff.stats import Flips
 
 DRAWS = 99
@@ -39,3 +42,29 @@ def test_what_random_features_do_on_average_is_no_claim() -> None:
 def test_a_claim_without_items_says_nothing() -> None:
     empty = pooled_record(part(0, 0, 0.0))
     assert (empty["n"], empty["change"], empty["p"], empty["verdict"]) == (0, None, 1.0, "underpowered")
+
+
+def test_a_stored_set_gives_its_task_the_deciding_controls() -> None:
+    draws = [-0.1] * DRAWS
+    tested = ControlTestDraws(DRAWS, -0.1, [-0.1, -0.1], 0.5, draws)
+    record = SetRecord(
+        before=1.0,
+        after=0.5,
+        n=40,
+        interval=[-0.6, -0.4],
+        change=-0.5,
+        flips=FlipsRecord(20, 0, 1e-6),
+        detectable=0.2,
+        controls={
+            "uniform alive": tested,
+            "mean difference": tested,
+            "random directions": replace(tested, values=[0.0]),
+        },
+        control=ControlDraws(DRAWS, -0.1, [-0.1, -0.1], draws),
+        beyond_controls=ControlRecord(DRAWS, -0.4, [-0.4, -0.4]),
+        p=0.01,
+        verdict="supported",
+    )
+    found = task_change(record, 0.95)
+    assert found.flips == Flips(40, 20, 0)
+    assert list(found.controls) == ["activity-matched", "uniform alive"]  # the others decide nothing, or are too few

@@ -13,8 +13,9 @@ from featdiff.evaluation.results import Requests
 from featdiff.intervention.edits import CodeReading, Edit, Patch, codes, reconstruction
 from featdiff.intervention.scoring import ErrorTerm, score
 from featdiff.intervention.side_effects import edited_residual, first_tokens
-from featdiff.models.loading import Lineup, blocks
+from featdiff.models.loading import Lineup
 from featdiff.models.partial_model import UpperModel
+from featdiff.models.residual import blocks
 
 NAMES, WIDTH, VOCABULARY = ("base", "rl"), 16, 40
 SETTINGS = {
@@ -75,7 +76,6 @@ def requests(samples: int = 5, choices: int = 3) -> Requests:
         continuation_ids=continuations,
         sample_of=torch.arange(samples).repeat_interleave(choices),
         choice_of=torch.arange(choices).repeat(samples),
-        choice_bytes=torch.ones(samples * choices),
         choice_characters=torch.ones(samples * choices),
     )
 

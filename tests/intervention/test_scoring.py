@@ -11,8 +11,9 @@ from featdiff.evaluation.results import Requests
 from featdiff.intervention.activity import activity
 from featdiff.intervention.edits import Edit, apply
 from featdiff.intervention.scoring import correctness, predictions, score
-from featdiff.models.loading import Lineup, blocks, residual
+from featdiff.models.loading import Lineup
 from featdiff.models.partial_model import UpperModel
+from featdiff.models.residual import blocks, residual
 
 VOCABULARY, WIDTH, BLOCKS = 40, 16, 4
 NAMES = ("base", "sft", "rl")
@@ -80,7 +81,6 @@ def random_requests(samples: int = 9, choices: int = 4) -> Requests:
         continuation_ids=continuations,
         sample_of=torch.arange(samples).repeat_interleave(choices),
         choice_of=torch.arange(choices).repeat(samples),
-        choice_bytes=torch.tensor([float(len(continuation)) for continuation in continuations]),
         choice_characters=torch.tensor([float(len(continuation)) for continuation in continuations]),
     )
 
@@ -168,7 +168,7 @@ def test_a_tap_that_the_model_does_not_have_is_refused() -> None:
 def test_a_model_whose_forward_is_bound_elsewhere_is_refused_and_not_scored_unedited() -> None:
     model = tiny_model()
     model.forward = model.forward
-    with pytest.raises(ValueError, match="load it without a device map"):
+    with pytest.raises(ValueError, match="load it without device map"):
         UpperModel(model, 2)(torch.randn(1, 4, WIDTH), torch.randint(1, VOCABULARY, (1, 4)))
 
 

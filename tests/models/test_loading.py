@@ -27,14 +27,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from featdiff.models.loading import (
     Lineup,
     attention_of,
-    blocks,
     depth,
     load_model,
+    load_models,
     load_tokenizer,
     load_truncated,
-    middle_layer,
-    residual,
 )
+from featdiff.models.residual import blocks, residual
 
 DEPTH, WIDTH, VOCABULARY = 4, 32, 48
 SHAPE = {
@@ -342,9 +341,21 @@ def test_residual_streams_are_float32_and_ready_for_autograd_whatever_the_models
 
 def test_the_middle_is_half_the_depth_and_at_least_the_first_block(tmp_path: Path, llama: str) -> None:
     shallow = save_model(tmp_path, LlamaConfig.from_dict(SHAPE | {"num_hidden_layers": 1}))
-    assert (middle_layer(llama), middle_layer(shallow)) == (2, 1)
     assert (depth(llama), depth(shallow)) == (4, 1)
-    assert load({"base": llama}, layer=None).layers == 2
+    assert [load({"base": path}, layer=None).layers for path in (llama, shallow)] == [2, 1]
+
+
+def test_models_are_loaded_by_name_and_path_up_to_the_middle_of_the_base(llama: str) -> None:
+    lineup = load_models({"base": llama, "rl": Path(llama)}, dtype="bfloat16")
+    assert (lineup.names, lineup.layers, lineup.d_model) == (("base", "rl"), 2, WIDTH)
+    assert lineup.models[0] is lineup.models[1] and lineup.models[0].dtype == torch.bfloat16
+    values = load_models({"base": llama}, layer=3).residuals(tokens())
+    assert torch.equal(values[:, :, 0], residual(load_model(llama), 3, tokens()))
+
+
+def test_no_models_at_all_are_refused() -> None:
+    with pytest.raises(ValueError, match="no models are given"):
+        load_models({})
 
 
 @pytest.mark.parametrize("layer", [0, 5])

@@ -2,8 +2,13 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("trl")
+
+from trl.trainer.sft_config import SFTConfig
+
 from featdiff.config.study import SFTSettings
-from featdiff.posttraining.arguments import in_order, shared_arguments
+from featdiff.models.loading import ModelSource
+from featdiff.posttraining.arguments import Training, in_order, trainer_config
 
 
 def test_every_epoch_holds_each_item_once_in_an_order_of_its_own() -> None:
@@ -23,18 +28,11 @@ def test_part_of_an_epoch_is_part_of_the_items(epochs: float, seen: int) -> None
     assert len(in_order(range(10), epochs=epochs, seed=0)) == seen
 
 
-def test_micro_batches_are_accumulated_to_a_batch_and_warm_up_is_a_share_of_the_steps() -> None:
-    arguments = shared_arguments(
-        SFTSettings(micro_batch_size=4, warmup=0.1, schedule="constant"),
-        batch_size=32,
-        weight_decay=0.0,
-        steps=50,
-        folder=Path("x"),
-        seed=0,
-        dtype="bfloat16",
-        device="cpu",
-        trust_remote_code=False,
-    )
-    assert (arguments["per_device_train_batch_size"], arguments["gradient_accumulation_steps"]) == (4, 8)
-    assert (arguments["warmup_steps"], arguments["lr_scheduler_type"]) == (5, "constant_with_warmup")
-    assert arguments["bf16"] and arguments["use_cpu"]
+def test_micro_batches_are_accumulated_to_a_batch_and_warm_up_is_a_share_of_the_steps(tmp_path: Path) -> None:
+    training = Training(ModelSource("x", "bfloat16"), tmp_path, seed=3, checkpoints=2)
+    settings = SFTSettings(micro_batch_size=4, warmup=0.1, schedule="constant")
+    config = trainer_config(SFTConfig, training, settings, batch_size=32, weight_decay=0.5, steps=50, packing=False)
+    assert (config.per_device_train_batch_size, config.gradient_accumulation_steps) == (4, 8)
+    assert (config.warmup_steps, config.lr_scheduler_type) == (5, "constant_with_warmup")
+    assert (config.seed, config.weight_decay, config.output_dir) == (3, 0.5, str(tmp_path))
+    assert config.bf16 and config.use_cpu

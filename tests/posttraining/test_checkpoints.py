@@ -8,12 +8,17 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState, TrainingArguments
 
+from featdiff.models.loading import ModelSource
+from featdiff.posttraining.arguments import Training
 from featdiff.posttraining.checkpoints import Checkpoints, equal_parts, is_finished
 
 
+def training(folder: Path, base: str, dtype: str = "float32", checkpoints: int = 2) -> Training:
+    return Training(ModelSource(base, dtype), folder, seed=0, checkpoints=checkpoints)
+
+
 def keeper(folder: Path, base: str, dtype: str = "float32") -> Checkpoints:
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    return Checkpoints("sft", folder, tokenizer, steps=4, count=2, boundary=1, minutes=10.0, dtype=dtype)
+    return Checkpoints("sft", training(folder, base, dtype), steps=4, boundary=1)
 
 
 def log(checkpoints: Checkpoints, base: str, step: int, **numbers: float) -> None:
@@ -42,8 +47,7 @@ def test_parts_are_distinct_end_with_the_run_and_differ_by_at_most_one(count: in
 
 def test_fewer_steps_than_checkpoints_are_refused(base: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"posttrain\.grpo makes 3 optimizer steps, too few for 5 checkpoints"):
-        tokenizer = AutoTokenizer.from_pretrained(base)
-        Checkpoints("grpo", tmp_path, tokenizer, steps=3, count=5, boundary=1, minutes=1.0, dtype="float32")
+        Checkpoints("grpo", training(tmp_path, base, checkpoints=5), steps=3, boundary=1)
 
 
 @pytest.mark.parametrize("numbers", [{"loss": float("nan")}, {"loss": 1.0, "grad_norm": float("inf")}])
@@ -80,9 +84,10 @@ def test_a_state_follows_each_checkpoint_but_the_last(base: str, tmp_path: Path)
     checkpoints = keeper(tmp_path, base)
     for step in (1, 2, 3):
         log(checkpoints, base, step, loss=1.0)
-    assert [path.name for path in tmp_path.glob("state*")] == ["state-2"] and not is_finished(tmp_path, 2)
+    assert [path.name for path in tmp_path.glob("state*")] == ["state-2"] and not is_finished(training(tmp_path, base))
     log(checkpoints, base, 4, loss=1.0)
-    assert [path.name for path in tmp_path.glob("state*")] == ["state-2"] and is_finished(tmp_path, 2)
+    assert [path.name for path in tmp_path.glob("state*")] == ["state-2"] and is_finished(training(tmp_path, base))
+    assert not list(tmp_path.glob("state*"))
 
 
 def test_the_log_has_a_line_a_step_and_skips_the_summary(base: str, tmp_path: Path) -> None:

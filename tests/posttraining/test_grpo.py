@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from featdiff.config.study import GRPOSettings
 from featdiff.data.prompts import Prompt
 from featdiff.files import read_json
+from featdiff.models.loading import ModelSource
+from featdiff.posttraining.arguments import Training
 from featdiff.posttraining.grpo import train_grpo
 from featdiff.posttraining.rewards import Reward
 
@@ -33,7 +35,7 @@ def digits(completion: str, answer: str) -> float:
 
 
 def train(base: str, folder: Path, settings: GRPOSettings = SETTINGS, reward: Reward = digits) -> None:
-    train_grpo(base, PROMPTS, settings, reward=reward, checkpoints=3, folder=folder, seed=5, state_minutes=0.0)
+    train_grpo(Training(ModelSource(base), folder, 5, 3, state_minutes=0.0), PROMPTS, settings, reward)
 
 
 def weights(folder: Path) -> list[bytes]:

@@ -11,6 +11,7 @@ import torch
 from featdiff.config.study import RejectionSettings
 from featdiff.config.study_file import validated
 from featdiff.data.prompts import Prompt
+from featdiff.models.loading import ModelSource
 from featdiff.posttraining.rejection import Samples, draw_samples
 
 PROMPTS = [Prompt(str(n), "what is " * (n % 3) + f"{n}+1=", answer) for n, answer in enumerate("aeiou0123")]
@@ -22,7 +23,7 @@ def has_answer(completion: str, answer: str) -> float:
 
 
 def draw(base: str, path: Path, settings: RejectionSettings = SETTINGS, seed: int = 3) -> Samples:
-    return draw_samples(base, settings, PROMPTS, has_answer, path, seed=seed)
+    return draw_samples(ModelSource(base), settings, PROMPTS, has_answer, path, seed=seed)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -58,7 +59,7 @@ def test_what_is_kept_are_the_first_distinct_right_ones_and_no_prompt_is_asked_a
 
 def test_a_right_completion_that_repeats_one_is_not_kept_twice(base: str, tmp_path: Path) -> None:
     cold = SETTINGS.model_copy(update={"temperature": 1e-4})  # always says the same
-    samples = draw_samples(base, cold, PROMPTS, lambda text, answer: 1.0, tmp_path / "s.jsonl", seed=0)
+    samples = draw_samples(ModelSource(base), cold, PROMPTS, lambda text, answer: 1.0, tmp_path / "s.jsonl", seed=0)
     assert len(samples.traces.kept) == len(PROMPTS) and samples.repeated == 4 * len(PROMPTS)
 
 
@@ -99,7 +100,7 @@ def test_the_whole_distribution_is_sampled_whatever_the_models_folder_says(
 
 def test_a_model_that_is_never_right_is_refused(base: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none of the 45 completions of .* is right by the study's reward; raise"):
-        draw_samples(base, SETTINGS, PROMPTS, lambda text, answer: 0.0, tmp_path / "s.jsonl", seed=0)
+        draw_samples(ModelSource(base), SETTINGS, PROMPTS, lambda text, answer: 0.0, tmp_path / "s.jsonl", seed=0)
 
 
 @pytest.mark.parametrize(

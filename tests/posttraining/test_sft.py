@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featdiff.config.study import SFTSettings
 from featdiff.files import read_json
+from featdiff.models.loading import ModelSource
+from featdiff.posttraining.arguments import Training
 from featdiff.posttraining.sft import IGNORED, tokenized, train_sft
 from featdiff.posttraining.teacher import Trace, Traces
 
@@ -25,7 +27,7 @@ def some_traces(count: int = 40) -> Traces:
 
 
 def train(base: str, folder: Path, settings: SFTSettings = SETTINGS, traces: Traces | None = None) -> None:
-    train_sft(base, traces or some_traces(), settings, checkpoints=3, folder=folder, seed=5, state_minutes=0.0)
+    train_sft(Training(ModelSource(base), folder, 5, 3, state_minutes=0.0), traces or some_traces(), settings)
 
 
 def weights(folder: Path) -> list[bytes]:
@@ -50,7 +52,7 @@ def test_the_loss_is_on_the_completion_and_its_end_token_after_the_prompt_as_the
 def test_the_first_loss_is_the_mean_over_completion_tokens_of_the_bases_surprise(base: str, undisturbed: Path) -> None:
     one_step = SFTSettings(lr=1e-2, batch_size=40, micro_batch_size=8)
     folder = undisturbed.parent / "one-step"
-    train_sft(base, some_traces(), one_step, checkpoints=1, folder=folder, seed=0)
+    train_sft(Training(ModelSource(base), folder, seed=0, checkpoints=1), some_traces(), one_step)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
     surprise: list[float] = []
     for trace in some_traces().kept:
@@ -118,7 +120,7 @@ test.train({base!r}, Path({folder!r}))
 
 
 def test_a_run_in_bfloat16_trains_float32_weights_and_publishes_bfloat16(base: str, tmp_path: Path) -> None:
-    train_sft(base, some_traces(), SETTINGS, checkpoints=3, folder=tmp_path, seed=5, dtype="bfloat16")
+    train_sft(Training(ModelSource(base, "bfloat16"), tmp_path, seed=5, checkpoints=3), some_traces(), SETTINGS)
     published = load_file(tmp_path / "checkpoint-3" / "model.safetensors")
     assert {weight.dtype for weight in published.values()} == {torch.bfloat16}
     losses = [line["loss"] for line in read_json_lines(tmp_path / "log.jsonl")]

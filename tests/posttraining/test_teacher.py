@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featdiff.config.study import PosttrainSettings
 from featdiff.data.prompts import Prompt
+from featdiff.models.loading import ModelSource
 from featdiff.posttraining.rewards import exact_match
 from featdiff.posttraining.teacher import load_traces, write_traces
 
@@ -20,8 +21,10 @@ def given(folder: Path, rows: list[dict[str, str]]) -> PosttrainSettings:
     return PosttrainSettings(prompts="p.jsonl", teacher=str(path))
 
 
-def asked(base: str, tokens: int = 6) -> PosttrainSettings:
-    return PosttrainSettings(prompts="p.jsonl", teacher_model=base, teacher_max_tokens=tokens)
+def write(
+    base: str, prompts: list[Prompt], path: Path, *, seed: int, temperature: float = 0.0, batch: int = 16
+) -> None:
+    write_traces(ModelSource(base), prompts, path, max_tokens=6, seed=seed, temperature=temperature, batch_size=batch)
 
 
 def test_only_traces_that_end_in_the_right_answer_are_kept(tmp_path: Path) -> None:
@@ -62,7 +65,7 @@ def completions(path: Path) -> list[str]:
 
 
 def test_a_greedy_teacher_takes_the_likeliest_token_every_time(base: str, tmp_path: Path) -> None:
-    write_traces(asked(base), MANY, tmp_path / "t.jsonl", seed=0, batch_size=3)
+    write(base, MANY, tmp_path / "t.jsonl", seed=0, batch=3)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
     for prompt, completion in zip(MANY, completions(tmp_path / "t.jsonl"), strict=True):
         ids = tokenizer(prompt.prompt, return_tensors="pt")["input_ids"]
@@ -76,7 +79,7 @@ def test_a_greedy_teacher_takes_the_likeliest_token_every_time(base: str, tmp_pa
 def test_sampled_traces_are_the_seeds_and_leave_the_global_generator_alone(base: str, tmp_path: Path) -> None:
     before = torch.get_rng_state()
     for name, seed in (("one", 1), ("again", 1), ("two", 2)):
-        write_traces(asked(base), MANY, tmp_path / name, seed=seed, temperature=1.0)
+        write(base, MANY, tmp_path / name, seed=seed, temperature=1.0)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "again").read_bytes() != (tmp_path / "two").read_bytes()
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -84,15 +87,15 @@ def test_sampled_traces_are_the_seeds_and_leave_the_global_generator_alone(base:
 @pytest.mark.parametrize("bytes_left", [0, 40, 150, 250])
 def test_a_killed_teacher_ends_with_the_same_bytes(base: str, tmp_path: Path, bytes_left: int) -> None:
     path = tmp_path / "t.jsonl"
-    write_traces(asked(base), MANY, path, seed=1, temperature=1.0, batch_size=2)
+    write(base, MANY, path, seed=1, temperature=1.0, batch=2)
     undisturbed = path.read_bytes()
     path.write_bytes(undisturbed[:bytes_left])
-    write_traces(asked(base), MANY, path, seed=1, temperature=1.0, batch_size=2)
+    write(base, MANY, path, seed=1, temperature=1.0, batch=2)
     assert path.read_bytes() == undisturbed
 
 
 def test_a_prompt_that_fills_the_teachers_context_gets_an_empty_trace(base: str, tmp_path: Path) -> None:
     prompts = [Prompt("long", "x" * 64, "4"), PROMPTS[0]]
-    write_traces(asked(base), prompts, tmp_path / "t.jsonl", seed=0)
-    write_traces(asked(base), PROMPTS[:1], tmp_path / "alone.jsonl", seed=0)
+    write(base, prompts, tmp_path / "t.jsonl", seed=0)
+    write(base, PROMPTS[:1], tmp_path / "alone.jsonl", seed=0)
     assert completions(tmp_path / "t.jsonl") == ["", *completions(tmp_path / "alone.jsonl")]

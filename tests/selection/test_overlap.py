@@ -36,8 +36,8 @@ def test_under_equal_rates_the_null_has_the_mean_of_the_hypergeometric_law() -> 
     rate, alive = torch.ones(FEATURES), torch.ones(FEATURES, dtype=torch.bool)
     null = overlap_null(sets(list(range(20)), list(range(10, 40))), rate, alive, 400, 0)
     shared = 20 * 30 / FEATURES
-    assert null.coefficient[0][1].mean == pytest.approx(shared / 20, abs=0.02)
-    assert [one.mean for one in null.in_at_least] == pytest.approx([50 - shared, shared], abs=0.4)
+    assert null.overlap_coefficient[0][1].null == pytest.approx(shared / 20, abs=0.02)
+    assert [one.null for one in null.in_at_least] == pytest.approx([50 - shared, shared], abs=0.4)
     assert null.in_at_least[1].found == 10 and null.in_at_least[1].p > 0.3
 
 
@@ -45,5 +45,5 @@ def test_features_that_fire_often_are_shared_by_chance_and_rare_ones_are_not() -
     rate = torch.where(torch.arange(FEATURES) < 10, 1.0, 0.001)
     alive = torch.ones(FEATURES, dtype=torch.bool)
     frequent, rare = sets(list(range(8))), sets(list(range(30, 38)))
-    assert shared_null(frequent[0], frequent[0], rate, alive, 200, 0).mean > 0.7
+    assert shared_null(frequent[0], frequent[0], rate, alive, 200, 0).null > 0.7
     assert shared_null(rare[0], rare[0], torch.ones(FEATURES), alive, 200, 0).p == pytest.approx(1 / 201)

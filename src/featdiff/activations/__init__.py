@@ -1,1 +1,1 @@
-"""Residual streams of a lineup over one token stream."""
+"""Activations of a lineup: residual streams of several models on the same tokens, as a stream or from a cache."""

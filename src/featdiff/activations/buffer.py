@@ -1,4 +1,4 @@
-"""The shuffle buffer: room for the activations of so many tokens, allocated once, each in a slot of its own."""
+"""Shuffle buffer for activations: memory that is allocated once, with a slot per token."""
 
 import torch
 from jaxtyping import Float, Int
@@ -20,7 +20,7 @@ class Buffer:
     def put(
         self, values: Float[Tensor, "tokens models d_model"], tokens: Int[Tensor, " tokens"]
     ) -> Int[Tensor, " tokens"]:
-        """Keep activations; the slots in which they are."""
+        """Store activations; returns their slots."""
         assert len(tokens) <= self.room, "more activations than the buffer has room for"
         free = self._free[0] if len(self._free) == 1 else torch.cat(self._free)
         slots, self._free = free[: len(tokens)], [free[len(tokens) :]]
@@ -29,7 +29,7 @@ class Buffer:
         return slots
 
     def release(self, slots: Int[Tensor, " tokens"]) -> None:
-        """Give slots free. A buffer that is empty again begins anew with its first slot."""
+        """Free slots. A buffer that is empty again begins anew with its first slot."""
         self.room += len(slots)
         if self.room == len(self.tokens):
             self._free = [torch.arange(self.room, device=self.tokens.device)]

@@ -1,4 +1,4 @@
-"""Cache mode: the residual streams of a corpus on disk, harvested once, for every later study and sweep point.
+"""Cache of residual streams on disk: a corpus is harvested once, for every later study and sweep point.
 
 1. The streams of one model lie in <cache>/<fingerprint>/: shards of consecutive rows of the corpus, all tokens of them,
    and index.json, written last, which says what they were made from and holds their checksums.
@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import blake2b, sha256
@@ -30,7 +30,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from featdiff.activations.stream import Residuals
+from featdiff.activations.stream import ResidualSource
+from featdiff.config.methods import HARVEST
 from featdiff.data.corpus import Corpus
 from featdiff.environment import surroundings
 from featdiff.files import Json, as_json, content_fingerprint, read_json, write_json
@@ -45,15 +46,15 @@ ALL_AGAIN = "to have all of it harvested again, delete its folder"
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What the residual streams of one model depend on, beside the rows of the corpus."""
+class CacheOrigin:
+    """Everything that the residual streams of one model depend on, apart from the rows of the corpus."""
 
     model: str
     """`model_fingerprint`."""
     tokenizer: str
     """`tokenizer_fingerprint`."""
     layer: int
-    """Blocks below the tap."""
+    """Blocks below the hook point."""
     dtype: str
     """Precision of the model."""
     attention: str
@@ -103,15 +104,15 @@ class CachedResiduals:
 
 def cached(
     folder: Path,
-    origins: dict[str, Origin],
+    origins: dict[str, CacheOrigin],
     corpus: Corpus,
-    load: Callable[[str], Residuals],
+    load: Callable[[str], ResidualSource],
     *,
     batch_size: int,
     device: str = "cpu",
     shard_bytes: int = SHARD_BYTES,
 ) -> CachedResiduals:
-    """The residual streams of models, by name, on a corpus, out of the cache in `folder`.
+    """Open the residual streams of models on a corpus, by name, in the cache in `folder`.
 
     A model that the cache lacks is loaded by `load`, alone, and run on `batch_size` rows at a time; a shard takes at
     most `shard_bytes`, but for a single row. Raises ValueError when the disk has no room for what is missing, before
@@ -122,7 +123,9 @@ def cached(
         raise ValueError(f"activations.cache is {folder}, which is a file; give a folder")
     keys = _row_keys(corpus)
     rows: dict[str, Json] = {"rows": sha256(b"".join(keys)).hexdigest()[:16]}
-    made_from: dict[str, Json] = {name: asdict(origin) | rows for name, origin in origins.items()}
+    made_from: dict[str, Json] = {
+        name: {**asdict(origin), **rows, "method": HARVEST} for name, origin in origins.items()
+    }
     places = {name: folder / _fingerprint(one) for name, one in made_from.items()}
     if _missing(places):
         with _alone(folder):
@@ -141,7 +144,7 @@ def cached(
 
 @dataclass(frozen=True)
 class _Form:
-    """How the streams of a model are cut and kept."""
+    """Shape, precision and sharding of the streams of a model."""
 
     rows: int
     context: int
@@ -246,7 +249,7 @@ def _opened(folder: Path) -> _Shards:
 class _Harvest:
     """One model over the rows of a corpus."""
 
-    lineup: Residuals
+    lineup: ResidualSource
     corpus: Corpus
     batch_size: int
 
@@ -325,7 +328,7 @@ def _row_keys(corpus: Corpus) -> list[bytes]:
 
 
 def _keys(input_ids: Int[Tensor, "rows context"], position_ids: Int[Tensor, "rows context"]) -> list[bytes]:
-    """What tells rows apart: their tokens, and where documents begin."""
+    """Hash of each row: of its tokens, and of where documents begin."""
     content = torch.cat((input_ids, position_ids), dim=1).to("cpu", torch.int32).numpy()
     return [blake2b(row.tobytes(), digest_size=16).digest() for row in content]
 
@@ -337,7 +340,7 @@ def _missing(places: dict[str, Path]) -> tuple[str, ...]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Generator[None]:
     """Hold the cache for this process, once no other fills it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:

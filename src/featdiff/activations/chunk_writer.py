@@ -1,6 +1,7 @@
-"""A chunk of the stream on its way into the shuffle buffer, and where each of its tokens lies in the end."""
+"""Writing a chunk of the stream into the shuffle buffer, with a record of the slot of each token."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
+from operator import add
 
 import torch
 from jaxtyping import Float, Int
@@ -21,17 +22,12 @@ class StreamCounts:
     kept: int = 0
 
     def plus(self, other: "StreamCounts") -> "StreamCounts":
-        return StreamCounts(
-            self.seen + other.seen,
-            self.first_dropped + other.first_dropped,
-            self.sinks_dropped + other.sinks_dropped,
-            self.kept + other.kept,
-        )
+        return StreamCounts(*map(add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What is left of one forward pass."""
+    """Activations that are kept of one forward pass."""
 
     values: Float[Tensor, "tokens models d_model"]
     tokens: Int[Tensor, " tokens"]
@@ -41,7 +37,7 @@ class Kept:
 
 
 class Filling:
-    """A chunk on its way into the buffer, in the order in which this process harvests its share of the rows."""
+    """Chunk that is being written into the buffer, in the order in which this process harvests its rows."""
 
     def __init__(self, parts: Ahead[Kept], shares: Shares) -> None:
         self._parts, self._shares = parts, shares
@@ -59,8 +55,10 @@ class Filling:
         tokens: Int[Tensor, " carried"],
         rows: int,
     ) -> tuple[Int[Tensor, " all"], StreamCounts]:
-        """The slots of the tokens that are carried over and of those of the chunk, in the order of its `rows`; what was
-        counted in the chunk. A token that lies with another process has the slot -1."""
+        """Slots of the tokens carried over and of the chunk, in the order of its `rows`, and the counts of the chunk.
+
+        A token that lies with another process has the slot -1.
+        """
         device, own = buffer.tokens.device, slice(self._shares.rank, None, self._shares.count)
         carried = buffer.put(values[own], tokens[own])
         for part in self._parts:
@@ -74,7 +72,7 @@ class Filling:
         slots[: len(tokens)][own] = carried
         if self._slots:
             slots[len(tokens) :][here] = torch.cat(self._slots)
-        counts = torch.tensor(list(asdict(self._counts).values()), device=device)
+        counts = torch.tensor(astuple(self._counts), device=device)
         return slots, StreamCounts(*self._shares.sum(counts).tolist())
 
     def _put(self, buffer: Buffer, part: Kept) -> None:

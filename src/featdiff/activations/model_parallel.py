@@ -1,4 +1,4 @@
-"""A lineup whose models lie with several processes, for when one device does not hold them all."""
+"""Model parallelism: a lineup whose models lie with several processes, where one device does not hold them all."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -10,8 +10,8 @@ from featdiff.activations.data_parallel import Shares
 
 
 @runtime_checkable
-class Residuals(Protocol):
-    """What a stream needs of a lineup."""
+class ResidualSource(Protocol):
+    """Source of residual streams: a lineup, or a cache of one."""
 
     @property
     def names(self) -> tuple[str, ...]: ...
@@ -23,11 +23,11 @@ class Residuals(Protocol):
 
 
 @dataclass(frozen=True)
-class Spread:
+class ModelParallel:
     """Models of which each process holds some (`spread_names`); all of them run theirs over the same rows."""
 
     names: tuple[str, ...]
-    own: Residuals
+    own: ResidualSource
     """The models of this process."""
     shares: Shares
 

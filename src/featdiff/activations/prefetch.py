@@ -1,6 +1,6 @@
-"""Work ahead: what is wanted next is made in another thread while this one works on what is there."""
+"""Prefetching: the next item is made in another thread while this one works on the current one."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar, cast
@@ -40,7 +40,7 @@ class Ahead(Iterator[Item]):
 
 
 @contextmanager
-def one_thread(wanted: bool) -> Iterator[Executor | None]:
+def one_thread(wanted: bool) -> Generator[Executor | None]:
     """A thread to work ahead in, where one is wanted; at the end what it has begun is waited for, and no more done.
 
     It computes with as many threads as this one, so that it rounds alike. Nothing is left to it that could keep the

@@ -1,4 +1,4 @@
-"""The stream: activations of a lineup, token by token in random order, each kept token once an epoch.
+"""Stream of activations of a lineup, token by token in random order, each kept token once an epoch.
 
 1. Two numbers per model are estimated on the first rows of the corpus: the norm beyond which a token is an attention
    sink, and the scale, so that raw = scale x normalised and a normalised activation has mean norm sqrt(d_model).
@@ -14,7 +14,7 @@
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from hashlib import blake2b
 from math import ceil
 
@@ -24,8 +24,8 @@ from torch import Tensor
 
 from featdiff.activations.buffer import Buffer
 from featdiff.activations.chunk_writer import Filling, Kept, StreamCounts, own_slots
-from featdiff.activations.data_parallel import Shares, Whole
-from featdiff.activations.model_parallel import Residuals, Spread
+from featdiff.activations.data_parallel import Shares
+from featdiff.activations.model_parallel import ModelParallel, ResidualSource
 from featdiff.activations.prefetch import Ahead, one_thread
 from featdiff.config.study import ActivationSettings
 from featdiff.data.corpus import Corpus
@@ -48,7 +48,7 @@ class Activations:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What is estimated once from the beginning of the corpus, for each model."""
+    """Sink threshold and scale of each model, estimated once from the beginning of the corpus."""
 
     models: tuple[str, ...]
     largest_norm: Float[Tensor, " models"]
@@ -59,7 +59,7 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class StreamState:
-    """Where a stream stands between two batches. The batches from here on are those that would have followed."""
+    """Position of a stream between two batches. The batches from here on are those that would have followed."""
 
     epoch: int
     chunk: int
@@ -73,12 +73,9 @@ class StreamState:
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as tensors on the CPU, to be saved; `from_tensors` reads them."""
-        counts = self.counts
-        place = [self.epoch, self.chunk, self.offset]
-        seen = [counts.seen, counts.first_dropped, counts.sinks_dropped, counts.kept]
         return {
-            "place": torch.tensor(place),
-            "counts": torch.tensor(seen),
+            "place": torch.tensor([self.epoch, self.chunk, self.offset]),
+            "counts": torch.tensor(astuple(self.counts)),
             "values": self.values.cpu().contiguous(),
             "tokens": self.tokens.cpu().contiguous(),
         }
@@ -106,7 +103,7 @@ class ActivationStream:
 
     def __init__(
         self,
-        lineup: Residuals,
+        lineup: ResidualSource,
         corpus: Corpus,
         settings: ActivationSettings,
         *,
@@ -116,7 +113,7 @@ class ActivationStream:
         shares: Shares | None = None,
     ) -> None:
         self._lineup, self._corpus, self._settings = lineup, corpus, settings
-        self._shares = Whole() if shares is None else shares
+        self._shares = Shares() if shares is None else shares
         self._batch_size, self._epochs, self._seed = batch_size, epochs, seed
         self._rows_per_chunk = _rows_per_chunk(lineup, corpus, settings, batch_size)
         self._chunks = ceil(len(corpus.input_ids) / self._rows_per_chunk)
@@ -124,6 +121,10 @@ class ActivationStream:
         self.calibration = _agreed(calibrate(lineup, corpus, settings), self._shares)
         self.scale = self.calibration.scale
         self.counts = StreamCounts()
+
+    def state_from(self, tensors: dict[str, Tensor]) -> StreamState:
+        """The state whose `tensors` a checkpoint holds."""
+        return StreamState.from_tensors(tensors)
 
     @property
     def steps(self) -> int:
@@ -173,7 +174,7 @@ class ActivationStream:
     def _prefetches(self) -> bool:
         """Whether the next chunk is harvested while one is served. Models that take turns need the whole buffer, and
         those that are spread tell each other what they find, which one thread must do."""
-        if isinstance(self._lineup, Spread) or (isinstance(self._lineup, Lineup) and self._lineup.turns):
+        if isinstance(self._lineup, ModelParallel) or (isinstance(self._lineup, Lineup) and self._lineup.turns):
             return False
         match self._settings.prefetch:
             case "auto":
@@ -198,7 +199,7 @@ class ActivationStream:
         rows = _permutation(len(self._corpus.input_ids), f"{self._seed} {epoch if self._chunks > 1 else 0}")
         rows = rows[chunk * self._rows_per_chunk : (chunk + 1) * self._rows_per_chunk]
         rank, count, first = self._shares.rank, self._shares.count, 0
-        spread = isinstance(self._lineup, Spread)
+        spread = isinstance(self._lineup, ModelParallel)
         corpus = self._corpus.select(rows if spread else rows[rank::count])
         for part, values in _passes(self._lineup, corpus, self._settings, buffer):
             if spread:  # every process has run its models over all rows
@@ -229,8 +230,8 @@ class ActivationStream:
         return StreamState(state.epoch, state.chunk + 1, 0, self.counts, values, tokens)
 
 
-def calibrate(lineup: Residuals, corpus: Corpus, settings: ActivationSettings) -> Calibration:
-    """Sink threshold and scale of each model, from the first `scale_tokens` tokens of the corpus (in whole rows).
+def calibrate(lineup: ResidualSource, corpus: Corpus, settings: ActivationSettings) -> Calibration:
+    """Estimate sink threshold and scale of each model on the first `scale_tokens` tokens of the corpus, in whole rows.
 
     Raises ValueError for activations that are not finite or all zero, and when every token would be dropped.
     """
@@ -253,13 +254,13 @@ def calibrate(lineup: Residuals, corpus: Corpus, settings: ActivationSettings) -
 
 
 def collect(
-    lineup: Residuals,
+    lineup: ResidualSource,
     corpus: Corpus,
     calibration: Calibration,
     settings: ActivationSettings,
     limit: int | None = None,
 ) -> Iterator[Activations]:
-    """The kept tokens of a corpus in its order, at most `limit` of them, a forward pass at a time.
+    """Collect the kept tokens of a corpus in its order, at most `limit` of them, a forward pass at a time.
 
     For tokens that are measured rather than trained on; the calibration is that of the training stream.
     """
@@ -284,14 +285,14 @@ def _agreed(calibration: Calibration, shares: Shares) -> Calibration:
 # ------------------------------------------------------------------ harvest
 
 
-def _in_chunks(lineup: Residuals, corpus: Corpus, settings: ActivationSettings) -> Iterator[tuple[Corpus, Values]]:
+def _in_chunks(lineup: ResidualSource, corpus: Corpus, settings: ActivationSettings) -> Iterator[tuple[Corpus, Values]]:
     """`_passes` over a corpus of any length, as much of it at a time as fits the buffer."""
     for rows in torch.arange(len(corpus.input_ids)).split(_rows_per_chunk(lineup, corpus, settings, 0)):
         yield from _passes(lineup, corpus.select(rows), settings, None)
 
 
 def _passes(
-    lineup: Residuals, corpus: Corpus, settings: ActivationSettings, buffer: Buffer | None
+    lineup: ResidualSource, corpus: Corpus, settings: ActivationSettings, buffer: Buffer | None
 ) -> Iterator[tuple[Corpus, Values]]:
     """Some rows of a corpus after others, as many as a forward pass takes, with the residual streams of all models.
 
@@ -316,7 +317,7 @@ def _passes(
 
 
 def _kept(
-    lineup: Residuals, corpus: Corpus, values: Values, calibration: Calibration, settings: ActivationSettings
+    lineup: ResidualSource, corpus: Corpus, values: Values, calibration: Calibration, settings: ActivationSettings
 ) -> Kept:
     """The activations of the tokens that are neither dropped as a start nor a sink in any model."""
     norms = _norms(values, lineup)
@@ -328,7 +329,7 @@ def _kept(
     return Kept(values[keep], tokens, keep.sum(dim=1), StreamCounts(keep.numel(), *counts))
 
 
-def _norms(values: Values, lineup: Residuals) -> Float[Tensor, "sequences context models"]:
+def _norms(values: Values, lineup: ResidualSource) -> Float[Tensor, "sequences context models"]:
     norms = torch.linalg.vector_norm(values, dim=-1)
     finite = norms.isfinite().all(dim=0).all(dim=0)
     if not finite.all():
@@ -347,8 +348,8 @@ def _first(corpus: Corpus, settings: ActivationSettings) -> Bool[Tensor, "sequen
 # ------------------------------------------------------------------ order
 
 
-def _rows_per_chunk(lineup: Residuals, corpus: Corpus, settings: ActivationSettings, batch_size: int) -> int:
-    """Rows whose activations fit the buffer beside a carried batch: at least one, else whole forward passes."""
+def _rows_per_chunk(lineup: ResidualSource, corpus: Corpus, settings: ActivationSettings, batch_size: int) -> int:
+    """Rows whose activations fit the buffer together with a carried batch: at least one, else whole forward passes."""
     rows, context = corpus.input_ids.shape
     tokens = settings.buffer_mib * MIB // (FLOAT_BYTES * len(lineup.names) * lineup.d_model)
     fitting = max(1, (tokens - batch_size) // context)

@@ -1,4 +1,4 @@
-"""Features of two crosscoders, paired by when they fire.
+"""Matching of the features of two crosscoders by the correlation of their codes.
 
 Decoders of different layers lie in different spaces, so their directions say nothing about each other. What two
 features do on the same tokens does: their similarity here is the correlation of their codes, which is the cosine of the

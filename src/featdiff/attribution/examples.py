@@ -1,4 +1,4 @@
-"""What a feature reacts to: the places in a text that excite it most, jointly and in each model.
+"""Top-activating contexts of features, by the joint code and by each model.
 
 Two readings of feature k at a token:
 
@@ -27,7 +27,7 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class Passages:
-    """Tokens of a text with the residual streams of a lineup, and where they stand."""
+    """Tokens of a text with their residual streams and positions."""
 
     models: tuple[str, ...]
     values: Float[Tensor, "tokens models d_model"]

@@ -1,4 +1,4 @@
-"""Latent scaling: is a feature absent from the other models, or only shrunk there?
+"""Latent scaling: whether a feature is absent from the other models, or only shrunk there.
 
 L1 erases from a model what contributes little to it, and a concept that is shared can be split into one feature a
 model. Both look specific by decoder norms. So the activations are asked themselves. Feature k, read along its direction

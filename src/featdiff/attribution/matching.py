@@ -1,4 +1,4 @@
-"""Features of two crosscoders, paired by decoder direction.
+"""Matching of the features of two crosscoders by decoder direction.
 
 An index means nothing across two dictionaries; what a feature writes does. The similarity of feature i of one and j of
 the other is the cosine of their decoders, taken over the models side by side, in normalised units:

@@ -1,4 +1,4 @@
-"""Choices compared where they are comparable, and whether a choice matters.
+"""Robustness of results to choices of the method, judged at equal sparsity or variance explained.
 
 A choice of the dictionary is trained at several strengths of its sparsity, which makes each of its numbers a curve. It
 is compared with the study's own crosscoder where it is as sparse, or explains as much variance: between the two points
@@ -57,7 +57,7 @@ class Measurement:
 
 
 NOT_MEASURED = Measurement(math.nan)
-"""A number that was not measured."""
+"""Stands for a number that was not measured."""
 
 
 def interpolate_at(xs: Sequence[float], numbers: Sequence[Measurement], x: float) -> Measurement:
@@ -86,7 +86,7 @@ def bracketing_points(xs: Sequence[float], x: float) -> tuple[int, ...]:
 
 
 def robustness_of_value(choice: Measurement, own: Measurement, seeds: Sequence[Measurement]) -> Robustness:
-    """Whether a number changes by more than seeds change it."""
+    """Judge whether a number changes by more than seeds change it."""
     known = _known(seeds)
     if math.isnan(choice.value) or math.isnan(own.value):
         return "not measured"
@@ -99,7 +99,7 @@ def robustness_of_value(choice: Measurement, own: Measurement, seeds: Sequence[M
 
 
 def robustness_of_similarity(choice: Measurement, seeds: Sequence[Measurement]) -> Robustness:
-    """Whether a choice is less like the study's own crosscoder than another seed is."""
+    """Judge whether a choice is less like the study's own crosscoder than another seed is."""
     known = _known(seeds)
     if math.isnan(choice.value):
         return "not measured"

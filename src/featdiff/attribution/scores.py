@@ -1,4 +1,4 @@
-"""Who owns a feature: the share of each model in its summed decoder norm.
+"""Attribution of features to models: the share of each model in the summed decoder norm.
 
     NRN_k   = |W_k^T| / (|W_k^O| + |W_k^T|)       two models    (Eq. 4)
     MAS_k^m = |W_k^m| / sum_n |W_k^n|             any number    (Eq. 8-10)
@@ -48,7 +48,7 @@ def normalized_relative_norm(
 
 @dataclass(frozen=True)
 class Attribution:
-    """The scores of all features of one crosscoder, and which of them deserve to be counted.
+    """Scores of all features of one crosscoder, and which of them are alive.
 
     `mas` uses the norm that was asked for, `mas_l2` the L2 norm. `cosine` compares the decoder directions of two
     models: equal norms at cosine 0.2 are no shared feature; it is NaN where a decoder is zero. `density` is the share

@@ -1,4 +1,4 @@
-"""Is a feature of the models, or of the seed? Crosscoders that differ in the initialisation alone, compared.
+"""Stability of features over crosscoders that differ in their seed alone.
 
 Features of the first are looked for in each other one by decoder direction (`matching`). A feature is *stable* if it is
 matched in at least `ENOUGH` others. Over the seeds in which it is found, its own included, a score has a mean, a
@@ -9,6 +9,7 @@ spread (the standard deviation), and Student's interval
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,7 +26,7 @@ ENOUGH = 2
 
 @dataclass(frozen=True)
 class ScoredCrosscoder:
-    """A crosscoder and who owns its features."""
+    """A crosscoder and the attribution of its features."""
 
     crosscoder: Crosscoder
     attribution: Attribution
@@ -40,19 +41,17 @@ class SeedSpread:
     @property
     def mean(self) -> float:
         """Over seeds."""
-        return float(torch.tensor(self.values, dtype=torch.float64).mean())
+        return fmean(self.values)
 
     @property
     def deviation(self) -> float:
         """Standard deviation over seeds, with n - 1."""
-        if len(self.values) < 2:
-            return float("nan")
-        return float(torch.tensor(self.values, dtype=torch.float64).std())
+        return stdev(self.values) if len(self.values) > 1 else float("nan")
 
 
 @dataclass(frozen=True)
 class Stability:
-    """How the features of the first crosscoder fare in those of other seeds.
+    """Features of the first crosscoder found again in those of other seeds.
 
     `cosine[s, k]` is the cosine of feature k with its one-to-one partner in the other crosscoder s, 0 where it has none
     above 0.5; NaN for features that are not alive. `partner[s, k]` is that partner where the cosine exceeds
@@ -107,7 +106,7 @@ class Stability:
 def stability_of(
     seeds: Sequence[ScoredCrosscoder], cuts: Sequence[float] = (0.8, 0.9), acceptance: float = 0.7
 ) -> Stability:
-    """Look for the features of the first crosscoder in the others, and count tails under every seed.
+    """Find the features of the first crosscoder in the others, and count tails under every seed.
 
     All must align the same models; the seeds must differ. `acceptance` is the cosine above which two features match.
     """

@@ -1,4 +1,4 @@
-"""How specific a feature of one crosscoder is at checkpoints that it was not trained on.
+"""Specificity of a crosscoder's features at checkpoints that it was not trained on.
 
 A crosscoder of the base and the tuned model has one decoder row per model, hence one NRN per feature. To follow its
 features back in time each checkpoint c takes the tuned model's place, and the activations are asked how strongly the

@@ -1,4 +1,4 @@
-"""Two tails of specific features compared: of two models read through one crosscoder, or each through its own.
+"""Comparison of the tails of two models, through one crosscoder or each through its own.
 
 A crosscoder favours the model that it was trained on: what only another model has is not in it. So a comparison with a
 model that has no crosscoder is made in several, of which each favours another side, and holds only where all agree.
@@ -21,7 +21,7 @@ Order = Literal["more", "fewer", "undecided"]
 
 @dataclass(frozen=True)
 class Tail:
-    """How many of the measured features are specific."""
+    """Number of specific features among those measured."""
 
     specific: int
     measured: int

@@ -1,4 +1,4 @@
-"""How specific features form while a model trains (Sec. 5.2, App. B.1).
+"""Trajectories of specific features over the checkpoints of a training (Sec. 5.2, App. B.1).
 
 At every checkpoint c a feature k has a score against the base, the two-model NRN or its like,
 
@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -41,14 +42,14 @@ Alignment = Literal["joint", "matched", "swap", "same_seed_index"]
 
 @dataclass(frozen=True)
 class CheckpointScores:
-    """All checkpoints measured once: the scores of the features, of one dictionary or of one per checkpoint."""
+    """Scores of the features at all checkpoints under one seed, of one dictionary or of one per checkpoint."""
 
     specificity: Float[Tensor, "checkpoints features"]
     alive: Bool[Tensor, "checkpoints features"]
 
 
 SeedAndCheckpoint = tuple[int, int]
-"""A reading and a checkpoint, by their positions."""
+"""Positions of a seed and of a checkpoint."""
 
 SameFeature = Callable[[SeedAndCheckpoint, SeedAndCheckpoint], Int[Tensor, " features"]]
 """For each feature of the first place the same one at the second, -1 where there is none."""
@@ -117,46 +118,62 @@ def follow(
     *,
     top: int = 50,
 ) -> Trajectory:
-    """The trajectory of checkpoints that were measured once or, with different seeds, several times.
+    """Follow checkpoints that were measured once or, with different seeds, several times.
 
-    `same` says which features of two places are one; only `known` features of the first reading have rank shifts.
+    Arguments:
+        readings: the scores under each seed; overlap, ranks and rank shifts are those of the first.
+        checkpoints: their names, two at least, in the order of the scores.
+        same: which features of two places are one.
+        known: features of the first reading that have rank shifts.
+        alignment: noted in the result.
+        top: features compared; fewer where fewer are alive.
+
+    Raises ValueError for fewer than two checkpoints, or one without alive features.
     """
     check_two_checkpoints(checkpoints)
-    steps = range(len(checkpoints))
-    rankings = [[ranking(reading.specificity[c], reading.alive[c]) for c in steps] for reading in readings]
+    rankings = [[ranking(*scores) for scores in zip(one.specificity, one.alive, strict=True)] for one in readings]
     k = min(top, *(len(features) for of_reading in rankings for features in of_reading))
     if k < 1:
         raise ValueError("no feature of the checkpoint crosscoder is alive; train it longer or lower its sparsity")
     tops = [torch.stack([features[:k] for features in of_reading]) for of_reading in rankings]
-
-    def shared(one: SeedAndCheckpoint, other: SeedAndCheckpoint) -> float:
-        return common(tops[one[0]][one[1]], tops[other[0]][other[1]], same(one, other))
-
-    pairs = [(s, t) for s in range(len(readings)) for t in range(len(readings)) if s != t]
-    between = torch.tensor([[sum(shared((s, c), (t, d)) for s, t in pairs) for d in steps] for c in steps])
-    between = between / len(pairs) if pairs else None
-    counted = [features[known[c][features]][:k] for c, features in enumerate(rankings[0])]
-    shifts = [
-        padded(places_climbed(same((0, c), (0, c + 1))[now], later), k)
-        for c, (now, later) in enumerate(pairwise(counted))
-    ]
+    between = _between_seeds(tops, same)
+    counted = [features[mask[features]][:k] for features, mask in zip(rankings[0], known, strict=True)]
     return Trajectory(
         checkpoints=tuple(checkpoints),
         alignment=alignment,
         specificity=readings[0].specificity,
         ranked=tops[0],
-        overlap=torch.tensor([[shared((0, c), (0, d)) for d in steps] for c in steps]),
+        overlap=torch.tensor(_shared(tops, same, 0, 0)),
         chance=_chance(rankings[0], same, k),
         noise_floor=None if between is None else float(between.diagonal().mean()),
-        rank_shift=torch.stack(shifts),
+        rank_shift=_rank_shifts(counted, same, k),
         counted=tuple(len(features) for features in counted),
         between_seeds=between,
         seeds=len(readings),
     )
 
 
+def _shared(tops: Sequence[Int[Tensor, "checkpoints k"]], same: SameFeature, s: int, t: int) -> list[list[float]]:
+    """Overlap of each checkpoint under seed s with each under seed t."""
+    return [[common(a, b, same((s, c), (t, d))) for d, b in enumerate(tops[t])] for c, a in enumerate(tops[s])]
+
+
+def _between_seeds(
+    tops: Sequence[Int[Tensor, "checkpoints k"]], same: SameFeature
+) -> Float[Tensor, "checkpoints checkpoints"] | None:
+    """Mean overlap over all pairs of different seeds; None with one seed."""
+    pairs = [_shared(tops, same, s, t) for s in range(len(tops)) for t in range(len(tops)) if s != t]
+    return torch.tensor(np.sum(pairs, axis=0).tolist()) / len(pairs) if pairs else None
+
+
+def _rank_shifts(counted: Sequence[Int[Tensor, " _"]], same: SameFeature, k: int) -> Float[Tensor, "steps k"]:
+    """Places climbed by the counted features from each checkpoint to the next, padded with NaN to k of them."""
+    shifts = [places_climbed(same((0, c), (0, c + 1))[now], later) for c, (now, later) in enumerate(pairwise(counted))]
+    return torch.stack([padded(row, k) for row in shifts])
+
+
 def common(now: Int[Tensor, " k"], later: Int[Tensor, " k"], same: Int[Tensor, " features"]) -> float:
-    """The share of the features `now` whose same feature is among those of `later`."""
+    """Share of the features `now` whose same feature is among those of `later`."""
     return float(torch.isin(same[now], later).float().mean())
 
 
@@ -170,7 +187,7 @@ def places_climbed(now: Int[Tensor, " k"], later: Int[Tensor, " others"]) -> Flo
 
 
 def padded(shifts: Float[Tensor, " counted"], k: int) -> Float[Tensor, " k"]:
-    """The shifts, with NaN up to k of them."""
+    """Pad the shifts to k of them with NaN."""
     return torch.cat([shifts, shifts.new_full((k - len(shifts),), torch.nan)])
 
 

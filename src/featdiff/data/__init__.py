@@ -1,1 +1,1 @@
-"""Text and prompts: sources, sampling and packing."""
+"""Corpora and prompts: sources of text, sampling and packing."""

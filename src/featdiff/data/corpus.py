@@ -10,13 +10,14 @@ A document may run on over the end of a row. Attention does not, so its first to
 
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice, pairwise
 from math import floor
 from random import Random
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,10 +27,18 @@ from torch import Tensor
 
 from featdiff.config.study import CorpusSettings, SourceSettings
 from featdiff.data.sources import documents, on_this_machine, opening, shuffled, text_of
-from featdiff.models.loading import Tokenizer
 from featdiff.progress import Progress
 
 BATCH = 256  # documents that are tokenised at a time
+
+
+@runtime_checkable
+class TextTokenizer(Protocol):
+    """Tokenizer of transformers, or any function that gives token ids as one does."""
+
+    def __call__(
+        self, text: list[str], *, add_special_tokens: bool, verbose: bool
+    ) -> Mapping[str, list[list[int]]]: ...
 
 
 @dataclass(frozen=True)
@@ -52,37 +61,71 @@ class Corpus:
         return Corpus(self.input_ids[rows], self.document_start[rows])
 
 
-def build_corpus(settings: CorpusSettings, tokenizer: Tokenizer, *, seed: int) -> tuple[Corpus, Corpus]:
-    """The training corpus and the held-out one: disjoint documents, the same shares of the sources in tokens.
+def build_corpus(settings: CorpusSettings, tokenizer: TextTokenizer, *, seed: int) -> tuple[Corpus, Corpus]:
+    """Build the training corpus and the held-out one: disjoint documents, the same shares of the sources in tokens.
 
     Token numbers are rounded down to whole rows. Where a source holds less than its share, nothing is repeated: both
     corpora shrink until the shares hold, and stderr says so. Raises ValueError for a source that is absent, empty or
     unreadable, and when not even one row is left.
     """
     sources = [source for source in settings.sources if source.share > 0]
-    tokens, wanted = _Tokens(array("i"), array("q", [0])), settings.tokens + settings.held_out_tokens
+    documents, wanted = _Documents(tokenizer), settings.tokens + settings.held_out_tokens
     texts = [_texts(source, index, settings, tokenizer, seed) for index, source in enumerate(sources)]
+    parts: list[Int[Tensor, "documents 2"]] = []
     with Progress("tokenising", total=wanted, unit="token") as progress:
-        parts = [
-            tokens.read(text, tokenizer, source, wanted, progress) for text, source in zip(texts, sources, strict=True)
-        ]
-    ids = np.frombuffer(tokens.ids, dtype=np.int32)
+        for text, source in zip(texts, sources, strict=True):
+            parts.append(documents.read(text, source.share * wanted, progress.advance))
+            if not len(parts[-1]):
+                raise ValueError(f"the corpus source {source.path} holds no text; give another, or take it out")
+    ids = documents.as_array()
     training, held_out = _split(sources, [_ordered(part, ids, seed) for part in parts], settings)
     generator = torch.Generator().manual_seed(seed)
-    return _packed(training, ids, settings.context, generator), _packed(held_out, ids, settings.context, generator)
+    shuffled = [spans[torch.randperm(len(spans), generator=generator)] for spans in (training, held_out)]
+    return _packed(shuffled[0], ids, settings.context), _packed(shuffled[1], ids, settings.context)
+
+
+def tokenize(
+    texts: Iterable[str], tokenizer: TextTokenizer, *, context: int = 512, tokens: int | None = None
+) -> Corpus:
+    """Pack texts of your own as `build_corpus` packs documents: no padding, in the order in which they are given.
+
+    texts: one document each; a list, a generator, or a column of a data set, such as `dataset["text"]`. Blank ones are
+        left out. What is left after the last full row is dropped.
+    tokenizer: that of the models. Every document begins with its BOS token, or EOS where there is no BOS.
+    context: tokens per row.
+    tokens: how many tokens to read at least, where there are so many; None reads all texts.
+
+    Returns a `Corpus` whose `input_ids` (int32) and `document_start` (bool) are [rows context]. Raises ValueError for
+    texts that are no strings, and where they do not fill a row.
+    """
+    if isinstance(texts, str):
+        raise ValueError("the texts are one string; give a list of strings")
+    if context < 1:
+        raise ValueError(f"context is {context}; give at least 1 token per row")
+    documents = _Documents(tokenizer)
+    spans = documents.read(map(_string, texts), float("inf") if tokens is None else tokens)
+    if len(documents.ids) < context:
+        raise ValueError(f"the texts hold {len(documents.ids)} tokens, less than a row of {context}; give more text")
+    return _packed(spans, documents.as_array(), context)
+
+
+def _string(text: object) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"a text is of type {type(text).__name__}, not str; of a data set give a column of text")
+    return text
 
 
 # ------------------------------------------------------------------ documents, as text and as tokens
 
 
 def _texts(
-    source: SourceSettings, index: int, settings: CorpusSettings, tokenizer: Tokenizer, seed: int
+    source: SourceSettings, index: int, settings: CorpusSettings, tokenizer: TextTokenizer, seed: int
 ) -> Iterator[str]:
     random = Random(f"{seed} {index}")
     if not on_this_machine(source):
         return shuffled(_hub(source, seed), random)
     text = opening(source)
-    tokens = len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    tokens = len(tokenizer([text], add_special_tokens=False, verbose=False)["input_ids"][0])
     characters = max(1, settings.context * len(text) // max(1, tokens))
     return shuffled(documents(source, characters, random), random)
 
@@ -102,7 +145,7 @@ def _hub_texts(rows: IterableDataset, source: SourceSettings) -> Iterator[str]:
 
 
 @contextmanager
-def _reachable(source: SourceSettings) -> Iterator[None]:
+def _reachable(source: SourceSettings) -> Generator[None]:
     try:
         yield
     except OSError as error:
@@ -111,35 +154,40 @@ def _reachable(source: SourceSettings) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Tokens:
-    """Tokenised documents of all sources, one after the other; document i is `ids[ends[i]:ends[i + 1]]`."""
+class _Documents:
+    """Tokenised documents, one after the other; document i is `ids[ends[i]:ends[i + 1]]`."""
 
-    ids: array
-    ends: array
+    tokenizer: TextTokenizer
+    ids: "array[int]" = field(default_factory=lambda: array("i"))
+    ends: "array[int]" = field(default_factory=lambda: array("q", [0]))
 
     def read(
-        self, texts: Iterator[str], tokenizer: Tokenizer, source: SourceSettings, wanted: int, progress: Progress
+        self, texts: Iterator[str], wanted: float, advance: Callable[[int], object] = lambda tokens: None
     ) -> Int[Tensor, "documents 2"]:
-        """Append documents until the source's share of `wanted` tokens is there; return where each begins and ends."""
-        start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-        assert start is None or isinstance(start, int)
+        """Append documents until `wanted` tokens more are there; return where each begins and ends.
+
+        One document more than wanted: the held-out corpus throws the rest of its last document away.
+        """
         texts = filter(str.strip, texts)
         first, before, longest = len(self.ends) - 1, len(self.ids), 0
-        # One document more than the share: the held-out corpus throws the rest of its last document away.
-        while len(self.ids) - before < source.share * wanted + longest and (batch := list(islice(texts, BATCH))):
+        while len(self.ids) - before < wanted + longest and (batch := list(islice(texts, BATCH))):
             had = len(self.ids)
-            for document in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
-                longest = max(longest, self._append(document, start))
-            progress.advance(len(self.ids) - had)
-        if len(self.ids) == before:
-            raise ValueError(f"the corpus source {source.path} holds no text; give another, or take it out")
+            for document in self.tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
+                longest = max(longest, self._append(document))
+            advance(len(self.ids) - had)
         ends = torch.tensor(self.ends[first:])
         return torch.stack((ends[:-1], ends[1:]), dim=1)
 
-    def _append(self, document: list[int], start: int | None) -> int:
+    def as_array(self) -> np.ndarray:
+        """All tokens, int32; nothing can be read into the documents while it lives."""
+        return np.frombuffer(self.ids, dtype=np.int32)
+
+    def _append(self, document: list[int]) -> int:
+        """Append one document; its number of tokens, that of the start included."""
         if not document:
             return 0
-        if start is not None:
+        bos, eos = (getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos"))
+        if (start := eos if bos is None else bos) is not None:
             self.ids.append(start)
         self.ids.extend(document)
         self.ends.append(len(self.ids))
@@ -208,7 +256,7 @@ def _fewer(rows: int, context: int, shares: list[float], parts: list[_Ordered]) 
 
 
 def _allot(tokens: int, shares: list[float]) -> list[int]:
-    """Whole numbers that sum to `tokens`, each within one of its share."""
+    """Divide `tokens` by shares into whole numbers, each within one of its share."""
     ends, total = [0], 0.0
     for share in shares:
         total += share
@@ -233,16 +281,15 @@ def _report(source: SourceSettings, found: int, rows: int, held_out_rows: int, s
 # ------------------------------------------------------------------ packing
 
 
-def _packed(spans: Int[Tensor, "documents 2"], ids: np.ndarray, context: int, generator: torch.Generator) -> Corpus:
-    """The documents in random order, one after the other, in rows of `context` tokens."""
-    spans = spans[torch.randperm(len(spans), generator=generator)]
+def _packed(spans: Int[Tensor, "documents 2"], ids: np.ndarray, context: int) -> Corpus:
+    """Pack the documents one after the other, in full rows of `context` tokens."""
     ends = (spans[:, 1] - spans[:, 0]).cumsum(dim=0)
     tokens = np.empty(int(ends[-1]), dtype=np.int32)
     for (begin, end), stop in zip(spans.tolist(), ends.tolist(), strict=True):
         tokens[stop - (end - begin) : stop] = ids[begin:end]
     start = torch.zeros(len(tokens), dtype=torch.bool)
-    start[0] = True
     start[ends[:-1]] = True
-    start = start.view(-1, context)
+    full = len(tokens) // context * context
+    start = start[:full].view(-1, context)
     start[:, 0] = True
-    return Corpus(torch.from_numpy(tokens).view(-1, context), start)
+    return Corpus(torch.from_numpy(tokens[:full]).view(-1, context), start)

@@ -1,15 +1,11 @@
 """The prompts that both paradigms see, each with its gold answer (Sec. 4, A.2)."""
 
-import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow
-from pyarrow import parquet
-
 from featdiff.config.study import PosttrainSettings
-
-Row = dict[str, object]
+from featdiff.data.rows import Row, jsonl_rows, parquet_rows
 
 
 @dataclass(frozen=True)
@@ -22,7 +18,7 @@ class Prompt:
 
 
 def load_prompts(settings: PosttrainSettings) -> list[Prompt]:
-    """The prompts of `posttrain.prompts`, in the order of the file; `id` is the column of that name, or the row number.
+    """Load the prompts of `posttrain.prompts`, in the order of the file; without a column `id` it is the row number.
 
     ValueError when file or column is missing, a prompt or an answer is no text, an id occurs twice, or no row is there.
     """
@@ -42,16 +38,16 @@ def load_prompts(settings: PosttrainSettings) -> list[Prompt]:
 
 
 def read_rows(path: str, *, setting: str) -> list[Row]:
-    """Rows of a .jsonl or .parquet file; `setting` is named when they cannot be read."""
-    if not Path(path).is_file():
+    """Read the rows of a .jsonl or .parquet file; `setting` is named when they cannot be read."""
+    file = Path(path)
+    if not file.is_file():
         raise ValueError(f"{setting}: no file {path}; give a .jsonl or .parquet file")
-    match Path(path).suffix:
-        case ".jsonl" | ".json":
-            return _read_jsonl(path, setting)
-        case ".parquet":
-            return _read_parquet(path, setting)
-        case ending:
-            raise ValueError(f"{setting}: {path} ends in {ending or 'nothing'}; .jsonl and .parquet can be read")
+    if file.suffix not in (".jsonl", ".json", ".parquet"):
+        raise ValueError(f"{setting}: {path} ends in {file.suffix or 'nothing'}; .jsonl and .parquet can be read")
+    try:
+        return [row for _, row in (parquet_rows(file) if file.suffix == ".parquet" else jsonl_rows(file))]
+    except ValueError as error:
+        raise ValueError(f"{setting}: {error}") from None
 
 
 def text_of(row: Row, column: str, path: str, number: int) -> str:
@@ -68,34 +64,7 @@ def text_of(row: Row, column: str, path: str, number: int) -> str:
             raise ValueError(f"{path}: column {column!r} of row {number} {found}; text is wanted")
 
 
-def _read_jsonl(path: str, setting: str) -> list[Row]:
-    rows: list[Row] = []
-    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{setting}: line {number} of {path} is no JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{setting}: line {number} of {path} is no JSON object; one object a line is wanted")
-        rows.append(row)
-    return rows
-
-
-def _read_parquet(path: str, setting: str) -> list[Row]:
-    try:
-        return parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{setting}: {path} cannot be read as parquet ({reason})") from None
-
-
 def _refuse_repeated_ids(prompts: list[Prompt], path: str) -> None:
-    seen: set[str] = set()
-    for prompt in prompts:
-        if prompt.id in seen:
-            raise ValueError(
-                f"{path}: the id {prompt.id!r} occurs twice; ids must be distinct, or leave the column out"
-            )
-        seen.add(prompt.id)
+    for repeated, times in Counter(prompt.id for prompt in prompts).items():
+        if times > 1:
+            raise ValueError(f"{path}: the id {repeated!r} occurs twice; ids must be distinct, or leave the column out")

@@ -1,16 +1,12 @@
 """Documents from files on this machine: text, JSONL, parquet, and folders of those."""
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from random import Random
 
-import pyarrow as pa
-import pyarrow.parquet as parquet
-
 from featdiff.config.study import SourceSettings
+from featdiff.data.rows import Row, jsonl_rows, parquet_rows, reading
 
 KINDS = {".txt": "text", ".text": "text", ".md": "text", ".jsonl": "jsonl", ".parquet": "parquet"}
 BLOCK = 1 << 20  # characters of a text file that are read at a time
@@ -32,24 +28,22 @@ def on_this_machine(source: SourceSettings) -> bool:
 
 
 def documents(source: SourceSettings, characters: int, random: Random) -> Iterator[str]:
-    """The documents of a local source, its files in random order: a row each, or about `characters` of a text file.
+    """Read the documents of a local source, files in random order: a row each, or about `characters` of a text file.
 
     Raises ValueError for a folder without readable kinds of file, and for a file that is not what its ending says.
     """
     listed = files(source)
     random.shuffle(listed)
     for file, kind in listed:
-        match kind:
-            case "text":
-                yield from _text(file, characters)
-            case "jsonl":
-                yield from _jsonl(file, source.field)
-            case "parquet":
-                yield from _parquet(file, source.field)
+        if kind == "text":
+            yield from _text(file, characters)
+            continue
+        for where, row in jsonl_rows(file) if kind == "jsonl" else parquet_rows(file, source.field):
+            yield text_of(row, source.field, where)
 
 
 def files(source: SourceSettings) -> list[tuple[Path, str]]:
-    """The files of a local source with their kinds, by name."""
+    """List the files of a local source with their kinds, by name."""
     path = Path(source.path).expanduser()
     if path.is_file():
         kind = KINDS.get(path.suffix) if source.kind == "auto" else source.kind
@@ -64,16 +58,16 @@ def files(source: SourceSettings) -> list[tuple[Path, str]]:
 
 
 def opening(source: SourceSettings) -> str:
-    """The first characters of the source's first text file; empty where it has none."""
+    """Read the first characters of the source's first text file; empty where it has none."""
     for file, kind in files(source):
         if kind == "text":
-            with _reading(file), file.open(encoding="utf-8") as stream:
+            with reading(file), file.open(encoding="utf-8") as stream:
                 return stream.read(OPENING)
     return ""
 
 
 def shuffled(texts: Iterator[str], random: Random, buffer: int = BUFFER) -> Iterator[str]:
-    """The same documents in random order: a uniform permutation of up to `buffer`, and of more a local one."""
+    """Shuffle documents: a uniform permutation of up to `buffer`, and of more a local one."""
     held = list(islice(texts, buffer))
     for text in texts:
         index = random.randrange(len(held))
@@ -83,7 +77,7 @@ def shuffled(texts: Iterator[str], random: Random, buffer: int = BUFFER) -> Iter
     yield from held
 
 
-def text_of(row: Mapping[str, object], field: str, where: str) -> str:
+def text_of(row: Row, field: str, where: str) -> str:
     """The text of a row. Raises ValueError, naming `where`, for an absent column and for one that holds no text."""
     if field not in row:
         raise ValueError(f"{where} has no column {field!r}, only {', '.join(row)}; set the source's field")
@@ -94,9 +88,9 @@ def text_of(row: Mapping[str, object], field: str, where: str) -> str:
 
 
 def _text(file: Path, characters: int) -> Iterator[str]:
-    """A text file in documents of at most so many characters, cut after a paragraph, else a line, else a word."""
+    """Read a text file in documents of at most so many characters, cut after a paragraph, else a line, else a word."""
     text = ""
-    with _reading(file), file.open(encoding="utf-8") as stream:
+    with reading(file), file.open(encoding="utf-8") as stream:
         while block := stream.read(max(BLOCK, characters)):
             text, start = text + block, 0
             while len(text) - start > characters:
@@ -113,39 +107,3 @@ def _end(text: str, start: int, characters: int) -> int:
         if found >= 0:
             return found + len(separator)
     return start + characters
-
-
-def _jsonl(file: Path, field: str) -> Iterator[str]:
-    with _reading(file), file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield text_of(_row(line, f"{file}:{number}"), field, f"{file}:{number}")
-
-
-def _row(line: str, where: str) -> dict[str, object]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON ({error.msg}); mend or remove the line") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{where} holds {type(row).__name__}, not an object; a row looks like {{'text': '...'}}")
-    return row
-
-
-def _parquet(file: Path, field: str) -> Iterator[str]:
-    with _reading(file), parquet.ParquetFile(file) as table:
-        names = table.schema_arrow.names
-        columns = [field] if field in names else names
-        for batch in table.iter_batches(batch_size=1024, columns=columns):
-            for row in batch.to_pylist():
-                yield text_of(row, field, str(file))
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text; convert it, or take it out of the corpus") from error
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"cannot read {file} ({' '.join(str(error).split())}); mend it, or take it out") from error

@@ -1,23 +1,23 @@
-"""Generated answers as token ids: what a model read while it gave them."""
+"""Generated answers as token ids, for reading features on the tokens that a model generated."""
 
 import torch
-from torch import Tensor
 
 from featdiff.evaluation.results import NO_CHOICE, Requests, TaskResult
-from featdiff.models.tokenizer import Tokenizer
+from featdiff.models.tokenizer import Tokenizer, token_ids
 
 
 def answered(result: TaskResult, tokenizer: Tokenizer, max_length: int) -> Requests:
-    """Every prompt with each of its answers, and one token that ends it and is not read.
+    """Turn the generated answers of a task into requests: each prompt followed by one of its answers and an end token.
 
-    The texts are taken apart anew, so tokens at the seams need not be those that the model chose. Prompts are cut from
+    The texts are tokenized anew, so tokens at the seams need not be those that the model chose; the end token is not
+    read. Prompts are cut from
     the left so that a model of `max_length` positions can read them with the answer.
     """
     answers = [answer for sample in result.samples for answer in sample.answers]
     counts = torch.tensor([len(sample.answers) for sample in result.samples])
-    prompts = [list(tokenizer(sample.prompt)["input_ids"]) for sample in result.samples]
-    end = tokenizer.eos_token_id or 0
-    continuations = [[*tokenizer(answer, add_special_tokens=False)["input_ids"], end] for answer in answers]
+    prompts = [token_ids(tokenizer, sample.prompt) for sample in result.samples]
+    end = eos if isinstance(eos := tokenizer.eos_token_id, int) else 0
+    continuations = [[*token_ids(tokenizer, answer, special=False), end] for answer in answers]
     sample_of = torch.arange(len(prompts)).repeat_interleave(counts)
     contexts = [
         prompts[sample][-max(1, max_length + 1 - len(continuation)) :]
@@ -32,10 +32,5 @@ def answered(result: TaskResult, tokenizer: Tokenizer, max_length: int) -> Reque
         continuation_ids=continuations,
         sample_of=sample_of,
         choice_of=torch.cat([torch.arange(count) for count in counts.tolist()]),
-        choice_bytes=_lengths([answer.encode() for answer in answers]),
-        choice_characters=_lengths(answers),
+        choice_characters=torch.tensor([float(len(answer)) for answer in answers]),
     )
-
-
-def _lengths(texts: list[str] | list[bytes]) -> Tensor:
-    return torch.tensor([float(len(text)) for text in texts])

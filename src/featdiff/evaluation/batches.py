@@ -1,9 +1,9 @@
-"""A task's requests as padded batches of tokens, and what a lineup computes at the end of its prompts.
+"""Padded batches of a task's requests, and the residual streams at the last token of its prompts.
 
 A request asks how likely a continuation is after a context. A model reads both but the continuation's last token;
-requests that read the same tokens (choices of one token each) share one row. Below the tap every row runs once. Above
-it, where each row runs for every edit, rows can also share their context: the continuations then follow it one after
-another, each at the position after the context, and none sees another.
+requests that read the same tokens (choices of one token each) share one row. Below the hook point every row runs once.
+Above it, where each row runs for every edit, rows can also share their context: the continuations then follow it one
+after another, each at the position after the context, and none sees another.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,9 @@ def edited_tokens(
     prompt: Int[Tensor, "#batch 1"],
     real: Bool[Tensor, "batch length"],
 ) -> Bool[Tensor, "batch length"]:
-    """Where an edit applies, given each token's column and how many columns come before the answer; never on padding.
+    """Mask of the tokens that an edit changes, never padding.
+
+    place: column of each token. prompt: columns before the answer. real: False on padding.
 
     The answer is what a model generates, or the choice whose likelihood it scores.
     """
@@ -44,7 +46,7 @@ def edited_tokens(
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A batch's tokens as the half above the tap reads them, and where it predicts the requests' continuations."""
+    """Tokens of a batch as the layers above the hook point read them, and where they predict the continuations."""
 
     input_ids: Int[Tensor, "sequences length"]
     row: Int[Tensor, "sequences length"]
@@ -67,7 +69,7 @@ class Layout:
     answer_mask: Bool[Tensor, "requests longest"]
 
     def attention_mask(self, sequences: Int[Tensor, " chosen"], dtype: torch.dtype) -> Tensor:
-        """What transformers takes: 1 on tokens, `[chosen length]`, or a term added to the attention scores."""
+        """Attention mask for transformers: 1 on tokens, `[chosen length]`, or a term added to the attention scores."""
         real = self.real[sequences]
         if self.branch is None:
             return real
@@ -75,15 +77,14 @@ class Layout:
         return torch.where(_sees(self.branch[sequences], real)[:, None], torch.zeros_like(hidden), hidden)
 
     def asked(self, sequences: Int[Tensor, " chosen"]) -> tuple[Int[Tensor, " found"], Int[Tensor, " found"]]:
-        """For every request of these sequences: which of them it reads, and its index in the layout."""
+        """Index into `sequences`, and into the layout, of every request that reads one of these sequences."""
         pair, request = (self.sequence[None, :] == sequences[:, None]).nonzero(as_tuple=True)
         return pair, request
 
     def log_likelihood(
         self, logits: Float[Tensor, "chosen kept vocabulary"], sequences: Int[Tensor, " chosen"]
     ) -> Float[Tensor, " found"]:
-        """What the continuations of these sequences' requests score, from logits at `answer_positions`; in the order
-        of `asked`."""
+        """Log-likelihood of the continuations, from logits at `answer_positions`; in the order of `asked`."""
         logits = logits.float()
         pair, request = self.asked(sequences)
         place, token = self.answer_place[request], self.answer_token[request]
@@ -103,14 +104,14 @@ class RequestBatch:
     shared: Layout
 
     def edited(self, positions: Positions) -> Bool[Tensor, "batch positions"]:
-        """Where an edit applies; never on padding."""
+        """Mask of the tokens that an edit changes; never padding."""
         place = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
         return edited_tokens(positions, place[None], self.prompt[:, None], self.attention_mask.bool())
 
 
 @dataclass(frozen=True)
 class _Row:
-    """What a model reads, and the requests that read it."""
+    """Tokens that a model reads, and the requests that read them."""
 
     context: tuple[int, ...]
     answer: tuple[int, ...]
@@ -119,7 +120,7 @@ class _Row:
 
 
 def request_batches(requests: Requests, batch_size: int, device: torch.device | str = "cpu") -> list[RequestBatch]:
-    """All requests in batches of at most `batch_size` rows of similar length, the longest contexts first.
+    """Put all requests into batches of at most `batch_size` rows of similar length, the longest contexts first.
 
     Raises ValueError for a request without context or continuation.
     """
@@ -137,7 +138,7 @@ def request_batches(requests: Requests, batch_size: int, device: torch.device | 
 
 
 def scored_alike(shared: Float[Tensor, " requests"], plain: Float[Tensor, " requests"], dtype: torch.dtype) -> bool:
-    """Whether a model of this precision scores a batch in both layouts alike.
+    """Whether scores of a batch in both layouts agree within the rounding of a precision.
 
     A sliding window or a bias by distance would not know that answers stand side by side.
     """
@@ -146,13 +147,13 @@ def scored_alike(shared: Float[Tensor, " requests"], plain: Float[Tensor, " requ
 
 
 def prompts_of(requests: Requests) -> list[list[int]]:
-    """The prompt of every item: its first choice's."""
+    """Prompt of every item; where its choices have their own, that of the first."""
     first = {int(sample): request for request, sample in reversed(list(enumerate(requests.sample_of.tolist())))}
     return [requests.context_ids[first[sample]] for sample in range(len(requests.sample_ids))]
 
 
 def choice_beginnings(requests: Requests) -> list[set[int]]:
-    """The tokens with which the choices of every item begin."""
+    """First tokens of the choices of every item."""
     begins: list[set[int]] = [set() for _ in requests.sample_ids]
     for request, sample in enumerate(requests.sample_of.tolist()):
         begins[sample].add(requests.continuation_ids[request][0])
@@ -163,7 +164,7 @@ def choice_beginnings(requests: Requests) -> list[set[int]]:
 def final_prompt_activations(
     requests: Requests, lineup: Lineup, *, batch_size: int = 64
 ) -> Float[Tensor, "samples models d_model"]:
-    """Raw residual streams of all models at the last token of each item's prompt (Sec. 3.2): its first choice's."""
+    """Raw residual streams of all models at the last token of each item's prompt (Sec. 3.2), as of `prompts_of`."""
     prompts = prompts_of(requests)
     result = torch.empty(len(prompts), len(lineup.names), lineup.d_model)
     order = sorted(range(len(prompts)), key=lambda sample: len(prompts[sample]), reverse=True)
@@ -245,7 +246,7 @@ def _layout(groups: list[list[tuple[int, _Row]]], continuations: list[list[int]]
 def _sees(
     branch: Int[Tensor, "sequences length"], real: Int[Tensor, "sequences length"]
 ) -> Bool[Tensor, "sequences length length"]:
-    """A token sees the context before it, its own answer before it, and itself; so padding has something to see."""
+    """Attention mask: a token sees the context and its own answer before it, and itself, also where it is padding."""
     place = torch.arange(branch.shape[1], device=branch.device)
     same = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
     return (same & real.bool()[:, None, :] & (place[None, :] <= place[:, None])) | (place[None, :] == place[:, None])
@@ -254,7 +255,7 @@ def _sees(
 def padded(
     sequences: list[list[int]],
 ) -> tuple[Int[Tensor, "sequences longest"], Int[Tensor, "sequences longest"]]:
-    """Token ids with zeros after each sequence, and the mask that is 1 on its tokens."""
+    """Pad sequences with zeros on the right; the ids, and the mask that is 1 on tokens."""
     longest = max(map(len, sequences))
     input_ids = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in sequences])
     attention_mask = torch.tensor([[1] * len(tokens) + [0] * (longest - len(tokens)) for tokens in sequences])

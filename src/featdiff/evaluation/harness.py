@@ -1,4 +1,4 @@
-"""A model on tasks, item by item, by lm-eval's own loop; and the items as token ids for interventions."""
+"""Evaluation of a model on tasks by lm-eval's loop, item by item, and the items as token ids for interventions."""
 
 import hashlib
 import json
@@ -17,26 +17,28 @@ from lm_eval.evaluator import evaluate as run_lm_eval
 
 from featdiff.config.study import EvaluationSettings, TaskSettings
 from featdiff.evaluation.answers import is_equal
-from featdiff.evaluation.language_model import EditedLanguageModel, stock_language_model, tokenised
-from featdiff.evaluation.lm_eval_logging import line, quiet
+from featdiff.evaluation.language_model import EditedLanguageModel, RunsEdited, stock_language_model, tokenised
+from featdiff.evaluation.lm_eval_logging import line, quiet_lm_eval
 from featdiff.evaluation.results import NO_CHOICE, Requests, Sample, TaskResult
 from featdiff.evaluation.tasks import load_task, note_on
-from featdiff.intervention.edited_model import EditedModel
+from featdiff.files import Json, Record
 from featdiff.models.loading import PreTrainedModel
 from featdiff.models.tokenizer import Tokenizer
 from featdiff.progress import Progress
 
 
 def evaluate(
-    model: PreTrainedModel | EditedModel, tokenizer: Tokenizer, settings: EvaluationSettings, *, seed: int
+    model: PreTrainedModel | RunsEdited, tokenizer: Tokenizer, settings: EvaluationSettings, *, seed: int
 ) -> list[TaskResult]:
-    """One result per task of the settings, in their order; `seed` draws worked examples and samples generations.
+    """Evaluate a model; one result per task of the settings, in their order.
+
+    `seed` draws worked examples and samples generations.
 
     Log-likelihoods are sums of float32 log-softmax values, whatever the model's precision. The global random state is
     left as it was. A model without edits goes through lm-eval's own class for models of Hugging Face. Raises ValueError
     for a task that is unknown, lacks its data, or is neither multiple choice nor generation with exact match.
     """
-    with quiet(), torch.random.fork_rng(), Progress("evaluating", len(settings.tasks), "task") as progress:
+    with quiet_lm_eval(), torch.random.fork_rng(), Progress("evaluating", len(settings.tasks), "task") as progress:
         tasks = {task: load_task(task, settings, seed) for task in settings.tasks}
         scorer = _language_model(model, tokenizer, settings.batch_size)
         results = []
@@ -55,14 +57,14 @@ def build_requests(
     seed: int,
     max_length: int | None = None,
 ) -> Requests:
-    """The items of a multiple-choice task as lm-eval tokenises them: the same items, in the order of `evaluate`.
+    """Build the requests of a multiple-choice task, tokenized by lm-eval: the items of `evaluate` in its order.
 
     Lm-eval moves spaces at the end of a context to the continuation, and puts the tokenizer's own special tokens first.
     Contexts are cut from the left so that a model of `max_length` positions can read them; None cuts nothing.
     Raises ValueError as `evaluate` does, for tasks of generated answers, and for a continuation that has no tokens or
     does not fit.
     """
-    with quiet():
+    with quiet_lm_eval():
         loaded = load_task(TaskSettings(name=task), settings, seed)
         if loaded.OUTPUT_TYPE != "multiple_choice":
             raise ValueError(f"{task} asks for generated answers; interventions need a multiple-choice task")
@@ -74,7 +76,7 @@ def build_requests(
 
 @dataclass(frozen=True)
 class _Item:
-    """What is asked, before any model answers."""
+    """Item of a task, before any model answers."""
 
     doc_id: int
     prompt: str
@@ -89,11 +91,11 @@ class _Item:
         return f"{self.doc_id}-{self.prompt_hash[:12]}"
 
 
-def _language_model(model: PreTrainedModel | EditedModel, tokenizer: Tokenizer, batch_size: int) -> LM:
-    if isinstance(model, EditedModel):
-        # lm-eval's registry hides that HFLM is not abstract
-        return EditedLanguageModel(model, tokenizer, batch_size)  # pyright: ignore[reportAbstractUsage]
-    return stock_language_model(model, tokenizer, batch_size)
+def _language_model(model: PreTrainedModel | RunsEdited, tokenizer: Tokenizer, batch_size: int) -> LM:
+    if isinstance(model, PreTrainedModel):
+        return stock_language_model(model, tokenizer, batch_size)
+    # lm-eval's registry hides that HFLM is not abstract
+    return EditedLanguageModel(model, tokenizer, batch_size)  # pyright: ignore[reportAbstractUsage]
 
 
 def _evaluate(scorer: LM, one: TaskSettings, task: ConfigurableTask, settings: EvaluationSettings) -> TaskResult:
@@ -118,7 +120,7 @@ def _evaluate(scorer: LM, one: TaskSettings, task: ConfigurableTask, settings: E
 
 
 def _items(task: ConfigurableTask) -> list[_Item]:
-    """The items that the task has built, in its order."""
+    """Items that the task has built, in its order."""
     instances = defaultdict(list)
     for instance in task.instances:
         instances[instance.doc_id].append(instance)
@@ -144,7 +146,7 @@ def _item(task: ConfigurableTask, doc_id: int, instances: Sequence[Instance]) ->
 
 
 def _chosen(name: str, item: _Item, metric: Literal["acc", "acc_norm"]) -> Sample:
-    """The record of a multiple-choice item; which choice wins is decided as in lm-eval, the first of equals."""
+    """Record of a multiple-choice item; which choice wins is decided as in lm-eval, the first of equals."""
     log_likelihoods = np.array([instance.resps[0][0] for instance in item.instances])
     if np.isnan(log_likelihoods).any():
         raise ValueError(
@@ -168,7 +170,7 @@ def _chosen(name: str, item: _Item, metric: Literal["acc", "acc_norm"]) -> Sampl
     )
 
 
-def _generated(one: TaskSettings, task: ConfigurableTask, item: _Item, logged: dict) -> Sample:
+def _generated(one: TaskSettings, task: ConfigurableTask, item: _Item, logged: Record) -> Sample:
     answers, right = tuple(item.instances[0].resps), str(logged["target"])
     first = logged["filtered_resps"][0]
     if one.uses_math_verify:
@@ -209,13 +211,12 @@ def _requests(task: str, items: list[_Item], encoded: list[tuple[list[int], list
         continuation_ids=[continuation for _, continuation in encoded],
         sample_of=torch.arange(len(items)).repeat_interleave(counts),
         choice_of=torch.cat([torch.arange(count) for count in counts.tolist()]),
-        choice_bytes=torch.tensor([float(len(choice.encode())) for choice in choices]),
         choice_characters=torch.tensor([float(len(choice)) for choice in choices]),
     )
 
 
 def _cut(task: str, context: list[int], continuation: list[int], max_length: int | None) -> tuple[list[int], list[int]]:
-    """Context without what a model of `max_length` positions cannot read; it never reads the last token."""
+    """Cut the context to what a model of `max_length` positions can read; it never reads the last token."""
     if not continuation:
         raise ValueError(f"{task} has a choice without tokens; give every choice some text")
     if max_length is None:
@@ -226,5 +227,5 @@ def _cut(task: str, context: list[int], continuation: list[int], max_length: int
     return context[-room:], continuation
 
 
-def _hash(asked: list) -> str:
+def _hash(asked: Json) -> str:
     return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()

@@ -1,12 +1,14 @@
-"""Lm-eval's view of a model: the stock class for Hugging Face models, and one of our own that runs edits at the tap."""
+"""Language models as lm-eval takes them: its own class for Hugging Face models, and one for models under edits."""
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Int
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.huggingface import HFLM
@@ -14,7 +16,6 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from featdiff.evaluation.batches import padded
-from featdiff.intervention.edited_model import EditedModel
 from featdiff.models.loading import PreTrainedModel
 from featdiff.models.tokenizer import Tokenizer
 
@@ -22,8 +23,21 @@ _Asked = tuple[tuple[str, str] | None, list[int], list[int]]
 """Context and continuation as text and as token ids, as lm-eval hands them over."""
 
 
+@runtime_checkable
+class RunsEdited(Protocol):
+    """A causal model that can run under edits, such as `intervention.edited_model.EditedModel`."""
+
+    @property
+    def model(self) -> PreTrainedModel: ...
+    def running(
+        self, prompt: int | Int[Tensor, " batch"], real: Bool[Tensor, "batch positions"] | None = None
+    ) -> AbstractContextManager[PreTrainedModel]:
+        """The model, edited whenever it runs inside: `prompt` columns come before the answer, `real` marks tokens."""
+        ...
+
+
 class EditedLanguageModel(HFLM):
-    """Any causal model of Hugging Face edited at the tap, for all that lm-eval asks: choices and generated answers.
+    """Any causal model of Hugging Face under edits, for all that lm-eval asks: choices and generated answers.
 
         language_model = EditedLanguageModel(EditedModel(model, lineup, crosscoder, "rl", edits), tokenizer)
         lm_eval.simple_evaluate(language_model, tasks=["openbookqa", "aime24"])
@@ -37,14 +51,14 @@ class EditedLanguageModel(HFLM):
     max_length: int  # lm-eval's registry hides from type checkers what HFLM is
     batch_size: int
 
-    def __init__(self, edited: EditedModel, tokenizer: Tokenizer, batch_size: int = 32) -> None:
+    def __init__(self, edited: RunsEdited, tokenizer: Tokenizer, batch_size: int = 32) -> None:
         super().__init__(**_settings(edited.model, tokenizer, batch_size))
         self._edited = edited
 
     def _loglikelihood_tokens(
         self, requests: Sequence[_Asked], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        """Log-likelihood of each continuation, in nats, and whether it is what greedy decoding would give.
+        """Log-likelihood of each continuation, in nats, and whether greedy decoding would give it.
 
         Requests that read the same tokens with the same prompt share a row. Rows are ordered and padded as in `HFLM`.
         """
@@ -78,7 +92,7 @@ class EditedLanguageModel(HFLM):
 
     @torch.no_grad()
     def _log_probabilities(self, rows: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> Tensor:
-        """Of every token at every place of the rows (context, answer), `[rows longest vocabulary]`, float32."""
+        """Log-probabilities at every place of the rows (context, answer), `[rows longest vocabulary]`, float32."""
         input_ids, mask = padded([[*context, *answer] for context, answer in rows])
         prompt = torch.tensor([len(context) for context, _ in rows])
         with self._edited.running(prompt, real=mask.bool()) as model:
@@ -98,10 +112,12 @@ def stock_language_model(model: PreTrainedModel | SimpleNamespace, tokenizer: To
 
 
 def tokenised(tokenizer: Tokenizer, instances: list[Instance]) -> list[tuple[list[int], list[int]]]:
-    """Context and continuation as token ids, by all of HFLM that comes before the model."""
+    """Tokenize contexts and continuations as HFLM does before it runs a model."""
     encoded = []
 
-    def keep(requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool) -> list[tuple]:
+    def keep(
+        requests: list[tuple[tuple[str, str], list[int], list[int]]], disable_tqdm: bool
+    ) -> list[tuple[float, bool]]:
         encoded.extend((context, continuation) for _, context, continuation in requests)
         return []
 

@@ -1,7 +1,7 @@
-"""What lm-eval and datasets say on the terminal, and when they fail: in one line or not at all."""
+"""Output of lm-eval and datasets kept off the terminal, and their errors in one line."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 import datasets
@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps lm-eval's log lines and the bars of lm-eval and datasets off the terminal."""
+def quiet_lm_eval() -> Generator[None]:
+    """Keep lm-eval's log lines and the bars of lm-eval and datasets off the terminal."""
     logger = logging.getLogger("lm_eval")
     drawing = [vars(module) for module in (lm_eval.api.task, lm_eval.api.model, lm_eval.models.huggingface)]
     level, bars = logger.level, not datasets.are_progress_bars_disabled()
@@ -35,8 +35,8 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Turns what lm-eval and datasets throw at missing or malformed tasks and data into one line."""
+def reading(name: str) -> Generator[None]:
+    """Turn what lm-eval and datasets throw at missing or malformed tasks and data into one line."""
     try:
         yield
     except yaml.YAMLError as error:
@@ -58,6 +58,6 @@ def line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _no_bar(iterable: Iterable | None = None, **_: object) -> tqdm:
+def _no_bar(iterable: Iterable[object] | None = None, **_: object) -> Iterable[object]:
     """A progress bar that is never drawn."""
     return tqdm(iterable, disable=True)

@@ -1,4 +1,4 @@
-"""Who was right on what: several models on the items of one task, and the sets of items that this defines (P12).
+"""Outcomes of several models on the items of one task, and the sets of items that they define (P12).
 
 critical    base wrong, tuned right     what post-training gained
 mirror      base right, tuned wrong     what it lost: as large, if the gain is only churn
@@ -6,16 +6,31 @@ both right, both wrong                  the rest
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from featdiff.evaluation.results import TaskResult
+from featdiff.evaluation.results import TaskResult, write_table
 from featdiff.stats import exact_mcnemar
 
 SetName = Literal["critical", "mirror", "both right", "both wrong"]
+
+_SCHEMA = pa.schema(
+    [
+        ("task", pa.string()),
+        ("model", pa.string()),
+        ("sample_id", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("correct", pa.bool_()),
+        ("share", pa.float64()),  # of repetitions that are right
+        ("prediction", pa.int32()),  # -1 where the answer is generated
+        ("set", pa.string()),  # critical, mirror, both right or both wrong; empty for the base
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class Outcomes:
 
     @staticmethod
     def of(results: dict[str, TaskResult]) -> "Outcomes":
-        """Line up the results of several models on one task.
+        """Join the results of several models on one task.
 
         Raises ValueError unless all are of the same task and metric, on the same items with the same answers.
         """
@@ -102,12 +117,12 @@ class Outcomes:
         return [names[pair] for pair in zip(self[base].tolist(), self[tuned].tolist(), strict=True)]
 
     def mcnemar(self, base: str = "base", tuned: str = "rl") -> McNemar:
-        """Whether `tuned` gained more items than it lost."""
+        """Exact test of whether `tuned` gained more items than it lost."""
         gained, lost = len(self.critical(base, tuned)), len(self.mirror(base, tuned))
         return McNemar(gained, lost, exact_mcnemar(gained, lost))
 
     def churn(self, base: str = "base", tuned: str = "rl", *, alpha: float = 0.05) -> str:
-        """Is the critical set churn, that is no more than flips both ways? One plain sentence.
+        """One sentence that says whether the critical set may be churn: no more than flips both ways.
 
         More than churn: the exact McNemar test rejects equal gains and losses at `alpha`, and gains are more.
         """
@@ -122,6 +137,21 @@ class Outcomes:
         if test.gained > test.lost:
             return f"{counted}: its critical items are more than churn."
         return f"{counted}: it lost more than it gained."
+
+
+def save_outcomes(path: Path, results: dict[str, TaskResult], base: str) -> None:
+    """Write one parquet file on one task: a row per model and item, with the set of the item against `base`.
+
+    Raises ValueError as `Outcomes.of`.
+    """
+    outcomes = Outcomes.of(results)
+    rows: list[dict[str, object]] = []
+    for model, result in results.items():
+        sets = outcomes.sets(base, model) if model != base else [""] * len(result.samples)
+        for sample, prediction, name in zip(result.samples, result.prediction.tolist(), sets, strict=True):
+            row = (result.task, model, sample.sample_id, sample.prompt_hash, sample.correct, sample.share)
+            rows.append(dict(zip(_SCHEMA.names, (*row, prediction, name), strict=True)))
+    write_table(path, pa.Table.from_pylist(rows, schema=_SCHEMA))
 
 
 def _where(chosen: Bool[Tensor, " samples"]) -> Int[Tensor, " chosen"]:

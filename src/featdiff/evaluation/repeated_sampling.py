@@ -1,4 +1,4 @@
-"""Accuracy where each item was answered several times (Sec. 4, A.4), with intervals over items.
+"""Accuracy over repeated answers to each item (Sec. 4, A.4), with intervals over items.
 
 An item's share of right answers lies in [0, 1], so its variance is at most that of one answer with the same mean. The
 intervals of shares are those of one answer per item: too wide rather than too narrow, and never of width 0. What an
@@ -74,7 +74,9 @@ def accuracy_change(
 
 
 def item_flips(before: Rights, after: Rights) -> Flips:
-    """Items of which fewer, and of which more, repetitions are right: the exact test of these counts is a sign test,
-    and with one repetition McNemar's."""
+    """Numbers of items of which fewer, and of which more, repetitions are right.
+
+    The exact test of these counts is a sign test, and with one repetition McNemar's.
+    """
     old, new = before.sum(dim=1), after.sum(dim=1)
     return Flips(len(old), int((new < old).sum()), int((new > old).sum()))

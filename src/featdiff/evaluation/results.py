@@ -1,9 +1,8 @@
-"""What an evaluation leaves behind: a record per item and model; and a task's items as token ids. Without lm-eval."""
+"""Records of an evaluation, one per item and model, and a task's items as token ids; without lm-eval."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 Metric = Literal["acc", "acc_norm", "exact_match"]
@@ -57,23 +57,9 @@ class Sample:
         return sum(self.rights) / len(self.rights) if self.rights else float(self.correct)
 
 
-_SCHEMA = pa.schema(
-    [
-        ("sample_id", pa.string()),
-        ("prompt_hash", pa.string()),
-        ("prompt", pa.string()),
-        ("choices", pa.list_(pa.string())),
-        ("target", pa.int32()),
-        ("target_text", pa.string()),
-        ("log_likelihoods", pa.list_(pa.float64())),
-        ("prediction_acc", pa.int32()),
-        ("prediction_acc_norm", pa.int32()),
-        ("prediction_text", pa.string()),
-        ("correct", pa.bool_()),
-        ("answers", pa.list_(pa.string())),
-        ("rights", pa.list_(pa.bool_())),
-    ]
-)
+_SCALARS = {str: pa.string(), int: pa.int32(), float: pa.float64(), bool: pa.bool_()}
+_COLUMNS: dict[object, object] = {**_SCALARS, **{tuple[kind, ...]: pa.list_(_SCALARS[kind]) for kind in _SCALARS}}
+_SCHEMA = pa.schema([(field.name, _COLUMNS[field.type]) for field in fields(Sample)])
 
 
 @dataclass(frozen=True)
@@ -165,10 +151,7 @@ class TaskResult:
         """Write one parquet file, a row per sample; the file is complete or absent."""
         table = pa.Table.from_pylist([asdict(sample) for sample in self.samples], schema=_SCHEMA)
         about = {"task": self.task, "kind": self.kind, "metric": self.metric, "note": self.note}
-        partial = path.with_name(path.name + ".partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table.replace_schema_metadata(about), partial)
-        os.replace(partial, path)
+        write_table(path, table.replace_schema_metadata(about))
 
     @staticmethod
     def load(path: Path) -> "TaskResult":
@@ -181,15 +164,16 @@ class TaskResult:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{path} cannot be read ({reason}); delete it and evaluate the model again") from error
         about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        if not table.schema.equals(_SCHEMA) or not {"task", "kind", "metric", "note"} <= about.keys():
-            raise ValueError(f"{path} holds no records of an evaluation; delete it and evaluate the model again")
-        samples = tuple(_sample(row) for row in table.to_pylist())
-        return TaskResult(about["task"], _kind(about["kind"]), _metric(about["metric"]), samples, about["note"])
+        try:
+            return TypeAdapter(TaskResult).validate_python({**about, "samples": table.to_pylist()})
+        except ValidationError:
+            again = "delete it and evaluate the model again"
+            raise ValueError(f"{path} holds no records of an evaluation; {again}") from None
 
 
 @dataclass(frozen=True, eq=False)
 class Requests:
-    """The items of a multiple-choice task as token ids: what lm-eval has a model score, without lm-eval.
+    """Items of a multiple-choice task as token ids, as lm-eval has a model score them.
 
     A request is one choice of one sample: how likely is `continuation_ids[r]` after `context_ids[r]`. Requests of a
     sample follow one another in the order of its choices.
@@ -203,8 +187,6 @@ class Requests:
     continuation_ids: list[list[int]]
     sample_of: Int[Tensor, " requests"]
     choice_of: Int[Tensor, " requests"]
-    choice_bytes: Float[Tensor, " requests"]
-    """Length of each choice in UTF-8 bytes."""
     choice_characters: Float[Tensor, " requests"]
     """Length of each choice in characters, by which lm-eval's acc_norm divides."""
 
@@ -221,7 +203,6 @@ class Requests:
             continuation_ids=[self.continuation_ids[row] for row in rows],
             sample_of=torch.arange(len(chosen)).repeat_interleave(self.choice_counts[samples]),
             choice_of=self.choice_of[rows],
-            choice_bytes=self.choice_bytes[rows],
             choice_characters=self.choice_characters[rows],
         )
 
@@ -238,26 +219,13 @@ class Requests:
             continuation_ids=[ids for part in parts for ids in part.continuation_ids],
             sample_of=torch.cat([part.sample_of + start for part, start in zip(parts, starts, strict=True)]),
             choice_of=torch.cat([part.choice_of for part in parts]),
-            choice_bytes=torch.cat([part.choice_bytes for part in parts]),
             choice_characters=torch.cat([part.choice_characters for part in parts]),
         )
 
 
-def _sample(row: dict) -> Sample:
-    for name in ("choices", "log_likelihoods", "answers", "rights"):
-        row[name] = tuple(row[name])
-    return Sample(**row)
-
-
-def _kind(text: str) -> Kind:
-    match text:
-        case "multiple_choice" | "generate_until":
-            return text
-    raise ValueError(f"found results of a task of kind {text!r}; evaluate the model again")
-
-
-def _metric(text: str) -> Metric:
-    match text:
-        case "acc" | "acc_norm" | "exact_match":
-            return text
-    raise ValueError(f"found results by the metric {text!r}; evaluate the model again")
+def write_table(path: Path, table: pa.Table) -> None:  # pyright: ignore[reportUnknownParameterType]: untyped
+    """Write a parquet file, complete or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, partial)
+    partial.replace(path)

@@ -1,6 +1,6 @@
-"""Finding a task: one of lm-eval's, by name, or a YAML file of `task_folder`, by its `task:` or its file name.
+"""Tasks of lm-eval, by name, or YAML files of `task_folder`, by their `task:` or their file name.
 
-Names of the folder go first. Relative `data_files` of such a file are looked for beside it, then in `task_folder`,
+Names of the folder go first. Relative `data_files` of such a file are looked for in its folder, then in `task_folder`,
 then, as in lm-eval, in the working folder. With a `data_folder`, the paper's tasks are task files of our own, which ask
 lm-eval's questions of local JSONL files: a row holds a question, and choices with answer_idx, or an answer. Nothing is
 downloaded for local data.
@@ -20,6 +20,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from featdiff.config.evaluation import DATA_FILES
 from featdiff.config.study import EvaluationSettings, TaskSettings
 from featdiff.evaluation.lm_eval_logging import reading
+from featdiff.files import Record
 
 WITHOUT_PASSAGE = "asked without its passage"
 """The note on SciQ where no item has the passage that lm-eval shows: its accuracy is not the benchmark's."""
@@ -32,7 +33,7 @@ _OWN = Path(__file__).parent / "task_files"
 
 
 def load_task(one: TaskSettings, settings: EvaluationSettings, seed: int) -> ConfigurableTask:
-    """The task as the settings want it. ValueError, in one line, for whatever is wrong with it, its data or those."""
+    """Load a task as the settings ask. Raises ValueError for a task, data or settings that cannot be used."""
     with reading(one.name):
         task = _find_task(one.name, settings)
     _set_generation(task, one)
@@ -44,7 +45,7 @@ def load_task(one: TaskSettings, settings: EvaluationSettings, seed: int) -> Con
 
 
 def note_on(task: ConfigurableTask) -> str:
-    """What a reader must know about the questions; empty where they are the benchmark's."""
+    """Note for readers on the questions asked; empty where they are the benchmark's."""
     if task.config.task != "sciq":
         return ""
     docs = (dict(doc) for doc in task.eval_docs)
@@ -53,7 +54,7 @@ def note_on(task: ConfigurableTask) -> str:
 
 
 def _set_generation(task: ConfigurableTask, one: TaskSettings) -> None:
-    """Repetitions, temperature and length of generated answers."""
+    """Set repetitions, temperature and length of generated answers."""
     options: dict[str, float | int | bool] = {}
     if one.temperature is not None:
         options |= {"temperature": one.temperature, "do_sample": one.temperature > 0}
@@ -127,7 +128,7 @@ def _only_task(
     nearby: Sequence[str] = (),
     data: Mapping[str, object] = MappingProxyType({}),
 ) -> ConfigurableTask:
-    """`data` goes before what the task's file says."""
+    """Load one task; `data` overrides its file."""
     entry = manager.task_index.get(name)
     if entry is None:
         nearest = get_close_matches(name, [*nearby, *manager.all_tasks], n=3) or list(nearby[:3])
@@ -143,7 +144,7 @@ def _only_task(
     return task
 
 
-def _local_config(path: Path, folder: Path) -> dict:
+def _local_config(path: Path, folder: Path) -> Record:
     """The task file with absolute paths to its data."""
     config = load_yaml(path)
     source = dict(config.get("dataset_kwargs") or {})
@@ -158,7 +159,7 @@ def _local_config(path: Path, folder: Path) -> dict:
 
 
 def _absolute(paths: str | list[str], roots: tuple[Path, ...]) -> list[str]:
-    """Each path at the first root where it, or what its wildcards match, exists; addresses stay as they are."""
+    """Resolve each path, which may hold wildcards, at the first root that has it; addresses stay as they are."""
     found = []
     for path in [paths] if isinstance(paths, str) else paths:
         places = [root / path for root in roots if (root / path).exists() or glob(path, root_dir=root)]

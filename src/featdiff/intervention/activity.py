@@ -1,4 +1,4 @@
-"""How active features are where edits apply: what controls are matched by, and what doses are measured in."""
+"""Activity of the features on edited tokens, by which controls are matched and doses measured."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from featdiff.models.loading import Lineup
 
 @dataclass(frozen=True, eq=False)
 class Activity:
-    """How active each feature is on the tokens that an edit of one model would touch."""
+    """Activity of each feature on the tokens that an edit of one model would touch."""
 
     density: Float[Tensor, " features"]
     """Share of the edited tokens on which the feature fires."""
@@ -44,7 +44,7 @@ def activity(
     source: str | None = None,
     quantiles: Sequence[float] = (),
 ) -> Activity:
-    """Firing rate and size of every feature at the positions that an edit of `model` would touch.
+    """Measure firing rate and size of every feature at the positions that an edit of `model` would touch.
 
     With a `source`, of the values that a patch from it would set. Quantiles hold every active code in memory once.
     """
@@ -67,7 +67,7 @@ def activity_on(
     source: str | None = None,
     quantiles: Sequence[float] = (),
 ) -> Activity:
-    """The same on given activations, in the order of the crosscoder's models."""
+    """Measure activity on given activations, in the order of the crosscoder's models."""
     norms = crosscoder.W_dec[:, crosscoder.index(model)].norm(dim=-1).double().cpu()
     fired, total, largest, count = torch.zeros_like(norms), torch.zeros_like(norms), torch.zeros(len(norms)), 0
     active: list[tuple[Tensor, Tensor]] = []

@@ -1,4 +1,4 @@
-"""Random feature sets that an effect is compared with.
+"""Random feature sets and directions that an effect is compared with.
 
 Any perturbation lowers a model on items that were chosen because it is right on them. So a set of features matters only
 if it does more than other sets of the same size that are as active: that fire as often and push the residual stream as

@@ -1,4 +1,4 @@
-"""What features are set to: values that are measured where the edit applies."""
+"""Values that features are set to, measured where the edit applies."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +16,7 @@ EditValueKind = Literal["zero", "set", "mean", "quantile", "times_max", "tuned_m
 
 @dataclass(frozen=True)
 class EditValue:
-    """A rule that gives any features their values: controls are then set by the same rule as those that were chosen."""
+    """Rule for the values of edited features: controls are set by the same rule as the chosen features."""
 
     kind: EditValueKind
     by: float
@@ -26,7 +26,7 @@ class EditValue:
 
     @property
     def name(self) -> str:
-        """How tables call an edit to this level."""
+        """Name of the edit in tables."""
         match self.kind:
             case "zero":
                 return "zero"

@@ -1,4 +1,4 @@
-"""A whole causal language model under edits at the tap: it scores and generates as ever, with or without a KV cache.
+"""A whole causal language model edited at the hook point, which scores and generates with or without a KV cache.
 
     model = EditedModel(model, lineup, crosscoder, "rl", (Edit(features, 0.0),))
     with model.running(prompt=input_ids.shape[1]) as edited:
@@ -8,7 +8,7 @@ For joint encoding the other models of the lineup run beside it on the same toke
 codes of its own branch need it alone. Padding is never edited.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -28,7 +28,7 @@ from featdiff.models.loading import Lineup, PreTrainedModel
 class EditedModel:
     """A model, the lineup that it belongs to, and edits of it; all edits apply at once, each to features of its own.
 
-    `evaluate` of causal/evaluation takes one in the place of a model, for choices and for generated answers. For
+    `evaluate` of evaluation/harness.py takes one in the place of a model, for choices and for generated answers. For
     hundreds of edits of the same choices, `intervention.score` shares what they have in common and is much cheaper.
     Raises ValueError when the crosscoder reads models that the lineup lacks, when `name` is none of its models, and for
     features that are out of range or named by two edits.
@@ -66,7 +66,7 @@ class EditedModel:
     @contextmanager
     def running(
         self, prompt: int | Int[Tensor, " batch"], real: Bool[Tensor, "batch positions"] | None = None
-    ) -> Iterator[PreTrainedModel]:
+    ) -> Generator[PreTrainedModel, None, None]:
         """The model, edited whenever it runs inside; outside it is left as it was.
 
         `prompt` says how many of the columns that the model reads come before the answer, padding on the left and

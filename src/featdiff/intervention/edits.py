@@ -1,4 +1,4 @@
-"""What is done to features, and what that does to one model's residual stream (Sec. 7.1).
+"""Edits of features, and their effect on one model's residual stream (Sec. 7.1).
 
 a' = a + scale_m sum_k (v_k - f_k) W_dec[k, m]
 

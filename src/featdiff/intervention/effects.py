@@ -17,7 +17,7 @@ nothing: a mean difference that does as much says that the features are not comp
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -26,6 +26,17 @@ from torch import Tensor
 
 from featdiff.config.intervention import ControlName
 from featdiff.intervention.edits import Edit
+from featdiff.intervention.effect_records import (
+    AccuracyRecord,
+    ControlDraws,
+    ControlRecord,
+    ControlTest,
+    ControlTestDraws,
+    EffectRecord,
+    FlipsRecord,
+    FullEffectRecord,
+    SetRecord,
+)
 from featdiff.stats import (
     POWER,
     Direction,
@@ -108,18 +119,39 @@ class SetEffect:
         """Share of the items that must change to be found with a probability of `POWER`; infinite: none is enough."""
         return minimum_detectable_effect(self.n, confidence=self.change.confidence, power=POWER)
 
-    def by_kind(self, expected: Direction) -> dict[str, dict[str, object]]:
+    def by_kind(self, expected: Direction) -> dict[ControlName, ControlTest]:
         """What each kind of control does, and the empirical p against it alone."""
         kinds: dict[ControlName, Draws] = {MATCHED: self.controls, **self.others}
-        side: Literal["less", "greater"] = "less" if expected == "decrease" else "greater"
-        return {
-            kind: {
-                **interval_record(control_interval(draws, self.change.confidence), len(draws)),
-                "p": empirical_p(self.change.value, draws, side),
-            }
-            for kind, draws in kinds.items()
+        return {kind: self._tested(draws, expected) for kind, draws in kinds.items() if len(draws)}
+
+    def accuracies(self) -> AccuracyRecord:
+        """Accuracies before and after, as they are stored in summary.json."""
+        return AccuracyRecord(self.before, self.after, self.n, [self.change.low, self.change.high])
+
+    def record(self, expected: Direction) -> SetRecord:
+        """Everything about the set, as it is stored in effects.json."""
+        controls: dict[ControlName, ControlTestDraws] = {
+            kind: ControlTestDraws(**vars(self._tested(draws, expected)), values=draws.tolist())
+            for kind, draws in self.others.items()
             if len(draws)
         }
+        matched = control_record(self.control, len(self.controls))
+        return SetRecord(
+            **vars(self.accuracies()),
+            change=or_null(self.change.value),
+            flips=flips_record(self.flips),
+            detectable=or_null(self.detectable),
+            controls=controls,
+            control=ControlDraws(**vars(matched), values=self.controls.tolist()),
+            beyond_controls=control_record(self.beyond_controls, len(self.controls)),
+            p=self.p,
+            verdict=self.verdict,
+        )
+
+    def _tested(self, draws: Draws, expected: Direction) -> ControlTest:
+        side: Literal["less", "greater"] = "less" if expected == "decrease" else "greater"
+        record = control_record(control_interval(draws, self.change.confidence), len(draws))
+        return ControlTest(**vars(record), p=empirical_p(self.change.value, draws, side))
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,24 +179,35 @@ class Effect:
         """The set on which the claim rests: critical items that the choice of features never saw."""
         return self.sets[HEADLINE]
 
-    def to_json(self) -> dict[str, object]:
+    def record(self) -> EffectRecord:
         """The entry of summary.json."""
-        return {
-            "task": self.task,
-            "model": self.model,
-            "edit": self.edit,
-            "features": self.features,
-            "sets": {name: _accuracies(effect) for name, effect in self.sets.items()},
-            "control": interval_record(self.headline.control, len(self.headline.controls)),
-            "p": self.headline.p,
-            "verdict": self.headline.verdict,
-            "controls": self.headline.by_kind(self.expected),
-        }
+        headline = self.headline
+        return EffectRecord(
+            task=self.task,
+            model=self.model,
+            edit=self.edit,
+            features=self.features,
+            sets={name: effect.accuracies() for name, effect in self.sets.items()},
+            control=control_record(headline.control, len(headline.controls)),
+            p=headline.p,
+            verdict=headline.verdict,
+            controls=headline.by_kind(self.expected),
+        )
+
+    def full_record(self) -> FullEffectRecord:
+        """The entry of summary.json with every set's controls, p and verdict, and the change under each control."""
+        sets = {name: effect.record(self.expected) for name, effect in self.sets.items()}
+        short = self.record()
+        about = short.task, short.model, short.edit, short.features
+        return FullEffectRecord(*about, sets, short.control, short.p, short.verdict, short.controls, self.expected)
+
+    def to_json(self) -> dict[str, object]:
+        """`record` as plain values."""
+        return asdict(self.record())
 
     def to_record(self) -> dict[str, object]:
-        """The entry of summary.json with every set's controls, p and verdict, and the change under each control set."""
-        sets = {name: _full(effect, self.expected) for name, effect in self.sets.items()}
-        return {**self.to_json(), "expected": self.expected, "sets": sets}
+        """`full_record` as plain values."""
+        return asdict(self.full_record())
 
 
 def measure_effect(
@@ -180,10 +223,20 @@ def measure_effect(
     confidence: float,
     seed: int,
 ) -> Effect:
-    """The effect of an edit, from which items are answered rightly before and after.
+    """Measure the effect of an edit from which items are answered rightly before and after.
 
-    `answers` are those under `edit`; `held_out` those under the same edit of the features that were chosen without the
-    held-out items. Raises ValueError without control draws, or when answers and items do not fit.
+    Arguments:
+        task, model: names of the task and of the edited model.
+        edit: the edit; its expected direction decides the one-sided p-values.
+        before: whether each item is right without an edit.
+        answers: the same under `edit` and its controls.
+        held_out: the same under the edit of the features that were chosen without the held-out items.
+        sets: critical, mirror and held-out items, by index.
+        resamples: of the bootstrap behind each interval.
+        confidence: coverage of the intervals; 1 - confidence is the level of the tests.
+        seed: of the bootstrap.
+
+    Raises ValueError without control draws, or when answers and items do not fit.
     """
     _check(before, answers, held_out)
     expected = edit.expected
@@ -229,7 +282,7 @@ def assess_set(
     others: Mapping[ControlName, Draws],
     expected: Direction,
 ) -> SetEffect:
-    """The effect on one set of items, with its p and verdict by the kinds of control that decide.
+    """Assess the change on one set of items, with p and verdict by the kinds of control that decide.
 
     `accuracies` are those before and after, `controls` the changes under features matched by activity.
     """
@@ -240,12 +293,12 @@ def assess_set(
 
 
 def empty_set_effect(change: Interval) -> SetEffect:
-    """Of a set in which there is nothing to change."""
+    """Effect on a set without items."""
     return SetEffect(0, None, None, change, np.zeros(0), 1.0, "underpowered", Flips(0, 0, 0))
 
 
 def deciding_kinds(others: Mapping[ControlName, Draws], confidence: float) -> list[ControlName]:
-    """Kinds of random control, beside those matched by activity, of which enough were drawn for a significant p."""
+    """Kinds of random control, other than those matched by activity, with enough draws for a significant p."""
     return [kind for kind, draws in others.items() if decides(kind, len(draws), confidence)]
 
 
@@ -279,40 +332,16 @@ def control_interval(values: Float[np.ndarray, " draws"], confidence: float) -> 
     return Interval(float(values.mean()), float(low), float(high), confidence)
 
 
-def _accuracies(effect: SetEffect) -> dict[str, object]:
-    return {
-        "before": effect.before,
-        "after": effect.after,
-        "n": effect.n,
-        "interval": [effect.change.low, effect.change.high],
-    }
+def control_record(interval: Interval, draws: int) -> ControlRecord:
+    """Controls as they are stored."""
+    return ControlRecord(draws, or_null(interval.value), [or_null(interval.low), or_null(interval.high)])
 
 
-def _full(effect: SetEffect, expected: Direction) -> dict[str, object]:
-    kinds = effect.by_kind(expected)
-    values = {kind: draws.tolist() for kind, draws in effect.others.items()}
-    return {
-        **_accuracies(effect),
-        "change": or_null(effect.change.value),
-        "flips": flips_record(effect.flips),
-        "detectable": or_null(effect.detectable),
-        "controls": {kind: one | {"values": values[kind]} for kind, one in kinds.items() if kind in values},
-        "control": {**interval_record(effect.control, len(effect.controls)), "values": effect.controls.tolist()},
-        "beyond_controls": interval_record(effect.beyond_controls, len(effect.controls)),
-        "p": effect.p,
-        "verdict": effect.verdict,
-    }
-
-
-def interval_record(interval: Interval, draws: int) -> dict[str, object]:
-    bounds = [or_null(interval.low), or_null(interval.high)]
-    return {"draws": draws, "mean": or_null(interval.value), "interval": bounds}
-
-
-def flips_record(flips: Flips) -> dict[str, object]:
-    return {"lost": flips.lost, "gained": flips.gained, "p": flips.p}
+def flips_record(flips: Flips) -> FlipsRecord:
+    """Flips as they are stored, with McNemar's p."""
+    return FlipsRecord(flips.lost, flips.gained, flips.p)
 
 
 def or_null(value: float) -> float | None:
-    """JSON has no nan."""
+    """The value, or None where it is not finite, which JSON cannot hold."""
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""What an edit does to generated answers: how many are right, how many hold an answer at all, and how long they are.
+"""Effect of an edit on generated answers: accuracy, share that hold an answer, and length.
 
 No feature was chosen on items whose answers are generated, so all their critical items are held out. An item is right
 as often as its repetitions are, and critical if more than half are right in the tuned model but not in the base.
@@ -6,7 +6,7 @@ Sampled answers change when they are asked for again: so they do under the edits
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from featdiff.evaluation.repeated_sampling import accuracy_change, item_flips, paired_change
 from featdiff.intervention.edits import Edit
+from featdiff.intervention.effect_records import AnswerForm, FormRecord
 from featdiff.intervention.effects import (
     Effect,
     ItemSetName,
@@ -21,15 +22,15 @@ from featdiff.intervention.effects import (
     SetEffect,
     assess_set,
     control_interval,
+    control_record,
     empty_set_effect,
-    interval_record,
 )
 from featdiff.stats import Direction
 
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """What became of a task's generated answers under one edit, or none."""
+    """A task's generated answers under one edit, or none."""
 
     right: Bool[Tensor, "items repeats"]
     found: Bool[Tensor, "items repeats"]
@@ -51,9 +52,18 @@ def measure_generated_effect(
     confidence: float,
     seed: int,
 ) -> Effect:
-    """The effect of an edit on accuracy over all repetitions; `controls` are edited in the same way.
+    """Measure the effect of an edit on accuracy over all repetitions.
 
-    With few controls no empirical p is small, and the verdict says so: underpowered. Raises ValueError without any.
+    Arguments:
+        task, model: names of the task and of the edited model.
+        edit: the edit; its expected direction decides the one-sided p-values.
+        before, after: answers without and under the edit.
+        controls: answers under the same edit of random features.
+        sets: critical, mirror and held-out items, by index.
+        resamples, seed: of the bootstrap behind each interval.
+        confidence: coverage of the intervals; 1 - confidence is the level of the tests.
+
+    With few controls no empirical p is small, and the verdict is underpowered. Raises ValueError without any.
     """
     if not controls:
         raise ValueError("an effect without control sets proves nothing; draw some (intervention.generated_controls)")
@@ -80,30 +90,30 @@ def measure_generated_effect(
     return Effect(task, model, edit.name, len(edit.features), edit.expected, effects)
 
 
-def form_of_answers(
+def answer_form(
     before: Generated, after: Generated, controls: Sequence[Generated], *, resamples: int, confidence: float, seed: int
-) -> dict[str, dict[str, object]]:
-    """Share of the texts that hold an answer, and their mean length in tokens, over all items and repetitions.
+) -> AnswerForm:
+    """Measure the share of texts that hold an answer and their length in tokens, over all items and repetitions.
 
     Each before and after the edit, with the interval of its change over items, and the change under the controls.
     """
 
-    def record(old: Int[Tensor, "items repeats"], new: Tensor, others: list[Tensor]) -> dict[str, object]:
+    def record(old: Int[Tensor, "items repeats"], new: Tensor, others: list[Tensor]) -> FormRecord:
         change = paired_change(old, new, resamples=resamples, confidence=confidence, seed=seed)
-        return {
-            "before": float(old.double().mean()),
-            "after": float(new.double().mean()),
-            "n": len(old),
-            "interval": [change.low, change.high],
-            "control": interval_record(control_interval(_changes(old, others), confidence), len(others)),
-        }
+        control = control_record(control_interval(_changes(old, others), confidence), len(others))
+        means = float(old.double().mean()), float(new.double().mean())
+        return FormRecord(*means, len(old), [change.low, change.high], control)
 
     found = [one.found.long() for one in (before, after, *controls)]
     length = [one.length for one in (before, after, *controls)]
-    return {
-        "answer_format": record(found[0], found[1], found[2:]),
-        "answer_length": record(length[0], length[1], length[2:]),
-    }
+    return AnswerForm(record(found[0], found[1], found[2:]), record(length[0], length[1], length[2:]))
+
+
+def form_of_answers(
+    before: Generated, after: Generated, controls: Sequence[Generated], *, resamples: int, confidence: float, seed: int
+) -> dict[str, dict[str, object]]:
+    """`answer_form` as plain values."""
+    return asdict(answer_form(before, after, controls, resamples=resamples, confidence=confidence, seed=seed))
 
 
 def _set_effect(

@@ -1,4 +1,4 @@
-"""Which MLP neurons a change of a model moves, whether two changes move the same ones, and what chance would give.
+"""MLP neurons that an edit of a model moves, their overlap between edits, and edits of neurons.
 
 shift      (mean of the changed model - mean of the base) / standard deviation of the base, neuron by neuron, over items
 moved      the n neurons of largest |shift|
@@ -23,7 +23,7 @@ FLOOR = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class NeuronStatistics:
-    """Neurons of the base over items."""
+    """Mean and standard deviation of the base's neurons over items."""
 
     mean: Float[Tensor, " neurons"]
     std: Float[Tensor, " neurons"]
@@ -37,7 +37,7 @@ class NeuronStatistics:
         return NeuronStatistics(values.double().mean(dim=0).float(), std.clamp_min(FLOOR * float(std.max())))
 
     def shift(self, moved: Float[Tensor, "items neurons"]) -> Float[Tensor, " neurons"]:
-        """How far each neuron's mean lies from the base's, in the base's deviations; 0 where it never moves."""
+        """Shift of each neuron's mean from the base's, in the base's standard deviations; 0 where it never moves."""
         change = moved.double().mean(dim=0).float() - self.mean
         return torch.where(change == 0, 0.0, change / self.std)
 
@@ -86,14 +86,14 @@ class JaccardNull:
 
 @dataclass(frozen=True, eq=False)
 class NeuronEdit:
-    """Neurons and the values that they are set to."""
+    """MLP neurons and the values that they are set to."""
 
     neurons: Int[Tensor, " n"]
     values: Float[Tensor, " n"]
 
 
 def set_to_means(neurons: Int[Tensor, " n"], tuned: Float[Tensor, "items neurons"]) -> NeuronEdit:
-    """The tuned model's mean for each neuron."""
+    """Set each neuron to the tuned model's mean."""
     return NeuronEdit(neurons, tuned[:, neurons].double().mean(dim=0).float())
 
 

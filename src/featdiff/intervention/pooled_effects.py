@@ -1,11 +1,20 @@
-"""What an edit shows over all tasks together, and what its many tests are worth."""
+"""Effect of one edit pooled over tasks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from featdiff.intervention.effects import ControlName, control_interval, flips_record, interval_record, or_null
+from featdiff.config.intervention import ControlName
+from featdiff.intervention.effect_records import PooledRecord, SetRecord
+from featdiff.intervention.effects import (
+    MATCHED,
+    control_interval,
+    control_record,
+    deciding_kinds,
+    flips_record,
+    or_null,
+)
 from featdiff.stats import (
     Direction,
     Draws,
@@ -20,7 +29,7 @@ from featdiff.stats import (
 
 @dataclass(frozen=True, eq=False)
 class TaskChange:
-    """What one task has to say on a claim: its held-out critical items, and the change under each deciding control."""
+    """One task's changes: items flipped by the edit, and the change under each draw of the deciding controls."""
 
     flips: Flips
     controls: Mapping[ControlName, Draws]
@@ -28,7 +37,7 @@ class TaskChange:
 
 @dataclass(frozen=True, eq=False)
 class PooledEffect:
-    """One edit of one model over several tasks, which count alike: the mean of their changes, and of their controls."""
+    """Mean effect of one edit of one model over several tasks, which count alike, with the mean of their controls."""
 
     change: Interval
     """With its bootstrap interval, items drawn within tasks."""
@@ -39,26 +48,38 @@ class PooledEffect:
     p: float
     verdict: Verdict
 
-    def to_json(self) -> dict[str, object]:
-        """The change, the controls by kind, p and verdict."""
-        return {
-            "n": self.flips.n,
-            "change": or_null(self.change.value),
-            "interval": [self.change.low, self.change.high],
-            "flips": flips_record(self.flips),
-            "controls": {
-                kind: interval_record(control_interval(draws, self.change.confidence), len(draws))
+    def record(self) -> PooledRecord:
+        """The pooled effect as it is stored."""
+        return PooledRecord(
+            n=self.flips.n,
+            change=or_null(self.change.value),
+            interval=[self.change.low, self.change.high],
+            flips=flips_record(self.flips),
+            controls={
+                kind: control_record(control_interval(draws, self.change.confidence), len(draws))
                 for kind, draws in self.controls.items()
             },
-            "p": self.p,
-            "verdict": self.verdict,
-        }
+            p=self.p,
+            verdict=self.verdict,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """`record` as plain values."""
+        return asdict(self.record())
+
+
+def task_change(record: SetRecord, confidence: float) -> TaskChange:
+    """One task's part in a pooled effect, from the stored effect on one set of its items."""
+    others: dict[ControlName, Draws] = {kind: np.array(one.values) for kind, one in record.controls.items()}
+    controls: dict[ControlName, Draws] = {MATCHED: np.array(record.control.values)}
+    controls |= {kind: others[kind] for kind in deciding_kinds(others, confidence)}
+    return TaskChange(Flips(record.n, record.flips.lost, record.flips.gained), controls)
 
 
 def pooled_effect(
     parts: Sequence[TaskChange], expected: Direction, *, resamples: int, confidence: float, seed: int
 ) -> PooledEffect:
-    """Take the tasks of one edit together: a single test, which no number of tasks makes easier to pass.
+    """Pool the tasks of one edit into a single test, which no number of tasks makes easier to pass.
 
     Tasks without held-out items do not count. Each control's draws must be as many in every task.
     """

@@ -1,4 +1,4 @@
-"""Edit one model's residual stream at the tap and score its answers (Sec. 7.1, Tables 2-5).
+"""Scores of one model's answers under edits at the hook point (Sec. 7.1, Tables 2-5).
 
 1. The halves of all models below the tap read the tokens once: a^m, `[batch positions models d_model]`.
 2. The crosscoder encodes them; only the features that some edit names are kept.

@@ -1,7 +1,7 @@
-"""What an edit does beside its purpose: to text that has nothing to do with the tasks, and to the form of answers."""
+"""Side effects of an edit: on text unrelated to the tasks, and on the form of answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +13,7 @@ from featdiff.evaluation.batches import choice_beginnings, edited_tokens, padded
 from featdiff.evaluation.results import Requests
 from featdiff.intervention.activity import order_of
 from featdiff.intervention.edits import CHUNK, CodeReading, Edit, Patch, apply, codes
+from featdiff.intervention.effect_records import BeforeAfter, TextShiftRecord
 from featdiff.models.loading import Lineup
 from featdiff.models.partial_model import UpperModel
 
@@ -31,14 +32,15 @@ class TextShift:
             self.kl + other.kl, self.before + other.before, self.after + other.after, self.tokens + other.tokens
         )
 
-    def to_json(self) -> dict[str, object]:
+    def record(self) -> TextShiftRecord:
         """Means per token; None where there are none."""
-        n = self.tokens
-        return {
-            "kl": self.kl / n if n else None,
-            "cross_entropy": {"before": self.before / n, "after": self.after / n} if n else None,
-            "tokens": n,
-        }
+        if not (n := self.tokens):
+            return TextShiftRecord(None, None, 0)
+        return TextShiftRecord(self.kl / n, BeforeAfter(self.before / n, self.after / n), n)
+
+    def to_json(self) -> dict[str, object]:
+        """`record` as plain values."""
+        return asdict(self.record())
 
 
 @torch.no_grad()
@@ -48,7 +50,7 @@ def text_shift(
     labels: Int[Tensor, "batch positions"],
     ignored: int = -100,
 ) -> TextShift:
-    """KL(plain || edited) at every position with a label, and the cross-entropy of the label under both."""
+    """Sum KL(plain || edited) over the positions with a label, and the cross-entropy of the label under both."""
     counted = labels != ignored
     before, after = plain[counted].float().log_softmax(dim=-1), edited[counted].float().log_softmax(dim=-1)
     kl = (before.exp() * (before - after)).sum(dim=-1).clamp_min(0).double().sum()
@@ -65,7 +67,7 @@ def edited_residual(
     mask: Bool[Tensor, "batch positions"],
     reading: CodeReading = "joint",
 ) -> Float[Tensor, "batch positions d_model"]:
-    """One model's residual stream under one edit where `mask` holds; the models axis is the crosscoder's."""
+    """Edit one model's residual stream where `mask` holds; the models axis is the crosscoder's."""
     flat = activations.flatten(0, 1)
 
     def read(source: str | None) -> Tensor:

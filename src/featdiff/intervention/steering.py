@@ -9,7 +9,7 @@ A method edits a model while it scores text; it neither changes its weights nor 
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -46,7 +46,7 @@ class UneditedModel:
     model: PreTrainedModel
 
     @contextmanager
-    def running(self, prompt: Prompt, real: Real) -> Iterator[PreTrainedModel]:
+    def running(self, prompt: Prompt, real: Real) -> Generator[PreTrainedModel, None, None]:
         """The model."""
         yield self.model
 
@@ -61,7 +61,7 @@ class SteeredModel:
     positions: Positions = "all"
 
     @contextmanager
-    def running(self, prompt: Prompt, real: Real) -> Iterator[PreTrainedModel]:
+    def running(self, prompt: Prompt, real: Real) -> Generator[PreTrainedModel, None, None]:
         """The model, steered where `positions` allows: `prompt` columns come first, `real` marks no padding."""
         with shifting_residual(self.model, self.layers, self.vector, _mask(self.positions, prompt, real)):
             yield self.model
@@ -76,7 +76,7 @@ class NeuronEditedModel:
     positions: Positions = "all"
 
     @contextmanager
-    def running(self, prompt: Prompt, real: Real) -> Iterator[PreTrainedModel]:
+    def running(self, prompt: Prompt, real: Real) -> Generator[PreTrainedModel, None, None]:
         """The model, its neurons set where `positions` allows."""
         mask = _mask(self.positions, prompt, real)
         with setting_neurons(self.model, self.setting.neurons, self.setting.values, mask):
@@ -87,7 +87,7 @@ EditingMethod = EditedModel | SteeredModel | NeuronEditedModel | UneditedModel
 
 
 def everywhere(method: EditingMethod) -> EditingMethod:
-    """The same method on every token, for text that asks nothing."""
+    """Apply a method to every token, for text that is no prompt."""
     match method:
         case EditedModel():
             return replace(method, edits=tuple(replace(edit, positions="all") for edit in method.edits))
@@ -123,7 +123,7 @@ def score_methods(
 
 @dataclass(frozen=True, eq=False)
 class PromptEndStates:
-    """What a model holds and would say at the last token of each item's prompt."""
+    """Neurons and next token of a model at the last token of each item's prompt."""
 
     neurons: Float[Tensor, "samples neurons"]
     in_form: Bool[Tensor, " samples"]
@@ -132,7 +132,7 @@ class PromptEndStates:
 
 @torch.no_grad()
 def prompt_end_states(method: EditingMethod, requests: Requests, *, batch_size: int = 64) -> PromptEndStates:
-    """Run a method over the prompts of all items."""
+    """Run an edited model over the prompts of all items."""
     prompts, begins = prompts_of(requests), choice_beginnings(requests)
     order = sorted(range(len(prompts)), key=lambda sample: len(prompts[sample]), reverse=True)
     neurons, in_form = [torch.empty(0)] * len(prompts), torch.zeros(len(prompts), dtype=torch.bool)
@@ -156,7 +156,7 @@ def text_logits(
     input_ids: Int[Tensor, "batch positions"],
     position_ids: Int[Tensor, "batch positions"] | None = None,
 ) -> Float[Tensor, "batch positions vocabulary"]:
-    """Logits on text that a method touches everywhere."""
+    """Compute logits on text, edited at every token."""
     device = method.model.device
     real = torch.ones_like(input_ids, dtype=torch.bool, device=device)
     places = None if position_ids is None else position_ids.to(device)
@@ -181,7 +181,7 @@ def _cheapest(batch: RequestBatch, model: PreTrainedModel) -> tuple[Layout, Floa
 def _log_likelihood(
     method: SteeredModel | NeuronEditedModel | UneditedModel, batch: RequestBatch, layout: Layout
 ) -> Tensor:
-    """What the continuations of the batch's requests score, in the order of the layout."""
+    """Log-likelihoods of the continuations of the batch's requests, in the order of the layout."""
     everyone = torch.arange(len(layout.input_ids), device=layout.input_ids.device)
     with method.running(batch.prompt[layout.row[:, 0]], layout.real.bool()) as model:
         logits = _logits(

@@ -1,12 +1,12 @@
-"""Run a whole model with the rest of the lineup beside it, and change its residual stream at the tap while it runs.
+"""Run a whole model together with the rest of its lineup, and change its residual stream at the hook point.
 
 Joint encoding needs the residual streams of all models on the same tokens, also on tokens that the model has only just
 generated. So whenever the whole model runs, the other models of the lineup run on the tokens that it is given, up to
-the tap. With a KV cache, their keys and values lie in the model's own cache, behind its layers: what is done to the
-cache (copied, repeated, reordered, cropped) is done to theirs.
+the hook point. With a KV cache, their keys and values lie in the model's own cache, behind its layers: what is done to
+the cache (copied, repeated, reordered, cropped) is done to theirs.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from featdiff.models.loading import Lineup, blocks
+from featdiff.models.loading import Lineup
+from featdiff.models.residual import blocks, run_to
 
 _GIVEN_ALIKE = ("attention_mask", "position_ids", "cache_position")
 """What a forward pass of the other models takes from that of the whole model, besides the tokens."""
@@ -27,7 +28,7 @@ _CACHE_KEYWORDS = ("cache", "past_key_values")
 
 @dataclass(frozen=True, eq=False)
 class Tapped:
-    """What a forward pass of the whole model holds at the tap."""
+    """Activations of a forward pass of the whole model at the hook point."""
 
     activations: Float[Tensor, "batch new models d_model"]
     """Residual streams of the models, float32, the model's own in its place; 0 for models that do not run."""
@@ -44,20 +45,22 @@ Change = Callable[[Tensor, Tapped], Tensor]
 @contextmanager
 def running_beside(
     model: PreTrainedModel, lineup: Lineup, name: str, change: Change, beside: Collection[str]
-) -> Iterator[None]:
-    """While open, every forward pass of `model`, the lineup's `name`, goes through `change` at the tap.
+) -> Generator[None]:
+    """While open, every forward pass of `model`, the lineup's `name`, goes through `change` at the hook point.
 
     The models named in `beside` run on the same tokens; those that `change` does not look at can be left out.
-    Below the tap nothing changes, so neither do the residual streams that `change` is given. Raises ValueError when the
-    lineup has no such model; when a forward pass gets a KV cache of fixed size, one that was filled outside, or one
-    that is not found among its arguments; and for a cache while the lineup's models take turns on their device.
+    Below the hook point nothing changes, so neither do the residual streams that `change` is given. Raises ValueError
+    when the lineup has no such model; when a forward pass gets a KV cache of fixed size, one that was filled outside,
+    or one that is not found among its arguments; and for a cache while the lineup's models take turns on their device.
     """
     if missing := {name, *beside} - {*lineup.names}:
         raise ValueError(f"the lineup holds {', '.join(lineup.names)}, not {', '.join(missing)}; load those models too")
     others = [index for index, other in enumerate(lineup.names) if other != name and other in beside]
     waiting: list[Tapped] = []
 
-    def below(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple, dict]:
+    def below(
+        module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[()], dict[str, Any]]:
         given = dict(zip(signature(model.forward).parameters, arguments, strict=False)) | options
         cache = _cache(model, given)
         waiting[:] = [_tapped(lineup, others, given, model, cache)]
@@ -167,29 +170,11 @@ def _companions(cache: Cache, model: PreTrainedModel, others: list[PreTrainedMod
     return [Cache(layers=cache.layers[start : start + layers]) for start in starts]
 
 
-class _Reached(Exception):
-    """Carries the residual stream out of a forward pass that need not go on."""
-
-    def __init__(self, residual: Tensor) -> None:
-        self.residual = residual
-
-
 @torch.no_grad()
 def _cached_residual(
     model: PreTrainedModel, layers: int, given: Mapping[str, Any], cache: Cache
 ) -> Float[Tensor, "batch new d_model"]:
     """Residual stream after block `layers` on the new tokens alone; `cache` grows by them."""
-
-    def stop(module: nn.Module, arguments: tuple[object, ...], output: Tensor) -> None:
-        raise _Reached(output)
-
     alike = {key: given[key].to(model.device) for key in _GIVEN_ALIKE if isinstance(given.get(key), Tensor)}
-    handle = blocks(model)[layers - 1].register_forward_hook(stop)
-    try:
-        options = _cache_argument(model.base_model, cache) | {"use_cache": True}
-        model.base_model(input_ids=given["input_ids"].to(model.device), **options, **alike)
-    except _Reached as reached:
-        return reached.residual
-    finally:
-        handle.remove()
-    raise AssertionError(f"{type(model).__name__} did not run its block {layers}")
+    options = _cache_argument(model.base_model, cache) | {"use_cache": True}
+    return run_to(model, layers, {"input_ids": given["input_ids"].to(model.device), **options, **alike})

@@ -1,4 +1,4 @@
-"""How far a tuned model has moved from its base, and models that have moved less.
+"""Distances of a tuned model from its base, and interpolated models that have moved less.
 
 KL            mean over predictions of sum_v p_base(v) (log p_base(v) - log p_tuned(v)), in nats
 weights       |W_tuned - W_base|_F / |W_base|_F, by group of tensors and over all
@@ -9,7 +9,7 @@ More drift may by itself make more features look specific. At equal KL, by inter
 left to differ.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from featdiff.models.loading import PreTrainedModel, blocks
+from featdiff.models.loading import PreTrainedModel
+from featdiff.models.residual import blocks
 
 LARGEST_ALPHA = 1.0
 HALVINGS = 12
@@ -26,7 +27,7 @@ HALVINGS = 12
 
 @dataclass(frozen=True)
 class Text:
-    """A batch of text; at the `compared` positions the predictions of the next token, or the activations, count."""
+    """Batch of text whose predictions of the next token, or activations, are compared at some positions."""
 
     input_ids: Int[Tensor, "batch positions"]
     attention_mask: Int[Tensor, "batch positions"] | None
@@ -36,14 +37,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a model predicts at the compared positions of a text; on the CPU, in float32."""
+    """Predictions of a model at the compared positions of a text; on the CPU, in float32."""
 
     text: Text
     log_probabilities: Float[Tensor, "predictions vocabulary"]
 
 
 def predictions(model: PreTrainedModel, texts: Iterable[Text]) -> Iterator[Predicted]:
-    """Text by text, so that many models can be compared with one that is run once."""
+    """Predict text by text, so that many models can be compared with one that is run once."""
     for text in texts:
         yield Predicted(text, _log_probabilities(model, text).cpu())
 
@@ -71,7 +72,7 @@ def divergence_from(base: Iterable[Predicted], tuned: PreTrainedModel) -> float:
 
 @torch.no_grad()
 def activation_change(base: PreTrainedModel, tuned: PreTrainedModel, texts: Iterable[Text]) -> Float[Tensor, " layers"]:
-    """What share of the base's variance the difference of the two residual streams has, after every block.
+    """Squared difference of the two residual streams as a share of the base's variance, after every block.
 
     Sums are float64, one vector of d_model a block.
     """
@@ -116,7 +117,7 @@ def interpolate(into: PreTrainedModel, base: PreTrainedModel, tuned: PreTrainedM
 
 
 def matching_alpha(divergence: Callable[[float], float], wanted: float) -> float:
-    """The share of a change at which its KL is as wanted, by bisection: the KL must rise with alpha.
+    """Find the share of a change at which its KL is as wanted, by bisection: the KL must rise with alpha.
 
     1 where even the whole change has no larger KL.
     """
@@ -149,8 +150,8 @@ def _inputs(model: PreTrainedModel, text: Text) -> dict[str, object]:
 
 
 @contextmanager
-def _recorded(stack: nn.ModuleList) -> Iterator[list[Tensor]]:
-    """What every block puts out while the context is open."""
+def _recorded(stack: nn.ModuleList) -> Generator[list[Tensor]]:
+    """Record the outputs of every block while the context is open."""
     outputs: list[Tensor] = []
 
     def record(module: nn.Module, arguments: tuple[object, ...], output: Tensor) -> None:

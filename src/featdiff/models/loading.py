@@ -1,20 +1,20 @@
-"""The lineup: named models over one tokenizer, tapped after the same number of blocks.
+"""Loading models: whole, cut off above the hook point, and as a lineup of several that share one tokenizer.
 
-The residual stream after block `layers` (counted from 1) is what transformers calls `hidden_states[layers]`. Whatever
-lies above the tap is neither loaded nor run.
+The hook point lies after block `layers`, counted from 1. What lies above it is neither loaded nor run.
 
 Weights on the CPU are memory-mapped where the lineup's precision is that of their file: they take memory only while
 they are read, and the system may drop them at any time.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -24,7 +24,9 @@ from transformers import (
 )
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from featdiff.models.paths import identity, location, one_line, quiet, refuse_absent, refuse_corrupted
+from featdiff.models.logging import quiet_transformers
+from featdiff.models.paths import identity, location, one_line, refuse_absent, refuse_corrupted
+from featdiff.models.residual import residual
 from featdiff.models.tokenizer import Tokenizer, common_tokenizer
 from featdiff.models.tokenizer import load_tokenizer as load_tokenizer
 
@@ -139,7 +141,7 @@ class Lineup:
                     room[rows, :, index] = residual(model, self.layers, input_ids[rows], mask, positions)
 
     @contextmanager
-    def _brought(self, model: PreTrainedModel) -> Iterator[None]:
+    def _brought(self, model: PreTrainedModel) -> Generator[None]:
         """The model on the lineup's device. One that takes turns is copied there; its own weights wait untouched."""
         if not self.turns:
             yield
@@ -164,10 +166,57 @@ class Lineup:
                 )
 
 
+def load_models(
+    paths: Mapping[str, str | Path],
+    *,
+    layer: int | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+) -> Lineup:
+    """Load models that are to be compared, each up to the hook point.
+
+        models = load_models({"base": "Qwen/Qwen2.5-0.5B", "rl": "runs/grpo/checkpoint-5"})
+        models.residuals(input_ids)  # [batch positions models d_model], float32
+
+    paths: model folders or hub ids by name, the base first.
+    layer: number of blocks below the hook point, from 1; None takes the middle of the base, floor(L / 2).
+    dtype: float32, bfloat16 or float16; the residual streams are float32 in any case.
+    device: where the models run, such as cpu or cuda.
+    trust_remote_code: whether code in a model's folder or repository may run.
+
+    Raises ValueError where no model is given, and as `Lineup.load`.
+    """
+    if not paths:
+        raise ValueError("no models are given; name at least one, the base first")
+    places = {name: str(path) for name, path in paths.items()}
+    return Lineup.load(places, layer=layer, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a whole model lies, a folder or a hub id, and how it is loaded."""
+
+    path: str
+    dtype: str = "float32"
+    """A key of `DTYPES`."""
+    device: str = "cpu"
+    trust_remote_code: bool = False
+
+    def model(self) -> PreTrainedModel:
+        """The model, as by `load_model`."""
+        trust = self.trust_remote_code
+        return load_model(self.path, dtype=self.dtype, device=self.device, trust_remote_code=trust)
+
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer. ValueError as `load_tokenizer`."""
+        return load_tokenizer(self.path, trust_remote_code=self.trust_remote_code)
+
+
 def load_model(
     path: str, *, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False
 ) -> PreTrainedModel:
-    """A whole causal language model, in evaluation mode, without gradients. Raises ValueError as `load_truncated`."""
+    """Load a whole causal language model, in evaluation mode, frozen. Raises ValueError as `load_truncated`."""
     config = _config(path, trust_remote_code)
     return _load(AutoModelForCausalLM, path, config, dtype, device, trust_remote_code)
 
@@ -181,7 +230,7 @@ def load_truncated(
     attention: str | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """Embeddings and the first `layers` blocks of a model; the other blocks and the LM head stay on the disk.
+    """Load embeddings and the first `layers` blocks of a model; the other blocks and the LM head stay on the disk.
 
     `attention` is an implementation of transformers, None its choice. Raises ValueError for an absent, unknown,
     incomplete or corrupted model, for a layer out of 1..L, and for an attention that the model does not have.
@@ -190,14 +239,9 @@ def load_truncated(
     _has_layer(config, layers, path)
     model = _load(AutoModel, path, _cut(config, layers), dtype, device, trust_remote_code)
     if attention is not None:
-        with one_line(f"cannot run the model {path} with lineup.attention = {attention}"), quiet():
+        with one_line(f"cannot run the model {path} with lineup.attention = {attention}"), quiet_transformers():
             model.set_attn_implementation(attention)
     return model
-
-
-def middle_layer(path: str, *, trust_remote_code: bool = False) -> int:
-    """Number of blocks below the middle of the model at `path`: floor(L / 2), at least 1."""
-    return _middle(_config(path, trust_remote_code))
 
 
 def depth(path: str, *, trust_remote_code: bool = False) -> int:
@@ -207,7 +251,7 @@ def depth(path: str, *, trust_remote_code: bool = False) -> int:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the config.json of a model says that a study is set by."""
+    """Facts in the config.json of a model by which a study is set."""
 
     blocks: int
     d_model: int
@@ -222,89 +266,8 @@ def facts_of(path: str) -> ModelFacts:
     return ModelFacts(_depth(config), _text(config).hidden_size, next((name for name in names if name in DTYPES), None))
 
 
-def blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The model's stack of blocks: the one outermost list of modules as long as the model is deep.
-
-    Raises ValueError for a model with no such list, or with several.
-    """
-    depth = _depth(model.config)
-    lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth}
-    outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
-    if len(outermost) != 1:
-        raise ValueError(
-            f"{type(model).__name__} has {len(outermost)} lists of {depth} modules ({', '.join(outermost)}); "
-            "only models with one stack of blocks can be tapped"
-        )
-    return lists[outermost[0]]
-
-
-@torch.no_grad()
-def token_logits(model: PreTrainedModel, directions: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows vocabulary"]:
-    """What directions of the residual stream say directly: each through the final norm and the LM head, alone.
-
-    Only differences within a row mean something: the norm has its own scale for every residual stream.
-    """
-    inside = {id(module) for module in blocks(model).modules()}
-    outside = [module for module in model.base_model.modules() if id(module) not in inside]
-    norms = [module for module in outside if isinstance(w := getattr(module, "weight", None), Tensor) and w.ndim == 1]
-    read = directions.to(model.device, model.dtype)
-    if norms:
-        bias = getattr(norms[-1], "bias", None)
-        read = norms[-1](read) - (0 if bias is None else bias)
-    head = model.get_output_embeddings()
-    assert head is not None, "a causal language model has an LM head"
-    return head(read).float()
-
-
-def residual(
-    model: PreTrainedModel,
-    layers: int,
-    input_ids: Int[Tensor, "batch positions"],
-    attention_mask: Int[Tensor, "batch positions"] | None = None,
-    position_ids: Int[Tensor, "batch positions"] | None = None,
-) -> Float[Tensor, "batch positions d_model"]:
-    """Residual stream after block `layers` of a whole or truncated model, float32; the forward pass ends there.
-
-    It equals `hidden_states[layers]` of the full model, save after the last block, where transformers applies the final
-    norm and we do not. Position ids that start again at 0, in each sequence first of all, keep attention inside packed
-    documents, unless an attention mask is given.
-    """
-    shape = input_ids.shape
-    if attention_mask is None and position_ids is not None and _uses_flash(model):
-        # transformers hands flash attention the bounds of packed documents for one sequence only.
-        input_ids, position_ids = input_ids.reshape(1, -1), position_ids.reshape(1, -1)
-
-    def stop(module: nn.Module, arguments: tuple[object, ...], output: Tensor) -> None:
-        raise _Tapped(output)
-
-    handle = blocks(model)[layers - 1].register_forward_hook(stop)
-    try:
-        model.base_model(
-            input_ids=_on(model, input_ids),
-            attention_mask=_on(model, attention_mask),
-            position_ids=_on(model, position_ids),
-            use_cache=False,  # with a cache, transformers does not see that documents are packed
-        )
-    except _Tapped as tapped:
-        return tapped.residual.view(*shape, -1).float()
-    finally:
-        handle.remove()
-    raise AssertionError(f"{type(model).__name__} did not run its block {layers}")
-
-
 def _part(ids: Int[Tensor, "batch positions"] | None, rows: slice) -> Int[Tensor, "some positions"] | None:
     return None if ids is None else ids[rows]
-
-
-class _Tapped(Exception):
-    """Carries the residual stream out of a forward pass that need not go on."""
-
-    def __init__(self, residual: Tensor) -> None:
-        self.residual = residual
-
-
-def _on(model: PreTrainedModel, ids: Tensor | None) -> Tensor | None:
-    return None if ids is None else ids.to(model.device, torch.long)
 
 
 # ------------------------------------------------------------------ loading
@@ -319,7 +282,7 @@ def _load(
     trust_remote_code: bool,
 ) -> PreTrainedModel:
     refuse_corrupted(path)
-    with one_line(f"cannot load the model {path}"), quiet():
+    with one_line(f"cannot load the model {path}"), quiet_transformers():
         loaded = kind.from_pretrained(
             location(path),
             config=config,
@@ -352,13 +315,9 @@ def attention_of(wanted: str, dtype: str, device: str) -> str | None:
     return wanted
 
 
-def _uses_flash(model: PreTrainedModel) -> bool:
-    return (model.config._attn_implementation or "").startswith("flash")
-
-
 def _config(path: str, trust_remote_code: bool) -> PreTrainedConfig:
     refuse_absent(path)
-    with one_line(f"cannot read the model {path}"), quiet():
+    with one_line(f"cannot read the model {path}"), quiet_transformers():
         return AutoConfig.from_pretrained(location(path), trust_remote_code=trust_remote_code)
 
 

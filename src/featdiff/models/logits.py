@@ -1,4 +1,4 @@
-"""How many rows of text a whole model is compared on at a time: logits take far more memory than residual streams."""
+"""Memory limit on logits: the rows of text on which whole models are compared at a time."""
 
 LOGIT_BYTES = 24
 """Per logit while three passes of a model are compared: log-probabilities of each, and as much for their KL."""

@@ -1,10 +1,10 @@
-"""MLP neurons of a whole model, found by structure, read and set while it runs; and its residual stream, shifted.
+"""Hooks that read and set the MLP neurons of a whole model, and shift its residual stream.
 
 A neuron is an input of the projection by which a block's MLP writes into the residual stream (down_proj, c_proj, fc2).
 Neurons are numbered through all blocks: the block times its width, plus the place in the block.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from featdiff.models.loading import blocks
+from featdiff.models.residual import blocks
 
 Arguments = tuple[object, ...]
 
 
-def outlets(model: PreTrainedModel) -> list[nn.Module]:
-    """Of every block, the projection whose inputs are its MLP's neurons.
+def outlets(model: PreTrainedModel) -> list[nn.Linear | Conv1D]:
+    """Projections of all blocks whose inputs are the neurons of their MLPs.
 
-    That is the one linear map of the block into the residual stream that is no part of its attention. Raises ValueError
+    Such is the one linear map of a block into the residual stream that is no part of its attention. Raises ValueError
     for a model whose blocks have none, or several, such as a mixture of experts; or whose blocks differ in width.
     """
     width = model.config.get_text_config().hidden_size
@@ -48,7 +48,7 @@ def neurons_per_block(model: PreTrainedModel) -> int:
 @contextmanager
 def reading_neurons(
     model: PreTrainedModel, place: Int[Tensor, " batch"]
-) -> Iterator[list[Float[Tensor, "batch neurons_of_a_block"]]]:
+) -> Generator[list[Float[Tensor, "batch neurons_of_a_block"]]]:
     """While open, a forward pass leaves each block's neurons at one place of every row, float32, in the list given.
 
     What an edit has set is what is read, if the edit was begun first: hooks run in the order of their making.
@@ -74,7 +74,7 @@ def setting_neurons(
     neurons: Int[Tensor, " n"],
     values: Float[Tensor, " n"],
     mask: Bool[Tensor, "batch positions"],
-) -> Iterator[None]:
+) -> Generator[None]:
     """While open, these neurons have these values wherever `mask` holds."""
     ways_out = outlets(model)
     width, handles = _inputs(ways_out[0]), []
@@ -92,7 +92,7 @@ def setting_neurons(
 @contextmanager
 def shifting_residual(
     model: PreTrainedModel, layers: int, vector: Float[Tensor, " d_model"], mask: Bool[Tensor, "batch positions"]
-) -> Iterator[None]:
+) -> Generator[None]:
     """While open, `vector` is added to the residual stream after block `layers` wherever `mask` holds."""
 
     def shift(module: nn.Module, arguments: Arguments, output: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ def _setter(places: Int[Tensor, " some"], values: Float[Tensor, " some"], mask: 
     return put
 
 
-def _writers(block: nn.Module, width: int) -> list[nn.Module]:
+def _writers(block: nn.Module, width: int) -> list[nn.Linear | Conv1D]:
     """Linear maps into the residual stream outside of attention."""
     return [
         module
@@ -127,13 +127,8 @@ def _writers(block: nn.Module, width: int) -> list[nn.Module]:
     ]
 
 
-def _inputs(module: nn.Module) -> int:
-    match module:
-        case nn.Linear():
-            return module.in_features
-        case Conv1D():
-            return module.nx
-    raise AssertionError("an outlet is a linear map")
+def _inputs(module: nn.Linear | Conv1D) -> int:
+    return module.in_features if isinstance(module, nn.Linear) else module.nx
 
 
 def _outputs(module: nn.Linear | Conv1D) -> int:

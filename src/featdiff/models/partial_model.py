@@ -1,4 +1,4 @@
-"""The half of a causal language model above the tap."""
+"""The layers above the hook point, run on their own."""
 
 import copy
 import inspect
@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from featdiff.models.loading import PreTrainedModel, blocks
+from featdiff.models.loading import PreTrainedModel
+from featdiff.models.residual import blocks
 
 
 class UpperModel:
-    """The blocks of a causal language model above the tap, from a given residual stream to logits.
+    """Layers of a causal language model above the hook point, from a given residual stream to logits.
 
     It is a copy of the model that shares every parameter and in which the blocks up to `layers` do nothing, the last of
     them but giving out the residual; so no architecture needs to be known, and the model itself is left as it was.
@@ -23,14 +24,14 @@ class UpperModel:
         stack = blocks(model)
         if not 1 <= layers <= len(stack):
             raise ValueError(
-                f"the tap lies after block {layers} of {len(stack)}; choose a layer from 1 to {len(stack)}"
+                f"the hook point lies after block {layers} of {len(stack)}; choose a layer from 1 to {len(stack)}"
             )
         self.layers, self.whole = layers, model
         self.dtype: torch.dtype = model.dtype
-        self._given: Tensor | None = None
+        self._waiting: list[Tensor] = []
         below = [_with_forward(block, _pass_on) for block in stack[: layers - 1]]
-        tap = _with_forward(stack[layers - 1], self._give)
-        self._model = _replaced(model, stack, nn.ModuleList([*below, tap, *stack[layers:]]))
+        hooked = _with_forward(stack[layers - 1], self._give)
+        self._model = _replaced(model, stack, nn.ModuleList([*below, hooked, *stack[layers:]]))
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @torch.no_grad()
@@ -48,7 +49,7 @@ class UpperModel:
         there gives the model's own logits bit for bit.
         """
         options = {"logits_to_keep": keep} if self._keeps_logits and keep is not None else {}
-        self._given = residual.to(self.dtype)
+        self._waiting[:] = [residual.to(self.dtype)]
         try:
             output = self._model(
                 input_ids=input_ids,
@@ -57,17 +58,17 @@ class UpperModel:
                 use_cache=False,
                 **options,
             )
-            if self._given is not None:
+            if self._waiting:
                 raise ValueError(
-                    "the model ran past the tap: its forward is bound to another copy; load it without a device map"
+                    "the model ran past the hook point: its forward is that of another copy; load it without device map"
                 )
         finally:
-            self._given = None
+            self._waiting.clear()
         return output.logits if keep is None or options else output.logits[:, keep]
 
     def _give(self, hidden_states: Tensor, *arguments: object, **options: object) -> Tensor:
-        given, self._given = self._given, None
-        assert given is not None and given.shape == hidden_states.shape, "one residual vector per token, given once"
+        given = self._waiting.pop()
+        assert given.shape == hidden_states.shape, "one residual vector per token"
         return given
 
 
@@ -88,7 +89,12 @@ def _replaced(model: PreTrainedModel, old: nn.ModuleList, new: nn.ModuleList) ->
     root = parent = copy.copy(model)
     for name in way:
         child = copy.copy(parent.get_submodule(name))
-        parent._modules = {**parent._modules, name: child}
+        _put(parent, name, child)
         parent = child
-    parent._modules = {**parent._modules, last: new}
+    _put(parent, last, new)
     return root
+
+
+def _put(parent: nn.Module, name: str, child: nn.Module) -> None:
+    """Exchange a child of a copy; `setattr` would exchange that of the original, whose dictionary the copy shares."""
+    vars(parent)["_modules"] = {**vars(parent)["_modules"], name: child}

@@ -1,28 +1,27 @@
-"""Where a model lies, a folder or a hub id, and what is refused of it in one line before it is read."""
+"""Paths of models, folders or hub ids, and checks of them before a model is read."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from transformers.utils import logging
 
 
 def location(path: str) -> str:
-    """What transformers is to be given: the folder, or the hub id as it is."""
+    """Path to give to transformers: the folder, or the hub id as it is."""
     folder = Path(path).expanduser()
     return str(folder) if folder.exists() else path
 
 
 def identity(path: str) -> str:
-    """The same for all ways of writing one folder."""
+    """Name of a model that is the same for all ways of writing its folder."""
     folder = Path(path).expanduser()
     return str(folder.resolve()) if folder.exists() else path
 
 
 def refuse_absent(path: str) -> None:
-    """ValueError unless there is a model folder at `path`, or it may be a hub id."""
+    """Raise ValueError unless there is a model folder at `path`, or it may be a hub id."""
     folder = Path(path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -34,7 +33,7 @@ def refuse_absent(path: str) -> None:
 
 
 def refuse_corrupted(path: str) -> None:
-    """ValueError, with its name, for a weights file that is cut short or no safetensors file."""
+    """Raise ValueError for a weights file that is cut short or no safetensors file."""
     for file in sorted(Path(path).expanduser().glob("*.safetensors")):
         try:
             with safe_open(file, framework="pt"):
@@ -44,24 +43,10 @@ def refuse_corrupted(path: str) -> None:
 
 
 @contextmanager
-def one_line(doing: str) -> Iterator[None]:
+def one_line(doing: str) -> Generator[None]:
     """Turn what transformers raises for a bad model into one line."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         raise ValueError(f"{doing}: {reason}; check the folder or hub id") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' load reports and bars off the screen: a truncated load leaves weights out by intention."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

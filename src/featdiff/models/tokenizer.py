@@ -5,7 +5,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from featdiff.models.paths import identity, location, one_line, quiet, refuse_absent
+from featdiff.models.logging import quiet_transformers
+from featdiff.models.paths import identity, location, one_line, refuse_absent
 
 Tokenizer = PreTrainedTokenizerBase
 
@@ -14,18 +15,25 @@ PROBE = "Naïve DON'T don't 3.14 12345\n\n\tdef f(x):  return x ** 2  # 日本�
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Tokenizer:
-    """The tokenizer of a model folder or hub id. Raises ValueError when there is none."""
+    """Load the tokenizer of a model folder or hub id. Raises ValueError when there is none."""
     refuse_absent(path)
     folder = Path(path).expanduser()
     if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         # transformers makes an empty tokenizer of the model's type where the files are absent, without a word.
-        raise ValueError(f"{path} holds no tokenizer (tokenizer.json); save the tokenizer beside the model")
-    with one_line(f"cannot load the tokenizer of {path}"), quiet():
+        raise ValueError(f"{path} holds no tokenizer (tokenizer.json); save the tokenizer with the model")
+    with one_line(f"cannot load the tokenizer of {path}"), quiet_transformers():
         return AutoTokenizer.from_pretrained(location(path), trust_remote_code=trust_remote_code)
 
 
+def token_ids(tokenizer: Tokenizer, text: str, *, special: bool = True) -> list[int]:
+    """Tokenize a text, with the special tokens that the tokenizer puts around every text, or without."""
+    ids = tokenizer(text, add_special_tokens=special)["input_ids"]
+    assert isinstance(ids, list)
+    return ids
+
+
 def common_tokenizer(paths: dict[str, str], trust_remote_code: bool) -> Tokenizer:
-    """The tokenizer of the models at `paths`, by name. Raises ValueError when they read text into different tokens."""
+    """Load the one tokenizer of the models at `paths`. Raises ValueError when they read text into different tokens."""
     by_place: dict[str, Tokenizer] = {}
     for path in paths.values():
         if identity(path) not in by_place:

@@ -1,85 +1,83 @@
-"""What SFT and GRPO ask of the Hugging Face Trainer alike."""
+"""Inputs of a training run of either paradigm: base, folder and seed, order of items, arguments of the Trainer."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import Any, TypeVar
 
 import torch
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.sft_config import SFTConfig
 
 from featdiff.config.study import GRPOSettings, SFTSettings
+from featdiff.models.loading import ModelSource
 
 Item = TypeVar("Item")
+Config = TypeVar("Config", SFTConfig, GRPOConfig)
 
 
-class SharedArguments(TypedDict):
-    """Arguments of both trainers, by the Trainer's names."""
+@dataclass(frozen=True)
+class Training:
+    """Inputs that runs of SFT and GRPO share, besides data and settings."""
 
-    output_dir: str
+    base: ModelSource
+    folder: Path
+    """Where the checkpoints go."""
     seed: int
-    num_train_epochs: float
-    learning_rate: float
-    weight_decay: float
-    lr_scheduler_type: str
-    warmup_steps: int
-    max_grad_norm: float
-    per_device_train_batch_size: int
-    gradient_accumulation_steps: int
-    bf16: bool
-    use_cpu: bool
-    gradient_checkpointing: bool
-    dataloader_pin_memory: bool
-    logging_steps: float
-    logging_nan_inf_filter: bool
-    save_strategy: str
-    report_to: str
-    disable_tqdm: bool
-    trust_remote_code: bool
+    checkpoints: int
+    """How many are published, at equal parts of the run."""
+    state_minutes: float = 10.0
+    """Time between two states from which a killed run can go on."""
 
 
-def shared_arguments(
+def trainer_config(
+    kind: type[Config],
+    training: Training,
     settings: SFTSettings | GRPOSettings,
     *,
     batch_size: int,
     weight_decay: float,
     steps: int,
-    folder: Path,
-    seed: int,
-    dtype: str,
-    device: str,
-    trust_remote_code: bool,
-) -> SharedArguments:
-    """One pass over data that `in_order` has laid out; a log after every step; nothing saved but by our callback.
+    **own: Any,
+) -> Config:
+    """Make the arguments of a Trainer: one pass over data that `in_order` has laid out, a log after every step.
+
+    Nothing is saved but by `Checkpoints`.
 
     batch_size: sequences per optimizer step, a multiple of the settings' micro_batch_size.
+    steps: optimizer steps of the whole run.
+    own: arguments of one paradigm, by TRL's names.
     """
     assert batch_size % settings.micro_batch_size == 0
-    return {
-        "output_dir": str(folder),
-        "seed": seed,
-        "num_train_epochs": 1.0,
-        "learning_rate": settings.lr,
-        "weight_decay": weight_decay,
-        "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
-        "warmup_steps": round(settings.warmup * steps),
-        "max_grad_norm": settings.clip,
-        "per_device_train_batch_size": settings.micro_batch_size,
-        "gradient_accumulation_steps": batch_size // settings.micro_batch_size,
-        "bf16": dtype == "bfloat16",
-        "use_cpu": device == "cpu",
+    base = training.base
+    return kind(
+        output_dir=str(training.folder),
+        seed=training.seed,
+        num_train_epochs=1.0,
+        learning_rate=settings.lr,
+        weight_decay=weight_decay,
+        lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
+        warmup_steps=round(settings.warmup * steps),
+        max_grad_norm=settings.clip,
+        per_device_train_batch_size=settings.micro_batch_size,
+        gradient_accumulation_steps=batch_size // settings.micro_batch_size,
+        bf16=base.dtype == "bfloat16",
+        use_cpu=base.device == "cpu",
         # It trades time for memory, which only models that need a GPU are short of.
-        "gradient_checkpointing": device != "cpu",
-        "dataloader_pin_memory": device != "cpu",
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "trust_remote_code": trust_remote_code,
-    }
+        gradient_checkpointing=base.device != "cpu",
+        dataloader_pin_memory=base.device != "cpu",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        trust_remote_code=base.trust_remote_code,
+        **own,
+    )
 
 
 def in_order(items: Sequence[Item], *, epochs: float, seed: int) -> list[Item]:
-    """The items as training meets them: each epoch a new random order, the last cut where `epochs` is no whole number.
+    """Lay out the items for training: each epoch in a new random order, the last cut where `epochs` is no integer.
 
     The trainers then make one sequential pass: a run that is taken up again need not recall the order of its epoch.
     """

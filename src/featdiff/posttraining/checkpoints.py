@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: those that the study compares, and the state from which a killed run goes on.
+"""Checkpoints of a training run, which the study compares, and states, from which a killed run goes on.
 
 A callback of the Hugging Face Trainer keeps both; no pickle is written or read. On a CPU, training goes on from a state
 as if it had never stopped, to the last bit: the state holds weights, moments, learning rate schedule, position in the
@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import (
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -27,7 +26,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from featdiff.files import read_json, write_json, write_text
+from featdiff.files import read_json, replace_folder, write_json, write_text
+from featdiff.models.loading import DTYPES
+from featdiff.posttraining.arguments import Training
 from featdiff.posttraining.state import latest_state, load_generators, load_optimizer, save_state, state_step
 from featdiff.progress import Progress
 
@@ -36,37 +37,30 @@ NOT_LOGGED = {"step_time", "num_tokens"}  # these two would tell a run that was 
 
 
 class Checkpoints(TrainerCallback):
-    """Publishes `checkpoint-1` to `checkpoint-N` at equal parts of the run, keeps a state, and writes `log.jsonl`.
+    """Callback that publishes checkpoints at equal parts of a run, keeps a state, and writes `log.jsonl`.
 
     paradigm: sft or grpo, the section of the settings that an error names.
     steps: optimizer steps of the whole run.
     boundary: states are taken only after a multiple of so many steps.
-    minutes: time between two states; one is also taken after each published checkpoint.
-    dtype: precision of the published weights.
+
+    The weights are published in the precision of `training.base`. A state is taken after each checkpoint, and where
+    `training.state_minutes` have passed since the last one.
     """
 
-    def __init__(
-        self,
-        paradigm: str,
-        folder: Path,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        steps: int,
-        count: int,
-        boundary: int,
-        minutes: float,
-        dtype: str,
-    ) -> None:
+    def __init__(self, paradigm: str, training: Training, *, steps: int, boundary: int) -> None:
+        count = training.checkpoints
         if steps < count:
             raise ValueError(
                 f"posttrain.{paradigm} makes {steps} optimizer steps, too few for {count} checkpoints; "
                 f"give more prompts or smaller batches, or lower posttrain.checkpoints"
             )
-        self._paradigm, self._folder, self._tokenizer = paradigm, folder, tokenizer
+        # Not the policy's tokenizer, which was given a padding token.
+        self._paradigm, self._folder, self._tokenizer = paradigm, training.folder, training.base.tokenizer()
         self._steps, self._parts = steps, {step: k for k, step in enumerate(equal_parts(steps, count), 1)}
-        self._boundary, self._seconds, self._dtype = boundary, minutes * 60, getattr(torch, dtype)
+        self._boundary, self._seconds = boundary, training.state_minutes * 60
+        self._dtype = DTYPES[training.base.dtype]
         self._saved, self._state_is_due = time.monotonic(), False
-        self._resumed_from = self._generators_from = latest_state(folder)
+        self._resumed_from = self._generators_from = latest_state(self._folder)
         self._progress = Progress(paradigm, total=steps, unit="step", done=state_step(self._resumed_from))
 
     def train(self, trainer: Trainer) -> None:
@@ -83,7 +77,7 @@ class Checkpoints(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: object
     ) -> None:
-        """Bring optimizer and schedule to where the state left them; the trainer has done so with weights and data."""
+        """Restore optimizer and schedule from the state; the trainer has restored weights and position in the data."""
         assert state.max_steps == self._steps, f"the trainer plans {state.max_steps} steps, not {self._steps}"
         if self._resumed_from is not None:
             load_optimizer(self._resumed_from, *_optimizer_of(objects))
@@ -104,7 +98,7 @@ class Checkpoints(TrainerCallback):
         logs: Mapping[str, float | None] | None = None,
         **objects: object,
     ) -> None:
-        """After each step, once its numbers are known. The trainer's summary of the whole run has no loss."""
+        """Log each step, once its numbers are known. The trainer's summary of the whole run has no loss."""
         if logs is None or "loss" not in logs:
             return
         self._refuse_not_a_number(state.global_step, logs)
@@ -138,10 +132,7 @@ class Checkpoints(TrainerCallback):
         config = read_json(partial / "config.json")
         write_json(partial / "config.json", config | {"dtype": str(self._dtype).removeprefix("torch.")})
         self._tokenizer.save_pretrained(partial)
-        if place.exists():  # published by an attempt that was killed before its next state
-            place.rename(old := place.with_name(place.name + ".old" + PARTIAL))
-            shutil.rmtree(old)
-        partial.rename(place)
+        replace_folder(partial, place)  # an attempt that was killed before its next state may have published it
 
     def _refuse_not_a_number(self, step: int, logs: Mapping[str, float | None]) -> None:
         for name in ("loss", "grad_norm"):
@@ -153,9 +144,12 @@ class Checkpoints(TrainerCallback):
                 )
 
 
-def is_finished(folder: Path, count: int) -> bool:
-    """Whether a run has published its last checkpoint."""
-    return (folder / f"checkpoint-{count}").exists()
+def is_finished(training: Training) -> bool:
+    """Whether a run has published its last checkpoint; if so, no state of it is left."""
+    if not (training.folder / f"checkpoint-{training.checkpoints}").exists():
+        return False
+    drop_states(training.folder)
+    return True
 
 
 def drop_states(folder: Path, but: Path | None = None) -> None:
@@ -175,7 +169,7 @@ def equal_parts(steps: int, count: int) -> list[int]:
 
 
 def _cast(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Weights in another precision; tied weights stay tied, so that they are written once."""
+    """Cast weights to another precision; tied weights stay tied, so that they are written once."""
     cast: dict[int, Tensor] = {}
     for weight in weights.values():
         if weight.data_ptr() not in cast:

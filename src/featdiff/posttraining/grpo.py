@@ -1,7 +1,7 @@
 """Group relative policy optimization with an outcome reward (Sec. 4, A.3)."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -11,67 +11,40 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from featdiff.config.study import GRPOSettings
 from featdiff.data.prompts import Prompt
 from featdiff.files import write_json
-from featdiff.models.loading import load_tokenizer
-from featdiff.posttraining.arguments import SharedArguments, in_order, shared_arguments
-from featdiff.posttraining.checkpoints import Checkpoints, drop_states, is_finished
-from featdiff.posttraining.policy import context_length, load_policy, quiet
+from featdiff.posttraining.arguments import Training, in_order, trainer_config
+from featdiff.posttraining.checkpoints import Checkpoints, is_finished
+from featdiff.posttraining.policy import context_length, load_policy, quiet_trl
 from featdiff.posttraining.rewards import Reward
 
 
-def train_grpo(
-    model_path: str,
-    prompts: list[Prompt],
-    settings: GRPOSettings,
-    *,
-    reward: Reward,
-    checkpoints: int,
-    folder: Path,
-    seed: int,
-    dtype: str = "float32",
-    device: str = "cpu",
-    trust_remote_code: bool = False,
-    state_minutes: float = 10.0,
-) -> None:
-    """Train on the prompts and write `checkpoint-1` to `checkpoint-N`, `log.jsonl` and `examples.json` into `folder`.
+def train_grpo(training: Training, prompts: list[Prompt], settings: GRPOSettings, reward: Reward) -> None:
+    """Train on the prompts; write `checkpoint-1` to `checkpoint-N`, `log.jsonl` and `examples.json` into the folder.
 
-    Killed and started again with the same arguments, training goes on from its last state in `folder` and ends with the
-    same bytes. Prompts that leave no room for a completion in the model's context, and those after the last full
+    Killed and started again with the same arguments, training goes on from its last state in the folder and ends with
+    the same bytes. Prompts that leave no room for a completion in the model's context, and those after the last full
     generation, are left out and counted in `examples.json`. ValueError when nothing is left, when there are fewer
     steps than checkpoints, or when the loss is no number.
     """
-    if is_finished(folder, checkpoints):
-        drop_states(folder)
+    if is_finished(training):
         return
     _require_vllm(settings)
-    with quiet():
-        model, tokenizer = load_policy(model_path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    with quiet_trl():
+        model, tokenizer = load_policy(training.base)
         fitting = _fitting(prompts, model, tokenizer, settings.max_completion_length)
-        data = _whole_generations(in_order(fitting, epochs=settings.epochs, seed=seed), settings)
+        data = _whole_generations(in_order(fitting, epochs=settings.epochs, seed=training.seed), settings)
         steps = len(data) // settings.prompts_per_step
-        keeper = Checkpoints(
-            "grpo",
-            folder,
-            load_tokenizer(model_path, trust_remote_code=trust_remote_code),
-            steps=steps,
-            count=checkpoints,
-            boundary=settings.prompts_per_generation // settings.prompts_per_step,
-            minutes=state_minutes,
-            dtype=dtype,
-        )
+        boundary = settings.prompts_per_generation // settings.prompts_per_step
+        checkpoints = Checkpoints("grpo", training, steps=steps, boundary=boundary)
         counts = {"used": len(fitting), "too_long": len(prompts) - len(fitting), "seen": len(data), "steps": steps}
-        write_json(folder / "examples.json", counts)
-        arguments = shared_arguments(
-            settings,
-            batch_size=settings.prompts_per_step * settings.rollouts,
-            weight_decay=0.0,
-            steps=steps,
-            folder=folder,
-            seed=seed,
-            dtype=dtype,
-            device=device,
-            trust_remote_code=trust_remote_code,
+        write_json(training.folder / "examples.json", counts)
+        trainer = GRPOTrainer(
+            model=model,
+            reward_funcs=_outcome(reward),
+            args=_config(training, settings, steps),
+            train_dataset=Dataset.from_dict({"prompt": [p.prompt for p in data], "answer": [p.answer for p in data]}),
+            processing_class=tokenizer,
         )
-        keeper.train(_trainer(arguments, settings, model, tokenizer, data, reward))
+        checkpoints.train(trainer)
 
 
 def _require_vllm(settings: GRPOSettings) -> None:
@@ -103,16 +76,14 @@ def _whole_generations(prompts: list[Prompt], settings: GRPOSettings) -> list[Pr
     return prompts[: len(prompts) // size * size]
 
 
-def _trainer(
-    arguments: SharedArguments,
-    settings: GRPOSettings,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    data: list[Prompt],
-    reward: Reward,
-) -> GRPOTrainer:
-    configuration = GRPOConfig(
-        **arguments,
+def _config(training: Training, settings: GRPOSettings, steps: int) -> GRPOConfig:
+    return trainer_config(
+        GRPOConfig,
+        training,
+        settings,
+        batch_size=settings.prompts_per_step * settings.rollouts,
+        weight_decay=0.0,
+        steps=steps,
         shuffle_dataset=False,
         # Without dropout the ratio of new to old policy is exactly 1 until the policy changes.
         disable_dropout=True,
@@ -128,10 +99,11 @@ def _trainer(
         use_vllm=settings.vllm,
     )
 
+
+def _outcome(reward: Reward) -> Callable[..., list[float | None]]:
+    """Reward function in the form of TRL: of a batch of completions, given the columns of the data set."""
+
     def outcome(completions: list[str], answer: list[str], **columns: object) -> list[float | None]:
         return [reward(completion, gold) for completion, gold in zip(completions, answer, strict=True)]
 
-    dataset = Dataset.from_dict({"prompt": [p.prompt for p in data], "answer": [p.answer for p in data]})
-    return GRPOTrainer(
-        model=model, reward_funcs=outcome, args=configuration, train_dataset=dataset, processing_class=tokenizer
-    )
+    return outcome

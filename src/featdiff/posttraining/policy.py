@@ -1,36 +1,35 @@
-"""The model that is trained: loading it, what its tokenizer must offer, and how long its texts may be."""
+"""Policies: loading a model for training, its end tokens, and its context length."""
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from huggingface_hub import constants
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
-from featdiff.models.loading import load_model, load_tokenizer
+from featdiff.models.loading import ModelSource
+from featdiff.models.logging import quiet_transformers
 
 NO_LIMIT = 2**62
 
 
-def load_policy(
-    path: str, *, dtype: str, device: str, trust_remote_code: bool
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model that can be trained, and its tokenizer, which has an end token and pads.
+def load_policy(base: ModelSource) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model for training, and its tokenizer, which has an end token and pads.
 
-    Weights are float32 whatever `dtype` is: at a learning rate of 1e-6 a step is smaller than the spacing of bfloat16,
-    and would be lost. With bfloat16 the forward pass runs under autocast, and checkpoints are written in bfloat16.
+    Weights are float32 whatever `base.dtype` is: at a learning rate of 1e-6 a step is smaller than the spacing of
+    bfloat16, and would be lost. With bfloat16 the forward pass runs under autocast, and checkpoints are written in it.
     """
-    _require_one_device(device)
-    if dtype == "float16":
+    _require_one_device(base.device)
+    if base.dtype == "float16":
         raise ValueError("post-training cannot run in float16; set lineup.dtype to bfloat16 or float32")
-    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
-    require_end_token(tokenizer, path)
-    model = load_model(path, dtype="float32", device=device, trust_remote_code=trust_remote_code)
+    tokenizer = base.tokenizer()
+    require_end_token(tokenizer, base.path)
+    model = replace(base, dtype="float32").model()
     if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-        raise ValueError(f"the weights of {path} hold NaN or infinity; give another base")
+        raise ValueError(f"the weights of {base.path} hold NaN or infinity; give another base")
     return model.requires_grad_(True), tokenizer
 
 
@@ -45,15 +44,17 @@ def require_end_token(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends a completion: the tokenizer's, and those that the model declares."""
+    """Tokens that end a completion: the tokenizer's, and those that the model declares."""
     ends: set[int] = set()
-    of_model = model.generation_config.eos_token_id if model.generation_config is not None else None
+    of_model = getattr(model.generation_config, "eos_token_id", None)
     for declared in (tokenizer.eos_token_id, of_model):
         match declared:
             case int(token):
                 ends.add(token)
             case list(tokens):
                 ends.update(token for token in tokens if isinstance(token, int))
+            case _:
+                pass
     return sorted(ends)
 
 
@@ -63,25 +64,19 @@ def context_length(model: PreTrainedModel) -> int:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_trl() -> Generator[None]:
     """Keep banners, bars and advice of transformers and TRL off the terminal, and send no usage statistics."""
     loggers = [logging.getLogger(name) for name in ("trl", "accelerate")]
     levels = [logger.level for logger in loggers]
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     statistics = constants.HF_HUB_DISABLE_TELEMETRY
     try:
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
         constants.HF_HUB_DISABLE_TELEMETRY = True
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        with quiet_transformers(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(transformers|trl|torch|accelerate)\b")
             yield
     finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
         constants.HF_HUB_DISABLE_TELEMETRY = statistics
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from math_verify import parse, verify
+from featdiff.evaluation.answers import is_equal
 
 Reward = Callable[[str, str], float]
 
@@ -15,7 +15,7 @@ MARKER = re.compile(r"answer:", re.IGNORECASE)
 
 
 def reward_function(name: str) -> Reward:
-    """The reward of that name: exact_match, math_verify, contains, or your own `module:function`.
+    """Find a reward by name: exact_match, math_verify, contains, or your own `module:function`.
 
     Your own function takes the completion and the gold answer and returns a number; its module is looked for on
     the import path and in the current folder. ValueError when it cannot be had.
@@ -46,9 +46,8 @@ def final_answer(completion: str) -> str:
 
 
 def mathematically_equal(completion: str, answer: str) -> float:
-    """Whether math-verify finds an expression equal to the gold answer (plain, in $...$ or in \\boxed{...})."""
-    gold = answer if "\\boxed" in answer or "$" in answer else f"${answer}$"
-    return float(verify(parse(gold), parse(completion)))
+    """Whether evaluation would call the completion right: `is_equal`, as 0 or 1."""
+    return float(is_equal(completion, answer))
 
 
 def contains(completion: str, answer: str) -> float:

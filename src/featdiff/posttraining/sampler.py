@@ -1,32 +1,41 @@
-"""A model that completes prompts, batch by batch: the teacher's traces, and the RL model's own samples."""
+"""Completions of prompts by a model, for traces of a teacher and samples of the RL model."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel
 
-from featdiff.models.loading import load_model, load_tokenizer
+from featdiff.data.prompts import Prompt
+from featdiff.models.loading import ModelSource
+from featdiff.models.tokenizer import Tokenizer
 from featdiff.posttraining.policy import context_length, end_tokens, require_end_token
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Completes prompts; temperature 0 is greedy, any other samples from the model's own distribution at it."""
+    """Model that completes prompts; it is loaded when the first is asked.
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    Temperature 0 is greedy, any other samples from the model's own distribution at it. ValueError where the tokenizer
+    has no end token.
+    """
+
+    source: ModelSource
     max_tokens: int
     temperature: float
 
-    @staticmethod
-    def load(
-        path: str, *, max_tokens: int, temperature: float, dtype: str, device: str, trust_remote_code: bool
-    ) -> "Sampler":
-        """The model and the tokenizer of a folder or hub id. ValueError where its tokenizer has no end token."""
-        model = load_model(path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-        tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
-        require_end_token(tokenizer, path)
-        return Sampler(model, tokenizer, max_tokens, temperature)
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        tokenizer = self.source.tokenizer()
+        require_end_token(tokenizer, self.source.path)
+        return tokenizer
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        return self.source.model()
 
     def complete(self, prompts: list[str], seed: int) -> list[str]:
         """Completions of a batch. A prompt that leaves no room in the model's context gets an empty one."""
@@ -63,3 +72,34 @@ class Sampler:
             temperature=self.temperature or None,
             **whole,
         )
+
+
+class CompletionFile:
+    """Completions of a sampler in a JSONL file, batch after batch, with `id` and `completion`.
+
+    Batches that an earlier attempt wrote whole are read; the others are asked for, each under a seed of its own, and
+    appended. So a run that is killed and started again with the same arguments ends with the same bytes.
+    """
+
+    def __init__(self, path: Path, sampler: Sampler, seed: int) -> None:
+        self._path, self._sampler, self._seed = path, sampler, seed
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        self._found = [line for line in lines if line.endswith(b"\n")]
+        self._bytes = 0  # of the batches that were asked for
+        self.given = 0
+        """Completions given so far."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def complete(self, batch: Sequence[Prompt]) -> list[str]:
+        """Completions of the next batch."""
+        first, self.given = self.given, self.given + len(batch)
+        lines = self._found[first : self.given]
+        if len(lines) < len(batch):
+            completions = self._sampler.complete([prompt.prompt for prompt in batch], self._seed + first)
+            rows = [{"id": prompt.id, "completion": text} for prompt, text in zip(batch, completions, strict=True)]
+            lines = [json.dumps(row).encode() + b"\n" for row in rows]
+            with self._path.open("ab") as file:
+                file.truncate(self._bytes)  # what an earlier attempt wrote of this batch
+                file.writelines(lines)
+        self._bytes += sum(len(line) for line in lines)
+        return [json.loads(line)["completion"] for line in lines]

@@ -1,7 +1,5 @@
 """Supervised fine-tuning on teacher traces: every parameter, loss on the completion only (Sec. 4, A.3)."""
 
-from pathlib import Path
-
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.sft_config import SFTConfig
@@ -9,10 +7,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from featdiff.config.study import SFTSettings
 from featdiff.files import write_json
-from featdiff.models.loading import load_tokenizer
-from featdiff.posttraining.arguments import SharedArguments, in_order, shared_arguments
-from featdiff.posttraining.checkpoints import Checkpoints, drop_states, is_finished
-from featdiff.posttraining.policy import context_length, load_policy, quiet
+from featdiff.models.tokenizer import token_ids
+from featdiff.posttraining.arguments import Training, in_order, trainer_config
+from featdiff.posttraining.checkpoints import Checkpoints, is_finished
+from featdiff.posttraining.policy import context_length, load_policy, quiet_trl
 from featdiff.posttraining.teacher import Trace, Traces
 
 Example = dict[str, list[int]]
@@ -20,58 +18,37 @@ Example = dict[str, list[int]]
 IGNORED = -100  # torch's label of a position without loss
 
 
-def train_sft(
-    model_path: str,
-    traces: Traces,
-    settings: SFTSettings,
-    *,
-    checkpoints: int,
-    folder: Path,
-    seed: int,
-    dtype: str = "float32",
-    device: str = "cpu",
-    trust_remote_code: bool = False,
-    state_minutes: float = 10.0,
-) -> None:
-    """Train on the traces and write `checkpoint-1` to `checkpoint-N`, `log.jsonl` and `examples.json` into `folder`.
+def train_sft(training: Training, traces: Traces, settings: SFTSettings) -> None:
+    """Train on the traces; write `checkpoint-1` to `checkpoint-N`, `log.jsonl` and `examples.json` into the folder.
 
-    Killed and started again with the same arguments, training goes on from its last state in `folder` and ends with the
-    same bytes. Traces that are too long with their prompts are left out and counted in `examples.json`. ValueError when
-    nothing is left, when there are fewer steps than checkpoints, or when the loss is no number.
+    Killed and started again with the same arguments, training goes on from its last state in the folder and ends with
+    the same bytes. Traces that are too long with their prompts are left out and counted in `examples.json`. ValueError
+    when nothing is left, when there are fewer steps than checkpoints, or when the loss is no number.
     """
-    if is_finished(folder, checkpoints):
-        drop_states(folder)
+    if is_finished(training):
         return
     _require_whole_batches(settings)
-    with quiet():
-        model, tokenizer = load_policy(model_path, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    with quiet_trl():
+        model, tokenizer = load_policy(training.base)
         fitting = _fitting(traces, model, tokenizer, settings.max_length)
-        data = in_order(fitting, epochs=settings.epochs, seed=seed)
+        data = in_order(fitting, epochs=settings.epochs, seed=training.seed)
         steps = -(-len(data) // settings.batch_size)
-        keeper = Checkpoints(
-            "sft",
-            folder,
-            load_tokenizer(model_path, trust_remote_code=trust_remote_code),
-            steps=steps,
-            count=checkpoints,
-            boundary=1,
-            minutes=state_minutes,
-            dtype=dtype,
-        )
-        counts = {"used": len(fitting), "too_long": len(traces.kept) - len(fitting), "seen": len(data), "steps": steps}
-        write_json(folder / "examples.json", counts)
-        arguments = shared_arguments(
+        checkpoints = Checkpoints("sft", training, steps=steps, boundary=1)
+        too_long = len(traces.kept) - len(fitting)
+        counts = {"used": len(fitting), "too_long": too_long, "seen": len(data), "steps": steps}
+        write_json(training.folder / "examples.json", counts)
+        config = trainer_config(
+            SFTConfig,
+            training,
             settings,
             batch_size=settings.batch_size,
             weight_decay=settings.weight_decay,
             steps=steps,
-            folder=folder,
-            seed=seed,
-            dtype=dtype,
-            device=device,
-            trust_remote_code=trust_remote_code,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            train_sampling_strategy="sequential",
         )
-        keeper.train(_trainer(arguments, model, tokenizer, data))
+        dataset = Dataset.from_list(data)
+        checkpoints.train(SFTTrainer(model=model, args=config, train_dataset=dataset, processing_class=tokenizer))
 
 
 def tokenized(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> Example:
@@ -79,10 +56,12 @@ def tokenized(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> Example:
 
     Prompt and completion are tokenized apart, as when the model is asked: it reads a prompt's tokens and adds its own.
     """
-    prompt = tokenizer(trace.prompt)["input_ids"]
-    completion = tokenizer(trace.completion, add_special_tokens=False)["input_ids"]
-    if completion[-1:] != [tokenizer.eos_token_id]:
-        completion = [*completion, tokenizer.eos_token_id]
+    prompt = token_ids(tokenizer, trace.prompt)
+    completion = token_ids(tokenizer, trace.completion, special=False)
+    end = tokenizer.eos_token_id
+    assert isinstance(end, int), "load_policy refuses a tokenizer without end token"
+    if completion[-1:] != [end]:
+        completion = [*completion, end]
     return {"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion}
 
 
@@ -106,14 +85,3 @@ def _fitting(
             f"posttrain.sft.max_length, or give shorter traces or a base with a longer context"
         )
     return fitting
-
-
-def _trainer(
-    arguments: SharedArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: list[Example]
-) -> SFTTrainer:
-    configuration = SFTConfig(
-        **arguments, dataset_kwargs={"skip_prepare_dataset": True}, train_sampling_strategy="sequential"
-    )
-    return SFTTrainer(
-        model=model, args=configuration, train_dataset=Dataset.from_list(data), processing_class=tokenizer
-    )

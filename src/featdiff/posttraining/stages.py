@@ -5,6 +5,8 @@ from pathlib import Path
 from featdiff.config.study import PosttrainSettings
 from featdiff.data.prompts import load_prompts
 from featdiff.files import write_json
+from featdiff.models.loading import ModelSource
+from featdiff.posttraining.arguments import Training
 from featdiff.posttraining.rejection import draw_samples
 from featdiff.posttraining.rewards import reward_function
 from featdiff.posttraining.teacher import Traces, load_traces, write_traces
@@ -15,18 +17,10 @@ def sft(plan: Plan, folder: Path) -> None:
     """Tune the base on the teacher traces whose final answer is right; write checkpoint-1, checkpoint-2, ..."""
     settings = _settings(plan)
     prompts = load_prompts(settings)
-    lineup = plan.study.lineup
-    written = folder / "teacher.jsonl" if settings.teacher_model else None
-    if written:
-        write_traces(
-            settings,
-            prompts,
-            written,
-            seed=plan.study.seed,
-            dtype=lineup.dtype,
-            device=lineup.device,
-            trust_remote_code=lineup.trust_remote_code,
-        )
+    written = None
+    if settings.teacher_model:
+        teacher, written = _source(plan, settings.teacher_model), folder / "teacher.jsonl"
+        write_traces(teacher, prompts, written, max_tokens=settings.teacher_max_tokens, seed=plan.study.seed)
     traces = load_traces(settings, prompts, reward_function(settings.reward), path=written)
     counts = {"kept": len(traces.kept), "wrong": traces.wrong, "unmatched": traces.unmatched}
     write_json(folder / "traces.json", {"prompts": len(prompts), **counts})
@@ -38,38 +32,17 @@ def grpo(plan: Plan, folder: Path) -> None:
     from featdiff.posttraining.grpo import train_grpo
 
     settings = _settings(plan)
-    lineup = plan.study.lineup
-    train_grpo(
-        plan.paths["base"],
-        load_prompts(settings),
-        settings.grpo,
-        reward=reward_function(settings.reward),
-        checkpoints=settings.checkpoints,
-        folder=folder,
-        seed=plan.study.seed,
-        dtype=lineup.dtype,
-        device=lineup.device,
-        trust_remote_code=lineup.trust_remote_code,
-    )
+    reward = reward_function(settings.reward)
+    train_grpo(_training(plan, folder, settings), load_prompts(settings), settings.grpo, reward)
 
 
 def rft(plan: Plan, folder: Path) -> None:
     """Tune the base as `sft` does, on right answers that the RL model gives to the same prompts."""
     settings = _settings(plan)
     assert settings.rejection is not None, "the plan has this stage only where the setting is given"
-    prompts = load_prompts(settings)
-    lineup = plan.study.lineup
-    samples = draw_samples(
-        plan.paths["rl"],
-        settings.rejection,
-        prompts,
-        reward_function(settings.reward),
-        folder / "samples.jsonl",
-        seed=plan.study.seed,
-        dtype=lineup.dtype,
-        device=lineup.device,
-        trust_remote_code=lineup.trust_remote_code,
-    )
+    prompts, reward = load_prompts(settings), reward_function(settings.reward)
+    rl, path = _source(plan, plan.paths["rl"]), folder / "samples.jsonl"
+    samples = draw_samples(rl, settings.rejection, prompts, reward, path, seed=plan.study.seed)
     counts = {"kept": len(samples.traces.kept), "wrong": samples.traces.wrong, "repeated": samples.repeated}
     asked = {"prompts": len(prompts), "unanswered": samples.unanswered, "drawn": samples.drawn}
     write_json(folder / "traces.json", asked | counts)
@@ -82,18 +55,16 @@ def rft(plan: Plan, folder: Path) -> None:
 def _tune(plan: Plan, folder: Path, traces: Traces, settings: PosttrainSettings) -> None:
     from featdiff.posttraining.sft import train_sft
 
+    train_sft(_training(plan, folder, settings), traces, settings.sft)
+
+
+def _training(plan: Plan, folder: Path, settings: PosttrainSettings) -> Training:
+    return Training(_source(plan, plan.paths["base"]), folder, plan.study.seed, settings.checkpoints)
+
+
+def _source(plan: Plan, path: str) -> ModelSource:
     lineup = plan.study.lineup
-    train_sft(
-        plan.paths["base"],
-        traces,
-        settings.sft,
-        checkpoints=settings.checkpoints,
-        folder=folder,
-        seed=plan.study.seed,
-        dtype=lineup.dtype,
-        device=lineup.device,
-        trust_remote_code=lineup.trust_remote_code,
-    )
+    return ModelSource(path, lineup.dtype, lineup.device, lineup.trust_remote_code)
 
 
 def _settings(plan: Plan) -> PosttrainSettings:

@@ -1,4 +1,4 @@
-"""Everything that decides how training goes on, in safetensors and JSON."""
+"""State of a training run, in safetensors and JSON: weights, optimizer, schedule and random number generators."""
 
 import json
 import random
@@ -37,7 +37,7 @@ def state_step(state: Path | None) -> int:
 
 
 def load_optimizer(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -> None:
-    """Give an optimizer its moments, and a schedule its place."""
+    """Restore the moments of an optimizer and the position of a schedule."""
     moments: dict[int, dict[str, Tensor]] = {}
     for key, tensor in load_file(folder / "optimizer.safetensors").items():
         index, name = key.split(".")

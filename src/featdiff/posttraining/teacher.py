@@ -1,20 +1,21 @@
 """Teacher traces for SFT, kept only where the final answer is right (A.2)."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from featdiff.config.study import PosttrainSettings
-from featdiff.data.prompts import Prompt, Row, read_rows, text_of
-from featdiff.posttraining.policy import quiet
+from featdiff.data.prompts import Prompt, read_rows, text_of
+from featdiff.data.rows import Row
+from featdiff.models.loading import ModelSource
+from featdiff.posttraining.policy import quiet_trl
 from featdiff.posttraining.rewards import Reward
-from featdiff.posttraining.sampler import Sampler
+from featdiff.posttraining.sampler import CompletionFile, Sampler
 from featdiff.progress import Progress
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What the teacher wrote after one prompt."""
+    """Completion of one prompt by the teacher."""
 
     id: str
     prompt: str
@@ -64,42 +65,20 @@ def load_traces(
 
 
 def write_traces(
-    settings: PosttrainSettings,
+    teacher: ModelSource,
     prompts: list[Prompt],
     path: Path,
     *,
+    max_tokens: int,
     seed: int,
     temperature: float = 0.0,
     batch_size: int = 16,
-    dtype: str = "float32",
-    device: str = "cpu",
-    trust_remote_code: bool = False,
 ) -> None:
-    """Let `posttrain.teacher_model` answer every prompt; one JSON line each, with `id` and `completion`.
-
-    Temperature 0 is greedy. Batches are appended as they are done; killed and started again, the teacher goes on with
-    the first batch that is not whole, and the file ends with the same bytes.
-    """
-    assert settings.teacher_model is not None
-    done = _whole_batches(path, batch_size, len(prompts))
-    if done >= len(prompts):
-        return
-    teacher = Sampler.load(
-        settings.teacher_model,
-        max_tokens=settings.teacher_max_tokens,
-        temperature=temperature,
-        dtype=dtype,
-        device=device,
-        trust_remote_code=trust_remote_code,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with quiet(), Progress("teacher", total=len(prompts), unit="trace", done=done) as progress, path.open("a") as file:
-        for first in range(done, len(prompts), batch_size):
-            batch = prompts[first : first + batch_size]
-            completions = teacher.complete([prompt.prompt for prompt in batch], seed + first)
-            for prompt, completion in zip(batch, completions, strict=True):
-                file.write(json.dumps({"id": prompt.id, "completion": completion}, ensure_ascii=True) + "\n")
-            file.flush()
+    """Let a model answer every prompt, in a `CompletionFile`; temperature 0 is greedy."""
+    completions = CompletionFile(path, Sampler(teacher, max_tokens, temperature), seed)
+    with quiet_trl(), Progress("teacher", total=len(prompts), unit="trace") as progress:
+        for first in range(0, len(prompts), batch_size):
+            completions.complete(batch := prompts[first : first + batch_size])
             progress.advance(len(batch))
 
 
@@ -119,14 +98,3 @@ def _prompt_of(
 def _completion_of(row: Row, number: int, source: str) -> str:
     # A teacher that says nothing is wrong, not a broken file.
     return "" if row.get("completion") == "" else text_of(row, "completion", source, number)
-
-
-def _whole_batches(path: Path, batch_size: int, total: int) -> int:
-    """Cut the file after its last whole batch; the number of traces left."""
-    if not path.exists():
-        return 0
-    lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    kept = lines if len(lines) >= total else lines[: len(lines) // batch_size * batch_size]
-    with path.open("r+b") as file:
-        file.truncate(sum(len(line) for line in kept))
-    return len(kept)

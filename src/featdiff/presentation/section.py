@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from featdiff.presentation.picture import Picture
 
@@ -10,13 +11,13 @@ from featdiff.presentation.picture import Picture
 class Section:
     """What the report shows of one analysis.
 
-    `template` is the path of an HTML template under analyses/, which is rendered with `values`, and with the figures by
-    the name of their place (`Picture.section`) as `figures`.
+    `template` is an HTML template, by its path under analyses/ or, for an analysis from elsewhere, as a file. It is
+    rendered with `values`, and with the figures by the name of their place (`Picture.section`) as `pictures`.
     """
 
     anchor: str
     title: str
-    template: str
+    template: str | Path
     values: Mapping[str, object] = field(default_factory=dict[str, object])
     figures: Sequence[Picture] = ()
     findings: Sequence[str] = ()

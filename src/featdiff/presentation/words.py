@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from featdiff.config.crosscoder import BatchTopKSettings, JumpReLUSettings, ReLUSettings, SparsitySettings
+from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU, Sparsity
 
 Number = int | float
 Interval = Sequence[Number]
@@ -92,14 +92,14 @@ def edited(edit: str) -> str:
     return "set to 0" if edit == "zero" else edit
 
 
-def sparsity(settings: SparsitySettings) -> str:
+def sparsity(settings: Sparsity) -> str:
     """How a crosscoder was made sparse: L1, beta 2."""
     match settings:
-        case ReLUSettings(weight=weight):
+        case ReLU(weight=weight):
             return f"L1, beta {weight:g}"
-        case BatchTopKSettings(k=k):
+        case BatchTopK(k=k):
             return f"BatchTopK, k {k}"
-        case JumpReLUSettings(weight=weight):
+        case JumpReLU(weight=weight):
             return f"JumpReLU, weight {weight:g}"
 
 

@@ -80,7 +80,12 @@ def _rendered(environment: Environment, section: Section) -> Markup:
     figures: defaultdict[str, list[Picture]] = defaultdict(list)
     for picture in section.figures:
         figures[picture.section].append(picture)
-    return Markup(environment.get_template(section.template).render(**section.values, pictures=figures))
+    match section.template:
+        case Path() as file:
+            template = environment.from_string(file.read_text(encoding="utf-8"))
+        case name:
+            template = environment.get_template(name)
+    return Markup(template.render(**section.values, pictures=figures))
 
 
 def _environment(drawings: Mapping[str, Drawing]) -> Environment:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from featdiff.config.evaluation import EvaluationSettings, TaskSettings
 from featdiff.config.study import BASE
-from featdiff.evaluation import build_requests, evaluate
 from featdiff.evaluation.batches import final_prompt_activations
+from featdiff.evaluation.harness import build_requests, evaluate
 from featdiff.evaluation.outcomes import Outcomes
 from featdiff.evaluation.results import Kind, Requests, TaskResult
 from featdiff.models.loading import Lineup, load_tokenizer

@@ -8,26 +8,24 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from featdiff import torchrun
-from featdiff.activations.cache import CachedResiduals, Origin, cached, model_fingerprint, tokenizer_fingerprint
+from featdiff.activations.cache import CachedResiduals, CacheOrigin, cached, model_fingerprint, tokenizer_fingerprint
 from featdiff.activations.chunk_writer import StreamCounts
-from featdiff.activations.model_parallel import Residuals, Spread, spread_names
-from featdiff.activations.stream import ActivationStream, Calibration, StreamState
-from featdiff.config.crosscoder import BatchTopKSettings
+from featdiff.activations.model_parallel import ModelParallel, ResidualSource, spread_names
+from featdiff.activations.stream import ActivationStream, Calibration
+from featdiff.config.crosscoder import BatchTopK, CrosscoderPlan
 from featdiff.config.study import BASE, CorpusSettings
-from featdiff.costs.memory import check_memory, return_freed_memory
 from featdiff.crosscoder import Crosscoder
-from featdiff.crosscoder.design import design_from
 from featdiff.crosscoder.distributed import joined
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
 from featdiff.crosscoder.provenance import note_origin
-from featdiff.crosscoder.sparsity import sparsity_from
 from featdiff.crosscoder.trainer import train as train_crosscoders
 from featdiff.data.corpus import Corpus, build_corpus
 from featdiff.files import load, save
 from featdiff.models.loading import Lineup, load_tokenizer
 from featdiff.run.held_out import save_held_out
+from featdiff.run.memory import check_memory, return_freed_memory
 from featdiff.run.models import load_lineup, load_whole
-from featdiff.run.plan import CrosscoderPlan, Plan
+from featdiff.run.plan import Plan
 from featdiff.run.results import FIT, STREAM, HeldOutFit, StreamRecord
 from featdiff.run.splice import held_out_fits
 
@@ -54,7 +52,7 @@ def train(plan: Plan, folder: Path) -> None:
         lineup = load_lineup(plan, models, spread_names(models, ranks) if spread else None)
         corpus, held_out = _corpora(plan)
         stream = ActivationStream(
-            Spread(models, lineup, ranks) if spread else _streams(plan, lineup, corpus),
+            ModelParallel(models, lineup, ranks) if spread else _streams(plan, lineup, corpus),
             corpus,
             study.activations,
             batch_size=study.training.batch_size,
@@ -71,7 +69,6 @@ def train(plan: Plan, folder: Path) -> None:
                 stream,
                 study.training,
                 folder=folder,
-                state_from=StreamState.from_tensors,
                 device=study.lineup.device,
                 ranks=ranks,
             )
@@ -104,7 +101,7 @@ def _placed(plan: Plan, **placement: str | bool) -> Plan:
     return Plan(plan.study.model_copy(update={"lineup": lineup}), plan.run.elsewhere)
 
 
-def _streams(plan: Plan, lineup: Lineup, corpus: Corpus) -> Residuals:
+def _streams(plan: Plan, lineup: Lineup, corpus: Corpus) -> ResidualSource:
     """The residual streams of the training corpus: from the models, or from a cache."""
     cache = plan.study.activations.cache
     return lineup if cache is None else _cached(plan, Path(cache), lineup, corpus)
@@ -114,9 +111,9 @@ def _cached(plan: Plan, folder: Path, lineup: Lineup, corpus: Corpus) -> CachedR
     """The residual streams of the training corpus, from a cache; models that it lacks run first, each by itself."""
     settings, tokenizer = plan.study.lineup, tokenizer_fingerprint(lineup.tokenizer)
 
-    def origin(name: str) -> Origin:
+    def origin(name: str) -> CacheOrigin:
         model = model_fingerprint(plan.paths[name])
-        return Origin(model, tokenizer, lineup.layers, settings.dtype, settings.attention)
+        return CacheOrigin(model, tokenizer, lineup.layers, settings.dtype, settings.attention)
 
     def load(name: str) -> Lineup:
         return Lineup.load(
@@ -157,18 +154,10 @@ def _new(plan: Plan, one: CrosscoderPlan, d_model: int) -> Crosscoder:
         models=one.models,
         d_model=d_model,
         features=one.features,
-        sparsity=sparsity_from(one.sparsity.model_dump()),
+        sparsity=one.sparsity,
         seed=one.seed,
         decoder_init_norm=plan.study.crosscoder.decoder_init_norm,
-        design=design_from(
-            {
-                "objective": one.objective.model_dump(),
-                "encoder": one.encoder.model_dump(),
-                "align": one.align.model_dump(),
-                "shared": one.shared.model_dump(),
-                "partition": one.partition,
-            }
-        ),
+        design=one.design,
     )
 
 
@@ -226,7 +215,7 @@ def _poor_fit(name: str, one: CrosscoderPlan, fit: HeldOutFit) -> str:
     if worse:
         listed = ", ".join(f"{model} {share:.2f}" for model, share in worse.items())
         faults.append(f"variance explained is below 0, that of no dictionary ({listed})")
-    if isinstance(one.sparsity, BatchTopKSettings):
+    if isinstance(one.sparsity, BatchTopK):
         k, l0 = one.sparsity.k, fit.l0
         if max(l0, k) > L0_FACTOR * min(l0, k):
             faults.append(f"L0 is {l0:.0f} where k = {k}")

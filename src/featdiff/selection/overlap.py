@@ -1,10 +1,10 @@
-"""How much the features of several tasks overlap, beside what chance gives sets of the same sizes.
+"""Overlap of the features that several tasks retain, compared with random sets of the same sizes.
 
 Features that fire often are retained more often, whatever they do. So the null draws sets as large as those found, a
 feature with a probability in proportion to its firing rate.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,38 +14,35 @@ AT_ONCE = 2**22
 """Features, over tasks and draws, that are drawn at once."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Null:
-    """A number that was found, and its distribution under the null."""
+    """A statistic and its distribution under the null."""
 
     found: float
-    mean: float
-    high: float
-    """Its 97.5 % quantile."""
+    null: float
+    """Mean under the null."""
+    null_high: float
+    """97.5 % quantile of the null."""
     p: float
     """(1 + draws at least as large) / (1 + draws)."""
 
     def to_json(self) -> dict[str, float]:
         """As plain values."""
-        return {"found": self.found, "null": self.mean, "null_high": self.high, "p": self.p}
+        return asdict(self)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class OverlapNull:
-    """Every number on the overlap of tasks, beside its null."""
+    """Overlaps of the tasks' features with their nulls; the tables are [tasks tasks]."""
 
     jaccard: list[list[Null]]
-    coefficient: list[list[Null]]
+    overlap_coefficient: list[list[Null]]
     in_at_least: list[Null]
     """Features retained by at least 1, 2, ... tasks."""
 
     def to_json(self) -> dict[str, object]:
-        """As plain values; the tables are [tasks tasks]."""
-        return {
-            "jaccard": [[one.to_json() for one in row] for row in self.jaccard],
-            "overlap_coefficient": [[one.to_json() for one in row] for row in self.coefficient],
-            "in_at_least": [one.to_json() for one in self.in_at_least],
-        }
+        """As plain values."""
+        return asdict(self)
 
 
 def overlaps(
@@ -66,7 +63,7 @@ def rate_matched(
     draws: int,
     generator: torch.Generator,
 ) -> Bool[Tensor, "draws tasks features"]:
-    """For each task random sets of so many alive features, drawn one after another in proportion to their rate."""
+    """Draw random sets of alive features for each task, without replacement and in proportion to their firing rate."""
     first = drawn_by_rate(int(sizes.max()), rate, alive, (draws, len(sizes)), generator)
     wanted = torch.arange(first.shape[-1]) < sizes[:, None]
     sets = torch.zeros(draws, len(sizes), len(rate), dtype=torch.bool)
@@ -80,7 +77,7 @@ def drawn_by_rate(
     shape: tuple[int, ...],
     generator: torch.Generator,
 ) -> Int[Tensor, "*shape count"]:
-    """Alive features in the order in which they are drawn, in proportion to their rate and none twice."""
+    """Draw alive features without replacement and in proportion to their firing rate, in the order of the draw."""
     # Largest of log rate plus Gumbel noise: drawing without replacement by weight.
     uniform = torch.rand(*shape, len(rate), generator=generator).clamp(1e-9, 1 - 1e-7)
     keys = rate.clamp_min(1e-12).log() - (-uniform.log()).log()
@@ -94,7 +91,7 @@ def overlap_null(
     draws: int,
     seed: int,
 ) -> OverlapNull:
-    """Overlaps and votes of the features found, beside those of random sets of the same sizes."""
+    """Compare overlaps and votes of the features found with those of random sets of the same sizes."""
     generator = torch.Generator().manual_seed(seed)
     sizes, tasks = selected.sum(dim=1), len(selected)
     at_once = max(1, AT_ONCE // selected.numel())
@@ -107,7 +104,7 @@ def overlap_null(
     jaccard, coefficient = (torch.cat(parts) for parts in zip(*null, strict=True))
     return OverlapNull(
         jaccard=_table(found[0], jaccard),
-        coefficient=_table(found[1], coefficient),
+        overlap_coefficient=_table(found[1], coefficient),
         in_at_least=[null_of(float(votes[k]), counts[:, k]) for k in range(tasks)],
     )
 
@@ -120,9 +117,9 @@ def shared_null(
     draws: int,
     seed: int,
 ) -> Null:
-    """Overlap coefficient of two sets, beside that of random sets of their sizes."""
+    """Compare the overlap coefficient of two sets with that of random sets of their sizes."""
     null = overlap_null(torch.stack([one, other]), rate, alive, draws, seed)
-    return null.coefficient[0][1]
+    return null.overlap_coefficient[0][1]
 
 
 def _votes(selected: Bool[Tensor, "*draws tasks features"]) -> Float[Tensor, "*draws tasks"]:
@@ -136,6 +133,6 @@ def _table(found: Float[Tensor, "tasks tasks"], null: Float[Tensor, "draws tasks
 
 
 def null_of(found: float, null: Float[Tensor, " draws"]) -> Null:
-    """A number beside the draws of its null."""
+    """Compare a statistic with draws from its null."""
     high = float(torch.quantile(null, 0.975))
     return Null(found, float(null.mean()), high, (1 + int((null >= found - 1e-9).sum())) / (1 + len(null)))

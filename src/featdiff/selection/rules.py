@@ -1,4 +1,4 @@
-"""Which features a task retains: by a share of its largest score, by rank, or by a test over its items (Sec. 3.2)."""
+"""Rules by which a task retains features: share of the largest score, rank, or a test over items (Sec. 3.2)."""
 
 import numpy as np
 import torch

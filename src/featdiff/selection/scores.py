@@ -1,4 +1,4 @@
-"""Which features may control generalization (Sec. 3.2, Eq. 11).
+"""Scores and selection of generalization-controlling features (Sec. 3.2, Eq. 11).
 
 1. Per item that the base gets wrong and the tuned model right: how much stronger is feature k in the tuned model, at
    the final prompt token?
@@ -60,7 +60,7 @@ def task_score(differences: Float[Tensor, "items features"]) -> Float[Tensor, " 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What `select_above_share` found. The axis `tasks` is in the order of `tasks`."""
+    """Features that tasks retain and share. The axis `tasks` is in the order of `tasks`."""
 
     tasks: tuple[str, ...]
     score: Float[Tensor, "tasks features"]
@@ -129,7 +129,7 @@ def combine_tasks(
     tasks: Sequence[str],
     at_least: int = 1,
 ) -> Selection:
-    """Features that all tasks retain, or else k of them, from what each retains by any rule."""
+    """Combine what each task retains, by any rule, into the features that all tasks share, or else k of them."""
     votes = selected.sum(dim=0)
     kept = [k for k in range(1, len(tasks) + 1) if int((votes >= k).sum()) >= at_least]
     most = max(kept, default=min(1, int(votes.max())))
@@ -140,14 +140,14 @@ def combine_tasks(
 
 @dataclass(frozen=True, eq=False)
 class HeldOutSplit:
-    """One task's critical items, parted: features are chosen on `choosing` and tested on `held_out`."""
+    """Split of one task's critical items: features are chosen on `choosing` and tested on `held_out`."""
 
     choosing: Int[Tensor, " choosing"]
     held_out: Int[Tensor, " held_out"]
 
 
 def split_held_out(critical: Int[Tensor, " items"], share: float, seed: int) -> HeldOutSplit:
-    """Part a task's critical items at random: `share` of them is held out, and of two items at least one each."""
+    """Split a task's critical items at random: `share` of them is held out, and of two items at least one each."""
     order = critical[torch.randperm(len(critical), generator=torch.Generator().manual_seed(seed))]
     held_out = min(max(round(share * len(order)), 1), max(len(order) - 1, 0))
     return HeldOutSplit(choosing=order[held_out:].sort().values, held_out=order[:held_out].sort().values)
@@ -156,7 +156,7 @@ def split_held_out(critical: Int[Tensor, " items"], share: float, seed: int) -> 
 def rank_features(
     selected: Bool[Tensor, "tasks features"], score: Float[Tensor, "tasks features"], count: int
 ) -> Int[Tensor, " count"]:
-    """The `count` features that most tasks retain; of those with equal votes, the larger share of the tasks' maxima."""
+    """Rank features by the number of tasks that retain them, then by their mean share of the tasks' largest scores."""
     relative = (score / score.amax(dim=1, keepdim=True).clamp_min(1e-12)).clamp_min(0).mean(dim=0)
     votes = selected.sum(dim=0)
     return (votes + relative / (1 + relative.max())).argsort(descending=True, stable=True)[:count]

@@ -1,4 +1,4 @@
-"""Two choices of features, each from a crosscoder of its own: how alike are they, beside chance?
+"""Similarity of two feature selections from different crosscoders, compared with a random baseline.
 
 Features of two crosscoders are one and the same where they are matched; an unmatched feature is one that the other
 crosscoder lacks. Then final sets have a Jaccard overlap, and rankings a rank-biased overlap. Chance is a choice of as
@@ -6,7 +6,7 @@ many features from the second crosscoder, drawn one after another in proportion 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,8 +19,7 @@ from featdiff.selection.overlap import Null, drawn_by_rate, null_of
 
 @dataclass(frozen=True, eq=False)
 class RankedSelection:
-    """What was chosen in one crosscoder: the final set, all that has a score from the best on, and how often features
-    fire where they were chosen."""
+    """A selection in one crosscoder: its final set, the ranking of all scored features, and their firing rates."""
 
     final: Int[Tensor, " n"]
     ranked: Int[Tensor, " ranked"]
@@ -28,7 +27,7 @@ class RankedSelection:
     alive: Bool[Tensor, " features"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class SelectionSimilarity:
     """Jaccard of the final sets, and rank-biased overlap of the rankings; None where both are empty."""
 
@@ -37,13 +36,13 @@ class SelectionSimilarity:
 
     def to_json(self) -> dict[str, object]:
         """As plain values."""
-        return {"jaccard": self.jaccard and self.jaccard.to_json(), "rbo": self.rbo and self.rbo.to_json()}
+        return asdict(self)
 
 
 def selection_similarity(
     own: RankedSelection, other: RankedSelection, matching: Matching, p: float, draws: int, seed: int
 ) -> SelectionSimilarity:
-    """How alike two choices are. `matching` is from the crosscoder of `own` to that of `other`."""
+    """Compare two selections; `matching` is from the crosscoder of `own` to that of `other`."""
     count = max(len(other.final), len(other.ranked))
     generator = torch.Generator().manual_seed(seed)
     drawn = drawn_by_rate(count, other.rate, other.alive, (draws,), generator)

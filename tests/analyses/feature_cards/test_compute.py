@@ -10,7 +10,8 @@ from featdiff.analyses.feature_cards.result import FeatureCards
 from featdiff.analyses.ownership.result import load_scaling
 from featdiff.crosscoder import Crosscoder
 from featdiff.files import load, read_json
-from featdiff.models.loading import load_model, load_tokenizer, token_logits
+from featdiff.models.loading import load_model, load_tokenizer
+from featdiff.models.residual import token_logits
 from featdiff.run.held_out import calibration_of, held_out_corpus
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan

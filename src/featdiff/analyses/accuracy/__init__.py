@@ -14,7 +14,7 @@ def run(plan: Plan, folder: Path) -> None:
     """Write `<model>/<task>.parquet` for each model and task, `outcomes/<task>.parquet`, and `accuracy.json`."""
     from featdiff.analyses.accuracy.compute import accuracies
     from featdiff.analyses.accuracy.result import AccuracyTable
-    from featdiff.evaluation.comparison import save_outcomes
+    from featdiff.evaluation.outcomes import save_outcomes
     from featdiff.evaluation.results import TaskResult
     from featdiff.files import save
     from featdiff.run.evaluation import evaluate_missing, located_settings, record_file

@@ -32,7 +32,7 @@ from featdiff.models.divergence import (
     weight_change,
 )
 from featdiff.models.loading import PreTrainedModel
-from featdiff.models.paths import quiet
+from featdiff.models.logging import quiet_transformers
 from featdiff.progress import Progress
 from featdiff.run.evaluation import choice_tasks, requests_of
 from featdiff.run.models import load_lineup, load_whole
@@ -103,7 +103,7 @@ def _saving(
 
     def save(name: str, alpha: float) -> str:
         mix(alpha)
-        with quiet():
+        with quiet_transformers():
             mixed.save_pretrained(folder / name)
             tokenizer.save_pretrained(folder / name)
         return str(folder / name)

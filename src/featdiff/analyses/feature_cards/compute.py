@@ -13,7 +13,8 @@ from featdiff.config.evidence import ExampleSettings
 from featdiff.config.study import ActivationSettings
 from featdiff.crosscoder import Crosscoder
 from featdiff.data.corpus import Corpus
-from featdiff.models.loading import Lineup, PreTrainedModel, token_logits
+from featdiff.models.loading import Lineup, PreTrainedModel
+from featdiff.models.residual import token_logits
 from featdiff.models.tokenizer import Tokenizer
 from featdiff.progress import Progress
 from featdiff.run.splice import harvest, packed_parts

@@ -7,7 +7,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from featdiff.config.study import BASE, TaskSettings
-from featdiff.evaluation import answered, evaluate, is_found
+from featdiff.evaluation.answered import answered
+from featdiff.evaluation.answers import is_found
+from featdiff.evaluation.harness import evaluate
 from featdiff.evaluation.results import Requests, TaskResult
 from featdiff.files import Record
 from featdiff.intervention.controls import activity_matched

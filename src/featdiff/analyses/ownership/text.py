@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from featdiff.analyses.ownership.figures import scaling_histogram, specificity_histogram
 from featdiff.analyses.ownership.result import Ownership
-from featdiff.config.crosscoder import ReLUSettings
+from featdiff.config.crosscoder import ReLU
 from featdiff.config.study import BASE
 from featdiff.files import as_json, load
 from featdiff.presentation.picture import Picture, file_name
@@ -57,7 +57,7 @@ def section_of(plan: Plan) -> Section | None:
         return None
     peers = {name: peer for name in plan.shown if (peer := _peer(plan, name)) is not None}
     names = dict.fromkeys([*plan.shown, *peers.values()])
-    weights = [one.sparsity.weight for one in plan.crosscoders.values() if isinstance(one.sparsity, ReLUSettings)]
+    weights = [one.sparsity.weight for one in plan.crosscoders.values() if isinstance(one.sparsity, ReLU)]
     return report_section(
         Shown(
             found={name: load(Ownership, plan.run.path("attribution", f"{name}.json")) for name in names},

@@ -1,4 +1,4 @@
-"""LogiQA's rows taken apart, for its task file."""
+"""Columns of LogiQA's rows, for its task file."""
 
 import re
 
@@ -8,8 +8,8 @@ _PARTS = re.compile(r"Context: (.*)\nQuestion: (.*)\nChoices: A\. (.*)\nB\. (.*)
 
 
 def apart(rows: Dataset) -> Dataset:
-    """With the columns `passage`, `asked` and `options`. KeyError for a row of another form."""
-    return rows.map(lambda row: parts(row["question"]))
+    """Add the columns `passage`, `asked` and `options`. KeyError for a row of another form."""
+    return rows.map(parts, input_columns="question")
 
 
 def parts(question: str) -> dict[str, str | list[str]]:
