@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -91,7 +91,7 @@ class Run:
         return self.path(stage.folder + ".partial")
 
     @contextmanager
-    def making(self, stage: StagePlan, resumable: bool = False) -> Iterator[Path]:
+    def making(self, stage: StagePlan, resumable: bool = False) -> Generator[Path]:
         """A folder to write the stage into; it takes the stage's place when the block ends without an error.
 
         A resumable stage finds what a killed attempt at the very same stage left there.
