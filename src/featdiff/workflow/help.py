@@ -16,7 +16,7 @@ OTHERS = {
     "run": "Run all missing or stale stages in order.",
     "verify": "Check this installation on planted worlds whose answers are known: verify [--seed N] [--json].",
     "show": "Show existing results, their inputs, and which are stale: show STUDY|RUN [--json].",
-    "plan": "Estimate what every stage costs in time, memory and disk: plan STUDY [--gpus N] [--kind H200] [--json].",
+    "plan": "Estimate what stages cost: plan STUDY [--gpus N] [--kind H200] [--json]; measure first: --calibrate.",
 }
 COMMON = ("name", "seed", "runs", "threads")
 WIDTH = 118

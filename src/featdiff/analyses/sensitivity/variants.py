@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from featdiff.analyses.ownership.result import Ownership
 from featdiff.config.crosscoder import (
     Alignment,
     BatchTopK,
@@ -26,7 +27,7 @@ from featdiff.config.crosscoder import (
 )
 from featdiff.config.intervention import ControlName
 from featdiff.config.sensitivity import SensitivitySettings
-from featdiff.files import Record, read_json
+from featdiff.files import Record, load, read_json
 from featdiff.run.plan import Plan
 
 Trained = Literal["reference", "seed", "objective", "sparsity", "shared", "encoder", "align", "layer"]
@@ -117,7 +118,7 @@ class Place:
 
     def tails(self) -> Record:
         """Its tails, by model."""
-        return read_json(self.plan.run.path("attribution", f"{self.name}.json"))["tails"]
+        return load(Ownership, self.plan.run.path("attribution", f"{self.name}.json")).summary()
 
 
 def settings_of(plan: Plan) -> SensitivitySettings:
