@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.patches import Rectangle
 from tiny_study import TASKS
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import featdiff as fd
 from featdiff.run.held_out import held_out_corpus
@@ -84,7 +85,7 @@ def test_steps_of_training_are_those_that_are_asked_for(notebook: Notebook, tmp_
 def test_scores_are_drawn_and_cut(notebook: Notebook) -> None:
     mas = fd.Attribution.of(notebook.crosscoder)
     axes = mas.hist(RL, cuts=(0.5,))
-    heights = [int(bar.get_height()) for bar in axes.patches[:50]]
+    heights = [int(bar.get_height()) for bar in axes.patches if isinstance(bar, Rectangle)]
     assert sum(heights) == int(mas.alive.sum())
     assert [text.get_text() for text in axes.texts] == [f"{len(mas.tail(RL, 0.5))} above 0.5"]
     scores = mas[RL][mas.tail(RL, 0.35)]
@@ -140,7 +141,8 @@ def test_an_edited_model_scores_and_generates(notebook: Notebook) -> None:
     models, crosscoder = notebook.models, notebook.crosscoder
     ids = notebook.held_out.input_ids[:1, :12].long()
     strongest = crosscoder.encode(models.residuals(ids)[0])[1:].mean(dim=0).argsort(descending=True)[:8]
-    plain = models[RL].whole()(ids).logits
+    whole = models[RL].whole()
+    plain = whole.forward(ids).logits
     with fd.edited(models[RL], crosscoder, zero=strongest) as model:
         zeroed = model(ids).logits
         assert model.generate(ids, max_new_tokens=3, do_sample=False).shape[1] > 12
@@ -154,7 +156,7 @@ def test_an_edited_model_scores_and_generates(notebook: Notebook) -> None:
 
 
 def test_models_may_be_given_as_modules(notebook: Notebook, study_file: Path) -> None:
-    def module(name: str) -> torch.nn.Module:
+    def module(name: str) -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(study_file.parent / name).eval()
 
     models = fd.load_models({name: module(name) for name in (BASE, RL)})
@@ -217,7 +219,7 @@ def test_contexts_are_where_the_feature_is_strongest(notebook: Notebook) -> None
     feature = int(mas.density.argmax())
     found = fd.top_contexts(crosscoder, models, feature, held_out, top=3).contexts[0]["joint"]
     rows = models.residuals(held_out.input_ids.long(), position_ids=held_out.position_ids)
-    codes = crosscoder.encode(rows.flatten(0, 1))[:, feature].view(held_out.input_ids.shape)
+    codes = crosscoder.encode(rows.flatten(0, 1)).detach()[:, feature].view(held_out.input_ids.shape)
     codes[held_out.document_start] = 0
     assert found[0].value == pytest.approx(float(codes.max()), rel=1e-4)
     assert found[0].place == int(codes.argmax())

@@ -109,7 +109,7 @@ class Lineup:
 
     @staticmethod
     def around(models: Mapping[str, PreTrainedModel], tokenizer: Tokenizer, *, layer: int | None) -> "Lineup":
-        """The lineup of whole models that are loaded already. ValueError as `load`, and for a model in training mode."""
+        """Make a lineup of whole models that are loaded. ValueError as `load`, and for a model in training mode."""
         configs = {name: model.config for name, model in models.items()}
         _same_shape(configs)
         first, *_ = models.values()

@@ -32,16 +32,21 @@ def score_histogram(
     edges = [edge / len(counts) for edge in range(len(counts))]
     colour = colour_of(model, models) if colour is None else colour
     axes.bar(edges, counts, 1 / len(counts), align="edge", color=colour, linewidth=0)
-    axes.set_yscale("log")
-    axes.set_ylim(0.7, 8 * max(max(counts) if largest is None else largest, 10))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.set_ylabel("features (log scale)")
+    counted(axes, 8 * max(max(counts) if largest is None else largest, 10))
     axes.set_xlim(0, 1)
     axes.set_xlabel(SCORES[len(models) == 2])
     axes.set_title(fitted(f"{model} (n = {alive:,} alive features)", TITLE))
     axes.axvline(1 / len(models), color=LINE, linewidth=1.4, zorder=0)
     _tails(axes, tails)
     return figure
+
+
+def counted(axes: Axes, top: float) -> None:
+    """Make the vertical axis a log axis of numbers of features, up to `top`."""
+    axes.set_yscale("log")
+    axes.set_ylim(0.7, top)
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_ylabel("features (log scale)")
 
 
 def _tails(axes: Axes, tails: Mapping[str, int]) -> None:
