@@ -8,13 +8,13 @@ from tiny_study import changed
 
 from featdiff.analyses.feature_cards.compute import examples
 from featdiff.analyses.feature_cards.report_cards import feature_cards
-from featdiff.analyses.ownership.compute import scaling_of
 from featdiff.crosscoder import Crosscoder
 from featdiff.files import read_json
 from featdiff.models.loading import load_model, load_tokenizer
 from featdiff.models.residual import token_logits
 from featdiff.run.held_out import calibration_of, held_out_corpus
 from featdiff.run.models import load_lineup
+from featdiff.run.ownership import scaling_of
 from featdiff.run.plan import Plan
 from featdiff.run.scored import attribution_of
 

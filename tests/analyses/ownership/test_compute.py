@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from featdiff.activations.stream import collect
-from featdiff.analyses.ownership.compute import attribute, scaled_tails_of, scaling_of
+from featdiff.analyses.ownership.compute import attribute
 from featdiff.attribution import latent_scaling
 from featdiff.crosscoder import Crosscoder
 from featdiff.data.corpus import build_corpus
@@ -16,6 +16,7 @@ from featdiff.files import read_json
 from featdiff.models.loading import Lineup
 from featdiff.run.held_out import calibration_of, held_out_corpus
 from featdiff.run.models import load_lineup
+from featdiff.run.ownership import scaled_tails_of, scaling_of
 from featdiff.run.plan import Plan
 from featdiff.run.scored import attribution_of
 

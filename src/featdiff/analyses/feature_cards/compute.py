@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from featdiff.analyses.ownership.compute import scaling_of
 from featdiff.attribution import Attribution, Examples, LatentScaling, Passages, top_examples
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
@@ -21,6 +20,7 @@ from featdiff.models.tokenizer import Tokenizer
 from featdiff.progress import Progress
 from featdiff.run.held_out import calibration_of, held_out_corpus
 from featdiff.run.models import load_lineup, load_whole
+from featdiff.run.ownership import scaling_of
 from featdiff.run.plan import Plan
 from featdiff.run.scored import attribution_of, held_out_statistics
 from featdiff.run.splice import harvest, packed_parts

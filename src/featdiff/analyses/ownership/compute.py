@@ -6,46 +6,15 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from featdiff.attribution import Attribution, LatentScaling, ScaledTail, latent_scalings, scaled_tails
+from featdiff.attribution import Attribution, LatentScaling, latent_scalings
 from featdiff.attribution.latent_scaling import Ratios
 from featdiff.crosscoder import Crosscoder
-from featdiff.files import Json, read_json, write_json
+from featdiff.files import Json, write_json
 from featdiff.run.held_out import held_out_activations
 from featdiff.run.models import load_lineup
+from featdiff.run.ownership import RATIOS, scaled_tails_of
 from featdiff.run.plan import Plan
-from featdiff.run.scored import attribution_of, read_tensors
-
-RATIOS = ("feature", "random", "other")
-
-
-def scaling_of(plan: Plan, name: str) -> LatentScaling:
-    """Latent scaling of one crosscoder of the run, from `attribute`."""
-    folder = plan.run.path("attribution")
-    record, tensors = read_json(folder / f"{name}.json"), read_tensors(folder / f"{name}.safetensors", folder)
-    ratios = {kind: Ratios(tensors[f"{kind}_nu_error"], tensors[f"{kind}_nu_reconstruction"]) for kind in RATIOS}
-    return LatentScaling(
-        models=tuple(record["models"]),
-        space=record["scaling"]["space"],
-        beta_error=tensors["beta_error"],
-        beta_reconstruction=tensors["beta_reconstruction"],
-        active=tensors["active"],
-        tokens=record["scaling"]["tokens"],
-        min_active=record["scaling"]["min_active"],
-        **ratios,
-    )
-
-
-def scaled_tails_of(plan: Plan, attribution: Attribution, scaling: LatentScaling, model: str) -> tuple[ScaledTail, ...]:
-    """The tails of one model before and after latent scaling, by the cuts of the study."""
-    settings = plan.study.attribution
-    return scaled_tails(
-        attribution,
-        scaling,
-        model,
-        settings.tails,
-        max_error=settings.scaling.max_error,
-        max_reconstruction=settings.scaling.max_reconstruction,
-    )
+from featdiff.run.scored import attribution_of
 
 
 def attribute(plan: Plan, folder: Path) -> None:

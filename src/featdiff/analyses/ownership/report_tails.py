@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from featdiff.analyses.ownership.compute import scaled_tails_of, scaling_of
 from featdiff.analyses.ownership.result import PeerTails, TailPanel
 from featdiff.config.study import BASE
+from featdiff.run.ownership import scaled_tails_of, scaling_of
 from featdiff.run.plan import Plan
 from featdiff.run.scored import attribution_of
 
