@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from featdiff.activations.stream import collect
-from featdiff.analyses.intervention.compute import claim_of, edited_items, effect_of
+from featdiff.analyses.intervention.compute import claim_of, effect_of
 from featdiff.analyses.selection.compute import mean_rate, selections, task_scores
 from featdiff.attribution.activation_matching import match_codes
 from featdiff.attribution.matching import Matching
@@ -24,7 +24,7 @@ from featdiff.models.loading import Lineup
 from featdiff.models.partial_model import UpperModel
 from featdiff.run.evaluation import Residuals, choice_tasks, prompt_ends, requests_of, selecting_tasks
 from featdiff.run.held_out import calibration_of, held_out_corpus
-from featdiff.run.intervention_context import Bench, PlannedEdit, measured
+from featdiff.run.intervention_context import Bench, PlannedEdit, edited_items, measured
 from featdiff.run.models import load_lineup, load_whole
 from featdiff.run.plan import Plan
 from featdiff.run.scored import scored
@@ -103,7 +103,7 @@ def edited(
     one, records = scored(plan, name), list[Record]()
     bench = Bench(plan, one.crosscoder, bed.lineup, upper, one.attribution, test.model)
     for task in choice_tasks(plan):
-        items, requests = edited_items(plan, task, bed.requests[task.name])
+        items, requests = edited_items(plan, bed.requests[task.name])
         found = measured(bench, requests, [test.value])
         effect, _ = effect_of(bench, test, task, items, requests, found, chosen, half)
         records.append(dict(effect.to_record()))
