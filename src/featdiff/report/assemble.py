@@ -13,7 +13,6 @@ from featdiff.analyses.editing_methods.report_ways import ways_panel
 from featdiff.analyses.feature_cards.report_cards import feature_cards
 from featdiff.analyses.intervention.report_causal import causal_panel, generated_row
 from featdiff.analyses.ownership.report_tails import tail_panels
-from featdiff.analyses.sensitivity.report_sensitivity import sensitivity_panel
 from featdiff.attribution import Attribution
 from featdiff.config.study import BASE, BatchTopKSettings, JumpReLUSettings, ReLUSettings, SparsitySettings, Study
 from featdiff.evaluation.outcomes import Outcomes
@@ -76,7 +75,6 @@ def report_data(plan: Plan, numbers: Record) -> ReportData:
         effects=_effects(plan),
         causal=causal_panel(plan),
         ways=ways_panel(plan),
-        sensitivity=sensitivity_panel(plan),
         provenance=_provenance(plan),
         confidence=plan.study.intervention.confidence,
         shrinkage=max((settings.weight for settings in relu), default=None) and max(s.weight for s in relu) / 2,

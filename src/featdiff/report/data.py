@@ -16,7 +16,6 @@ from featdiff.analyses.editing_methods.result import WaysPanel
 from featdiff.analyses.feature_cards.result import FeatureCard
 from featdiff.analyses.intervention.result import CausalPanel, GeneratedRow
 from featdiff.analyses.ownership.result import TailPanel
-from featdiff.analyses.sensitivity.result import SensitivityPanel
 from featdiff.attribution import Attribution
 from featdiff.presentation.words import Interval, Number, Unknown
 
@@ -232,8 +231,6 @@ class ReportData:
     """By paradigm and alignment, why its checkpoints could not be compared so."""
     chosen_stability: ChosenStability | None = None
     """The selected features under other seeds."""
-    sensitivity: SensitivityPanel | None = None
-    """What hangs on choices of the dictionary; None where they are not varied."""
     causal: CausalPanel = field(default_factory=CausalPanel)
     """Claims, controls, doses, side effects, and where the selected features come from."""
     ways: WaysPanel | None = None

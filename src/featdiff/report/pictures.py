@@ -12,7 +12,6 @@ from featdiff.analyses.intervention.text import causal_pictures
 from featdiff.analyses.ownership.figures_specificity import specificity_histogram
 from featdiff.analyses.ownership.text import tail_pictures
 from featdiff.analyses.quality.figures import quality_dots
-from featdiff.analyses.sensitivity.pictures import sensitivity_pictures
 from featdiff.presentation.heatmap import share_heatmap
 from featdiff.presentation.picture import Picture, file_name
 from featdiff.presentation.style import BLUE, colour_of
@@ -49,7 +48,6 @@ def _all(data: ReportData) -> Iterator[Picture]:
         yield _effects(position, model, edit, effects)
     yield from causal_pictures(data.causal)
     yield from ways_pictures(data.ways)
-    yield from sensitivity_pictures(data.sensitivity)
 
 
 def _accuracy(data: ReportData, models: Sequence[str]) -> Picture:
