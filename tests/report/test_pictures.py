@@ -16,13 +16,12 @@ def test_a_whole_study_has_every_figure_of_the_paper(study: ReportData) -> None:
         *["NRN"] * 2,
         *["MAS"] * 3,
         *["overlap joint", "rank_shift"] * 2,
-        "selection",
         *["effects"] * 2,
     ]
 
 
 def test_a_study_without_results_has_no_figures(study: ReportData) -> None:
-    bare = replace(study, accuracy={}, quality=[], specificity=[], dynamics=[], selection=None, effects=[])
+    bare = replace(study, accuracy={}, quality=[], specificity=[], dynamics=[], effects=[])
 
     assert pictures(bare) == []
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from featdiff.analyses.drift.report_drift import drift_panel
 from featdiff.analyses.dynamics.report_dynamics import (
-    chosen_stability,
     dynamics_panels,
     missing_alignments,
 )
@@ -15,7 +14,6 @@ from featdiff.analyses.intervention.report_causal import causal_panel, generated
 from featdiff.analyses.ownership.report_tails import tail_panels
 from featdiff.attribution import Attribution
 from featdiff.config.study import BASE, BatchTopKSettings, JumpReLUSettings, ReLUSettings, SparsitySettings, Study
-from featdiff.evaluation.outcomes import Outcomes
 from featdiff.files import Json, Record, read_json, write_json
 from featdiff.intervention.effects import decides
 from featdiff.models.loading import depth
@@ -28,12 +26,10 @@ from featdiff.report.data import (
     ModelCard,
     QualityRow,
     ReportData,
-    SelectionPanel,
     SetChange,
     SpecificityPanel,
 )
 from featdiff.report.page import write_report
-from featdiff.run.evaluation import outcomes_of
 from featdiff.run.plan import MADE_BY, Plan
 from featdiff.run.scored import attribution_of
 
@@ -69,9 +65,7 @@ def report_data(plan: Plan, numbers: Record) -> ReportData:
         drift=drift_panel(plan),
         dynamics=dynamics_panels(plan),
         missing_alignments=missing_alignments(plan),
-        chosen_stability=chosen_stability(numbers["selection"]),
         crosscoder_seeds=len(plan.seeds[plan.joint]),
-        selection=_selection(plan),
         effects=_effects(plan),
         causal=causal_panel(plan),
         ways=ways_panel(plan),
@@ -180,33 +174,6 @@ def _specificity(plan: Plan) -> list[SpecificityPanel]:
 
 def _panel(plan: Plan, attribution: Attribution, lineup: str, model: str) -> SpecificityPanel:
     return SpecificityPanel.of(attribution, model, lineup=lineup, cuts=plan.study.attribution.tails)
-
-
-def _selection(plan: Plan) -> SelectionPanel | None:
-    path = plan.run.path("selection", "selection.json")
-    if not path.is_file():
-        return None
-    record = read_json(path)
-    outcomes: dict[str, Outcomes] = {task: outcomes_of(plan, task) for task in record["tasks"]}
-    return SelectionPanel(
-        threshold=plan.study.selection.threshold,
-        mirror={task: len(one.mirror(BASE, record["model"])) for task, one in outcomes.items()},
-        **{
-            key: record[key]
-            for key in (
-                "model",
-                "lineup",
-                "score",
-                "rule",
-                "tasks",
-                "per_task",
-                "critical",
-                "chosen",
-                "overlap",
-                "in_at_least",
-            )
-        },
-    )
 
 
 def _effects(plan: Plan) -> list[EffectRow]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from featdiff.analyses.drift.result import DriftPanel
-from featdiff.analyses.dynamics.result import ChosenStability, DynamicsPanel
+from featdiff.analyses.dynamics.result import DynamicsPanel
 from featdiff.analyses.editing_methods.result import WaysPanel
 from featdiff.analyses.feature_cards.result import FeatureCard
 from featdiff.analyses.intervention.result import CausalPanel, GeneratedRow
@@ -123,28 +123,6 @@ class SpecificityPanel:
 
 
 @dataclass(frozen=True)
-class SelectionPanel:
-    """Which features were selected, by which rule, from how many critical items of each task (Fig. 4)."""
-
-    model: str
-    lineup: str
-    score: str
-    threshold: Number
-    rule: str
-    tasks: Sequence[str]
-    per_task: Mapping[str, int]
-    critical: Mapping[str, int]
-    """Items that the base gets wrong and the model right, by task."""
-    mirror: Mapping[str, int]
-    """Items that the base gets right and the model wrong, by task."""
-    chosen: Sequence[int]
-    overlap: Sequence[Sequence[Number]]
-    """Jaccard overlap of the features of each two tasks."""
-    in_at_least: Sequence[int] = ()
-    """Number of features selected in at least 1, 2, ... tasks."""
-
-
-@dataclass(frozen=True)
 class SetChange:
     """Accuracy on one set of n items before and after an edit; `interval` is that of the change.
 
@@ -215,7 +193,6 @@ class ReportData:
     quality: Sequence[QualityRow]
     specificity: Sequence[SpecificityPanel]
     dynamics: Sequence[DynamicsPanel]
-    selection: SelectionPanel | None
     effects: Sequence[EffectRow]
     provenance: Mapping[str, str]
     confidence: Number = 0.95
@@ -229,10 +206,8 @@ class ReportData:
     """How far the models moved, and their tails there."""
     missing_alignments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By paradigm and alignment, why its checkpoints could not be compared so."""
-    chosen_stability: ChosenStability | None = None
-    """The selected features under other seeds."""
     causal: CausalPanel = field(default_factory=CausalPanel)
-    """Claims, controls, doses, side effects, and where the selected features come from."""
+    """Claims, controls, doses and side effects."""
     ways: WaysPanel | None = None
     """Features beside other ways to change the base."""
     shrinkage: Unknown = None

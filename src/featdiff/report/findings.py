@@ -145,14 +145,6 @@ def _on_all_items(effects: Sequence[EffectRow]) -> str:
 
 
 def _about_items(data: ReportData) -> Iterable[str]:
-    if data.selection and (critical := sum(data.selection.critical.values())):
-        tuned, mirror = data.selection.model, sum(data.selection.mirror.values())
-        yield (
-            f"The {count(critical)} critical items were chosen because the base fails and {tuned} succeeds. On such "
-            f"items any disturbance lowers {tuned} and raises the base, so the change by itself proves nothing; only "
-            f"its distance from that by random features does. The mirror set (base right, {tuned} wrong) holds "
-            f"{plural(mirror, 'item')}; the closer the two numbers, the more of the critical set is chance."
-        )
     if constant := [task for task, cells in data.accuracy.items() if _no_better_than_constant(cells.values())]:
         yield f"No model is clearly better than one constant answer on {listing(constant)}: little to be learned there."
 

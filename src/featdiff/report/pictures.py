@@ -12,11 +12,10 @@ from featdiff.analyses.intervention.text import causal_pictures
 from featdiff.analyses.ownership.figures_specificity import specificity_histogram
 from featdiff.analyses.ownership.text import tail_pictures
 from featdiff.analyses.quality.figures import quality_dots
-from featdiff.presentation.heatmap import share_heatmap
 from featdiff.presentation.picture import Picture, file_name
-from featdiff.presentation.style import BLUE, colour_of
+from featdiff.presentation.style import colour_of
 from featdiff.presentation.words import count, edited, listing, percent, plural, points
-from featdiff.report.data import EffectRow, ReportData, SelectionPanel, SpecificityPanel, Unknown
+from featdiff.report.data import EffectRow, ReportData, SpecificityPanel, Unknown
 from featdiff.report.findings import groups
 
 
@@ -42,8 +41,6 @@ def _all(data: ReportData) -> Iterator[Picture]:
     yield from tail_pictures(data.tails, models)
     yield from drift_pictures(data.drift, models)
     yield from dynamics_pictures(data.dynamics, models)
-    if data.selection and data.selection.tasks:
-        yield _tasks(data.selection)
     for position, ((model, edit, _), effects) in enumerate(groups(data.effects).items()):
         yield _effects(position, model, edit, effects)
     yield from causal_pictures(data.causal)
@@ -90,18 +87,6 @@ def _specificity(panel: SpecificityPanel, position: int, models: Sequence[str], 
             f"of {count(panel.alive)} alive ({count(panel.features)} in all)."
         ),
         numbers=asdict(panel),
-    )
-
-
-def _tasks(selection: SelectionPanel) -> Picture:
-    counts = listing([f"{count(number)} in {task}" for task, number in selection.per_task.items()])
-    return Picture(
-        name="selection-overlap",
-        section="selection",
-        figure=share_heatmap(selection.overlap, selection.tasks, BLUE, "Jaccard overlap of selected features", "task"),
-        title="Overlap of the selected features between tasks",
-        finding=f"Selected: {counts}; {plural(len(selection.chosen), 'feature')} in the final set ({selection.rule}).",
-        numbers=asdict(selection),
     )
 
 
