@@ -13,7 +13,7 @@ from featdiff.analyses.feature_cards.report_cards import feature_cards
 from featdiff.analyses.intervention.report_causal import causal_panel, generated_row
 from featdiff.analyses.ownership.report_tails import tail_panels
 from featdiff.attribution import Attribution
-from featdiff.config.study import BASE, BatchTopKSettings, JumpReLUSettings, ReLUSettings, SparsitySettings, Study
+from featdiff.config.study import BASE, BatchTopK, JumpReLU, ReLU, Sparsity, Study
 from featdiff.files import Json, Record, read_json, write_json
 from featdiff.intervention.effects import decides
 from featdiff.models.loading import depth
@@ -49,7 +49,7 @@ def report_data(plan: Plan, numbers: Record) -> ReportData:
     stream = read_json(plan.run.path("crosscoders", "stream.json"))
     specificity = _specificity(plan)
     sparsity = {panel.lineup: _sparsity(plan.crosscoders[panel.lineup].sparsity) for panel in specificity}
-    relu = [one.sparsity for one in plan.crosscoders.values() if isinstance(one.sparsity, ReLUSettings)]
+    relu = [one.sparsity for one in plan.crosscoders.values() if isinstance(one.sparsity, ReLU)]
     return ReportData(
         study=plan.study.name,
         models=[_card(plan, name) for name in plan.models],
@@ -152,13 +152,13 @@ def _quality_row(plan: Plan, name: str, measured_on: str, record: Record) -> Qua
     )
 
 
-def _sparsity(settings: SparsitySettings) -> str:
+def _sparsity(settings: Sparsity) -> str:
     match settings:
-        case ReLUSettings(weight=weight):
+        case ReLU(weight=weight):
             return f"L1, beta {weight:g}"
-        case BatchTopKSettings(k=k):
+        case BatchTopK(k=k):
             return f"BatchTopK, k {k}"
-        case JumpReLUSettings(weight=weight):
+        case JumpReLU(weight=weight):
             return f"JumpReLU, weight {weight:g}"
 
 

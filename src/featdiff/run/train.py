@@ -11,24 +11,22 @@ from safetensors.torch import save_file
 from featdiff import torchrun
 from featdiff.activations.cache import CachedResiduals, CacheOrigin, cached, model_fingerprint, tokenizer_fingerprint
 from featdiff.activations.model_parallel import ModelParallel, ResidualSource, spread_names
-from featdiff.activations.stream import ActivationStream, Calibration, StreamState, collect
-from featdiff.config.crosscoder import BatchTopKSettings
+from featdiff.activations.stream import ActivationStream, Calibration, collect
+from featdiff.config.crosscoder import BatchTopK, CrosscoderPlan
 from featdiff.config.study import BASE, CorpusSettings
-from featdiff.costs.memory import check_memory, return_freed_memory
 from featdiff.crosscoder import Crosscoder
-from featdiff.crosscoder.design import design_from
 from featdiff.crosscoder.distributed import joined
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
 from featdiff.crosscoder.metrics import measure_all
 from featdiff.crosscoder.provenance import note_origin
-from featdiff.crosscoder.sparsity import sparsity_from
 from featdiff.crosscoder.trainer import train as train_crosscoders
 from featdiff.data.corpus import Corpus, build_corpus
 from featdiff.files import Json, read_json, write_json
 from featdiff.models.loading import Lineup, load_tokenizer
 from featdiff.run.held_out import save_held_out
+from featdiff.run.memory import check_memory, return_freed_memory
 from featdiff.run.models import load_lineup
-from featdiff.run.plan import CrosscoderPlan, Plan
+from featdiff.run.plan import Plan
 from featdiff.run.splice import harvest, packed_parts, recovered
 
 STREAM = "stream.json"
@@ -72,7 +70,6 @@ def train(plan: Plan, folder: Path) -> None:
                 stream,
                 study.training,
                 folder=folder,
-                state_from=StreamState.from_tensors,
                 device=study.lineup.device,
                 ranks=ranks,
             )
@@ -158,18 +155,10 @@ def _new(plan: Plan, one: CrosscoderPlan, d_model: int) -> Crosscoder:
         models=one.models,
         d_model=d_model,
         features=one.features,
-        sparsity=sparsity_from(one.sparsity.model_dump()),
+        sparsity=one.sparsity,
         seed=one.seed,
         decoder_init_norm=plan.study.crosscoder.decoder_init_norm,
-        design=design_from(
-            {
-                "objective": one.objective.model_dump(),
-                "encoder": one.encoder.model_dump(),
-                "align": one.align.model_dump(),
-                "shared": one.shared.model_dump(),
-                "partition": one.partition,
-            }
-        ),
+        design=one.design,
     )
 
 
@@ -230,7 +219,7 @@ def _poor_fit(name: str, one: CrosscoderPlan, folder: Path) -> str:
     if worse:
         listed = ", ".join(f"{model} {share:.2f}" for model, share in worse.items())
         faults.append(f"variance explained is below 0, that of no dictionary ({listed})")
-    if isinstance(one.sparsity, BatchTopKSettings):
+    if isinstance(one.sparsity, BatchTopK):
         k, l0 = one.sparsity.k, quality["l0"]
         if max(l0, k) > L0_FACTOR * min(l0, k):
             faults.append(f"L0 is {l0:.0f} where k = {k}")

@@ -17,6 +17,7 @@ from featdiff.analyses.sensitivity.result import (
     compared,
 )
 from featdiff.attribution.robustness import Robustness
+from featdiff.config.crosscoder import ReLU
 from featdiff.intervention.effect_records import ControlRecord, FlipsRecord, PooledRecord
 from featdiff.report.data import ReportData
 from featdiff.report.page import write_report
@@ -46,7 +47,7 @@ def point(choice: str, kind: str, strength: float, tail: int) -> CrosscoderResul
         kind=kind,
         strength=strength,
         layer=None,
-        sparsity={"kind": "relu"},
+        sparsity=ReLU(2.0 * strength),
         variance_explained={"base": 0.9, "rl": 0.8},
         l0=40 / strength,
         dead_share=0.1,

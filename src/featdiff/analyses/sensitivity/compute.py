@@ -368,7 +368,7 @@ def _result(variant: Variant, tails: dict[str, Tails], folder: Path) -> Crosscod
         kind=choice.kind,
         strength=variant.point.strength,
         layer=choice.layer,
-        sparsity=variant.point.crosscoder.sparsity.model_dump(mode="json"),
+        sparsity=variant.point.crosscoder.sparsity,
         variance_explained=fit.variance_explained,
         l0=fit.l0,
         dead_share=fit.dead_share,

@@ -15,6 +15,7 @@ from featdiff.attribution.robustness import (
     robustness_of_similarity,
     robustness_of_value,
 )
+from featdiff.config.crosscoder import Sparsity
 from featdiff.config.study import BASE
 from featdiff.intervention.effect_records import PooledRecord
 from featdiff.run.results import HeldOutFit, Shares
@@ -78,7 +79,7 @@ class CrosscoderResult:
     strength: float
     layer: int | None
     """None: the study's own."""
-    sparsity: dict[str, str | float | int | None]
+    sparsity: Sparsity
     variance_explained: Shares
     l0: float
     dead_share: float
