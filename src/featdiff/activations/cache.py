@@ -34,7 +34,7 @@ from featdiff.activations.stream import ResidualSource
 from featdiff.config.methods import HARVEST
 from featdiff.data.corpus import Corpus
 from featdiff.environment import surroundings
-from featdiff.files import Json, content_fingerprint, read_json, write_json
+from featdiff.files import Json, as_json, content_fingerprint, read_json, write_json
 from featdiff.models.loading import DTYPES, Tokenizer
 from featdiff.progress import Progress
 
@@ -291,7 +291,12 @@ def _fill(shards: _Shards, harvest: _Harvest, made_from: Json) -> None:
                 checksums.append(shards.checksum(number))
             progress.advance()
     form = asdict(shards.form)
-    index: dict[str, Json] = {"made_from": made_from, "form": form, "sha256": checksums, "made_by": surroundings()}
+    index: dict[str, Json] = {
+        "made_from": made_from,
+        "form": form,
+        "sha256": checksums,
+        "made_by": as_json(surroundings()),
+    }
     write_json(shards.folder / INDEX, index | {"seal": _fingerprint(index)})
 
 

@@ -151,6 +151,8 @@ STAGES: tuple[Stage, ...] = (
         after=MADE,
         run=run.train_crosscoders,
         cost=training_cost,
+        summary=quality.summary,
+        section=quality.section,
         folder="crosscoders",
         reads=lambda plan: _crosscoders(plan) | {"harvest": methods.HARVEST},
         resumable=True,
@@ -163,8 +165,6 @@ STAGES: tuple[Stage, ...] = (
         after=("evaluate", "train"),
         run=quality.run,
         cost=quality_cost,
-        summary=quality.summary,
-        section=quality.section,
         in_study=_has_tasks,
     ),
     Stage(

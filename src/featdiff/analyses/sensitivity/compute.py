@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featdiff.activations.stream import collect
+from featdiff.analyses.ownership.result import Ownership
 from featdiff.analyses.sensitivity.result import (
     CrosscoderResult,
     EditEffects,
@@ -43,7 +44,7 @@ from featdiff.analyses.sensitivity.variants import (
     rescorings_of,
     settings_of,
 )
-from featdiff.attribution import Attribution, LatentScaling, latent_scalings
+from featdiff.attribution import LatentScaling, ScaledTail, latent_scalings, scaled_tails
 from featdiff.attribution.activation_matching import match_codes
 from featdiff.attribution.matching import Matching
 from featdiff.attribution.rank_overlap import depth_of
@@ -68,7 +69,6 @@ from featdiff.run.evaluation import Residuals, choice_tasks, outcomes_of, prompt
 from featdiff.run.held_out import calibration_of, held_out_activations, held_out_corpus
 from featdiff.run.intervention_context import edited_items, experiment_of, item_sets, paper_edits
 from featdiff.run.models import load_lineup, load_whole
-from featdiff.run.ownership import scaled_tails_of, scaling_of
 from featdiff.run.plan import Plan
 from featdiff.run.results import fit_of
 from featdiff.run.scored import attribution_of, scored
@@ -120,7 +120,8 @@ def _trained(plan: Plan, folder: Path) -> tuple[list[Variant], dict[str, dict[st
         variants += [Variant(varied, point, name) for point, name in zip(group.points, group.names, strict=True)]
         if group.standing:
             for name in group.names:
-                tails[name] = _tails(varied, attribution_of(varied, name), scaling_of(varied, name))
+                own = load(Ownership, plan.run.path("attribution", f"{name}.json"))
+                tails[name] = {model: _tails(own.alive, one.scaled) for model, one in own.of.items()}
         else:
             _train(varied, folder / "crosscoders" / group.name)
             tails |= _scored(folder / "attribution" / f"{group.name}.json", varied)
@@ -154,21 +155,19 @@ def _scored(place: Path, plan: Plan) -> dict[str, dict[str, Tails]]:
             min_active=settings.scaling.min_active,
             seed=plan.study.seed,
         )
-        found = zip(plan.crosscoders, scalings, strict=True)
-        save({name: _tails(plan, attribution_of(plan, name), scaling) for name, scaling in found}, place)
+        found = {name: _measured(plan, name, one) for name, one in zip(plan.crosscoders, scalings, strict=True)}
+        save(found, place)
     return load(dict[str, dict[str, Tails]], place)
 
 
-def _tails(plan: Plan, attribution: Attribution, scaling: LatentScaling) -> dict[str, Tails]:
-    by_model = {model: scaled_tails_of(plan, attribution, scaling, model) for model in attribution.models}
-    return {
-        model: Tails(
-            alive=int(attribution.alive.sum()),
-            above={f"{tail.cut:g}": tail.before for tail in tails},
-            absent={f"{tail.cut:g}": tail.absent for tail in tails},
-        )
-        for model, tails in by_model.items()
-    }
+def _measured(plan: Plan, name: str, scaling: LatentScaling) -> dict[str, Tails]:
+    one, settings = attribution_of(plan, name), plan.study.attribution
+    limits, alive = settings.scaling.model_dump(include={"max_error", "max_reconstruction"}), int(one.alive.sum())
+    return {m: _tails(alive, scaled_tails(one, scaling, m, settings.tails, **limits)) for m in one.models}
+
+
+def _tails(alive: int, tails: Sequence[ScaledTail]) -> Tails:
+    return Tails(alive, {f"{t.cut:g}": t.before for t in tails}, {f"{t.cut:g}": t.absent for t in tails})
 
 
 # ------------------------------------------------------------------ selection
