@@ -12,10 +12,9 @@ from torch import Tensor
 from featdiff.analyses.intervention.dose_response import dose_levels, doses
 from featdiff.analyses.intervention.generated import effect_on_answers
 from featdiff.analyses.intervention.side_effects import side_effects
-from featdiff.config.study import BASE, TaskSettings
+from featdiff.config.study import TaskSettings
 from featdiff.evaluation.results import Requests
 from featdiff.files import Record, read_json, write_json
-from featdiff.intervention.edit_values import EditValue
 from featdiff.intervention.edits import Edit
 from featdiff.intervention.effects import (
     HEADLINE,
@@ -24,23 +23,24 @@ from featdiff.intervention.effects import (
     EditedAnswers,
     Effect,
     ItemSetName,
-    ItemSets,
     deciding_kinds,
     measure_effect,
 )
 from featdiff.intervention.pooled_effects import TaskChange, pooled_effect
 from featdiff.intervention.side_effects import first_tokens
-from featdiff.run.evaluation import choice_tasks, generated_tasks, held_out_parts, outcomes_of, requests_of
+from featdiff.run.evaluation import choice_tasks, generated_tasks, requests_of
 from featdiff.run.intervention_context import (
     Bench,
     Measured,
     PlannedEdit,
     answers_of,
     edit_of,
+    edited_items,
+    item_sets,
     measured,
     nothing_moved,
-    other_of,
-    sampled,
+    paper_edits,
+    planned_edits,
 )
 from featdiff.run.plan import Plan
 from featdiff.stats import Draws, Flips, holm
@@ -59,7 +59,7 @@ def intervene(plan: Plan, folder: Path) -> None:
     if not len(chosen):
         write_json(folder / "effects.json", {"effects": [], "records": [], "note": selection["rule"]})
         return
-    tests, tasks, written = tests_of(plan), choice_tasks(plan), _written(plan)
+    tests, tasks, written = planned_edits(plan), choice_tasks(plan), _written(plan)
     for model in dict.fromkeys(test.model for test in tests):
         _work(plan, folder, model, [test for test in tests if test.model == model], chosen, half)
     found = {test: [read_json(_place(folder, plan, test, task)) for task in (*tasks, *written)] for test in tests}
@@ -76,26 +76,6 @@ def intervene(plan: Plan, folder: Path) -> None:
     write_json(folder / "effects.json", made)
 
 
-def tests_of(plan: Plan) -> list[PlannedEdit]:
-    """The paper's two edits, and those that the study names beside them, by model."""
-    settings, tuned = plan.study.intervention, plan.study.selection.model
-    tests = [
-        PlannedEdit(tuned, EditValue("zero", 0.0, BASE), "decrease"),
-        PlannedEdit(BASE, EditValue("set", settings.amplify, tuned), "increase"),
-    ]
-    for more in settings.also:
-        model = BASE if more.model == "base" else tuned
-        goal = "increase" if model == BASE else "decrease"
-        tests.append(PlannedEdit(model, EditValue(more.kind, more.by, other_of(plan, model)), goal))
-    return list(dict.fromkeys(tests))
-
-
-def edited_items(plan: Plan, task: TaskSettings, requests: Requests) -> tuple[Int[Tensor, " items"], Requests]:
-    """The items of a task on which models are edited, and their requests."""
-    items = sampled(len(requests.sample_ids), plan.study.intervention.items, plan.study.seed)
-    return items, requests.select(items)
-
-
 def effect_of(
     bench: Bench,
     test: PlannedEdit,
@@ -109,7 +89,7 @@ def effect_of(
     """One edit on one task, and the choices before and under it. Features for held-out items were chosen without them;
     of unseen tasks all are held out."""
     plan, settings = bench.plan, bench.plan.study.intervention
-    sets = _sets(plan, task, items)
+    sets = item_sets(plan, task, items)
     before, answers, choices = answers_of(bench, test, requests, chosen, found)
     unseen = task.role == "unseen"
     held = answers if unseen else _on_part(bench, test, requests, half, sets.held_out, before, answers)
@@ -165,7 +145,7 @@ def _work(
         if not missing and (swept.is_file() or not plan.study.intervention.doses):
             continue
         bench = bench or Bench.of(plan, model)
-        items, requests = edited_items(plan, task, requests_of(plan, task.name, bench.lineup))
+        items, requests = edited_items(plan, requests_of(plan, task.name, bench.lineup))
         levels = [test.value for test in tests] + dose_levels(plan, model)
         found = measured(bench, requests, levels)
         for test in missing:
@@ -173,7 +153,7 @@ def _work(
             more = _form(bench, edit_of(bench, test, chosen, found), requests, choices)
             _write(_place(folder, plan, test, task), effect, more)
         if plan.study.intervention.doses and not swept.is_file():
-            sets = _sets(plan, task, items)
+            sets = item_sets(plan, task, items)
             write_json(swept, doses(bench, task.name, tests[0].goal, requests, chosen, found, sets.critical))
     for test, task in itertools.product(tests, _written(plan)):
         if not (place := _place(folder, plan, test, task)).is_file():
@@ -203,16 +183,6 @@ def _form(bench: Bench, edit: Edit, requests: Requests, choices: Int[Tensor, "2 
         "answer_format": {"before": shares[0], "after": shares[1]},
         "guessing_again": float((1 / (requests.choice_counts - 1).clamp(min=1)).double().mean()),
     }
-
-
-def _sets(plan: Plan, task: TaskSettings, items: Int[Tensor, " items"]) -> ItemSets:
-    outcomes, tuned = outcomes_of(plan, task.name), plan.study.selection.model
-    held_out = outcomes.critical(BASE, tuned) if task.role == "unseen" else held_out_parts(plan, task.name).held_out
-    return ItemSets(
-        critical=_within(items, outcomes.critical(BASE, tuned)),
-        mirror=_within(items, outcomes.mirror(BASE, tuned)),
-        held_out=_within(items, held_out),
-    )
 
 
 def _on_part(
@@ -249,15 +219,10 @@ def _first(tests: list[PlannedEdit]) -> list[PlannedEdit]:
 
 def _place(folder: Path, plan: Plan, test: PlannedEdit, task: TaskSettings) -> Path:
     """The paper's edits lie in the model's folder, others in folders of their own in it."""
-    paper = test.value.kind in ("zero", "set") and test in tests_of(plan)[:2]
+    paper = test.value.kind in ("zero", "set") and test in paper_edits(plan)
     name = "" if paper else re.sub(r"[^a-z0-9.]+", "-", test.value.name.lower()).strip("-")
     return folder / test.model / name / f"{task.name}.json"
 
 
 def _dose_place(folder: Path, model: str, task: TaskSettings) -> Path:
     return folder / model / "doses" / f"{task.name}.json"
-
-
-def _within(items: Int[Tensor, " items"], wanted: Int[Tensor, " wanted"]) -> Int[Tensor, " positions"]:
-    """Positions among `items` of those that are wanted."""
-    return torch.isin(items, wanted).nonzero().flatten()

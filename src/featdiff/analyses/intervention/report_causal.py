@@ -6,12 +6,10 @@ from featdiff.analyses.intervention.result import (
     CausalPanel,
     ClaimRow,
     DoseCurve,
-    Elsewhere,
     EvidenceRow,
     FormChange,
     GeneratedRow,
     KindRow,
-    Origin,
     SideEffectRow,
 )
 from featdiff.files import Record, read_json
@@ -20,15 +18,12 @@ from featdiff.run.plan import Plan
 
 def causal_panel(plan: Plan) -> CausalPanel:
     """Everything beside the effects themselves; empty where the stages have not been made."""
-    selection, effects = (
-        _read(plan, *path) for path in (("selection", "selection.json"), ("interventions", "effects.json"))
-    )
+    effects = _read(plan, "interventions", "effects.json")
     return CausalPanel(
         claims=[_claim(record) for record in effects.get("claims", [])],
         evidence=[_evidence(record) for record in effects.get("records", []) if "repeats" not in record],
         side_effects=[_side_effect(record) for record in effects.get("side_effects", [])],
         doses=_curves(effects.get("doses", [])),
-        origin=_origin(selection) if "null" in selection else None,
     )
 
 
@@ -144,19 +139,3 @@ def _curve(model: str, name: str, doses: Sequence[float], tasks: dict[str, Recor
 
 def _means(rows: Sequence[Sequence[float]]) -> list[float]:
     return [sum(column) / len(column) for column in zip(*rows, strict=True)]
-
-
-def _origin(selection: Record) -> Origin:
-    return Origin(
-        model=selection["model"],
-        in_at_least=selection["null"]["in_at_least"],
-        draws=selection["null"]["draws"],
-        elsewhere={name: _elsewhere(one) for name, one in selection["elsewhere"].items()},
-        by_rule={rule: len(one["chosen"]) for rule, one in selection["by_rule"].items()},
-        without_task={task: one["jaccard"] for task, one in selection["without_task"].items()},
-    )
-
-
-def _elsewhere(record: Record) -> Elsewhere:
-    shared = record["shared"]
-    return Elsewhere(record["items"], len(record["chosen"]), shared["found"], shared["null"], shared["p"])

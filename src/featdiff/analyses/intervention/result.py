@@ -1,4 +1,4 @@
-"""What the report says on causes: claims over tasks, every control, doses, side effects, the origin of features."""
+"""What the report says on causes: claims over tasks, every control, doses, side effects."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,34 +116,6 @@ class DoseCurve:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """What the same pipeline chooses on other items, and how much of the choice is the same."""
-
-    items: int
-    chosen: int
-    shared: Number
-    """Over the smaller of both sets."""
-    null: Number
-    """What random sets share, drawn by firing rate."""
-    p: Number
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where the chosen features come from: overlap of tasks beside chance, and choices on other items."""
-
-    model: str
-    in_at_least: Sequence[Mapping[str, Number]]
-    """For 1, 2, ... tasks: features found, mean and 97.5 % quantile of the null, p."""
-    draws: int
-    elsewhere: Mapping[str, Elsewhere]
-    by_rule: Mapping[str, int]
-    """Features in the final set under every rule."""
-    without_task: Mapping[str, Number]
-    """Jaccard overlap of the choice with that without one task."""
-
-
-@dataclass(frozen=True)
 class CausalPanel:
     """All of it; parts that a study does not have are empty."""
 
@@ -151,4 +123,3 @@ class CausalPanel:
     evidence: Sequence[EvidenceRow] = ()
     side_effects: Sequence[SideEffectRow] = ()
     doses: Sequence[DoseCurve] = ()
-    origin: Origin | None = None
