@@ -5,14 +5,11 @@ import random
 from featdiff.analyses.dynamics.result import DynamicsPanel
 from featdiff.report.data import (
     AccuracyCell,
-    ControlDraws,
     CorpusCard,
-    EffectRow,
     ModelCard,
     QualityRow,
     ReportData,
     SelectionPanel,
-    SetChange,
     SpecificityPanel,
 )
 
@@ -72,11 +69,6 @@ def study() -> ReportData:
             overlap=[[1.0, 0.62, 0.41], [0.62, 1.0, 0.37], [0.41, 0.37, 1.0]],
             in_at_least=[90, 39, 5],
         ),
-        effects=[
-            effect(draw, task, TASKS[task], edit)
-            for edit in ("zero", "set to 3.0")
-            for task in [*SEEN, "dice", "letters"]
-        ],
         provenance={"commit": "0123abc", "torch": "2.13.0", "seed": "0", "command": "featdiff run studies/demo.toml"},
         shrinkage=1.0,
     )
@@ -127,30 +119,4 @@ def dynamics(draw: random.Random, paradigm: str, disorder: int) -> DynamicsPanel
         chance=0.026,
         noise_floor=None,
         rank_shift=shifts,
-    )
-
-
-def effect(draw: random.Random, task: str, role: str, edit: str) -> EffectRow:
-    falls = edit == "zero"
-    sign, before = (-1, 1.0) if falls else (1, 0.0)
-    size = draw.uniform(0.15, 0.5)
-    values = [sign * abs(draw.gauss(size / 2, 0.06)) for _ in range(50)]
-    beaten = sum(sign * value >= size for value in values)
-    half = [sign * size - 0.09, sign * size + 0.09]
-    return EffectRow(
-        task=task,
-        role=role,
-        model="rl" if falls else "base",
-        edit=edit,
-        expected="decrease" if falls else "increase",
-        features=5,
-        sets={
-            "critical": SetChange(before, before + sign * size, 160, [sign * size - 0.07, sign * size + 0.07]),
-            "held_out": SetChange(before, before + sign * size, 80, half),
-            "mirror": SetChange(1 - before, 1 - before - sign * 0.3, 16, [-0.5, 0.5]),
-            "all": SetChange(0.6, 0.6 + sign * 0.02, 400, [sign * 0.02 - 0.02, sign * 0.02 + 0.02]),
-        },
-        control=ControlDraws(50, sum(values) / 50, [min(values), max(values)], values, "held_out"),
-        p=(1 + beaten) / 51,
-        verdict="supported" if beaten == 0 else "not distinguishable from random features",
     )

@@ -17,12 +17,11 @@ def test_a_whole_study_has_every_figure_of_the_paper(study: ReportData) -> None:
         *["MAS"] * 3,
         *["overlap joint", "rank_shift"] * 2,
         "selection",
-        *["effects"] * 2,
     ]
 
 
 def test_a_study_without_results_has_no_figures(study: ReportData) -> None:
-    bare = replace(study, accuracy={}, quality=[], specificity=[], dynamics=[], selection=None, effects=[])
+    bare = replace(study, accuracy={}, quality=[], specificity=[], dynamics=[], selection=None)
 
     assert pictures(bare) == []
 
@@ -39,16 +38,6 @@ def test_names_are_distinct_even_where_models_differ_by_a_sign_only(study: Repor
     names = [picture.name for picture in pictures(replace(study, specificity=twins))]
 
     assert len(set(names)) == len(names)
-
-
-def test_the_text_alternative_of_an_effect_names_change_and_control(study: ReportData) -> None:
-    effect = study.effects[0]
-    picture = next(picture for picture in pictures(study) if picture.section == "effects")
-    change, control = effect.sets["held_out"].change, effect.control.mean
-
-    assert change and control
-    assert picture.finding.startswith("5 features set to 0 in rl, held-out items:")
-    assert f"{effect.task} −{100 * abs(change):.1f} points against −{100 * abs(control):.1f}" in picture.finding
 
 
 def test_the_text_alternative_of_rank_shifts_counts_blanks(study: ReportData) -> None:

@@ -9,28 +9,24 @@ from featdiff.analyses.dynamics.report_dynamics import (
     dynamics_panels,
     missing_alignments,
 )
-from featdiff.analyses.editing_methods.report_ways import ways_panel
 from featdiff.analyses.feature_cards.report_cards import feature_cards
-from featdiff.analyses.intervention.report_causal import causal_panel, generated_row
 from featdiff.analyses.ownership.report_tails import tail_panels
 from featdiff.analyses.sensitivity.report_sensitivity import sensitivity_panel
 from featdiff.attribution import Attribution
 from featdiff.config.study import BASE, BatchTopKSettings, JumpReLUSettings, ReLUSettings, SparsitySettings, Study
 from featdiff.evaluation.outcomes import Outcomes
 from featdiff.files import Json, Record, read_json, write_json
-from featdiff.intervention.effects import decides
 from featdiff.models.loading import depth
 from featdiff.presentation.section import Section
 from featdiff.report.data import (
     AccuracyCell,
-    ControlDraws,
     CorpusCard,
-    EffectRow,
+    Elsewhere,
     ModelCard,
+    Origin,
     QualityRow,
     ReportData,
     SelectionPanel,
-    SetChange,
     SpecificityPanel,
 )
 from featdiff.report.page import write_report
@@ -73,9 +69,7 @@ def report_data(plan: Plan, numbers: Record) -> ReportData:
         chosen_stability=chosen_stability(numbers["selection"]),
         crosscoder_seeds=len(plan.seeds[plan.joint]),
         selection=_selection(plan),
-        effects=_effects(plan),
-        causal=causal_panel(plan),
-        ways=ways_panel(plan),
+        origin=_origin(plan),
         sensitivity=sensitivity_panel(plan),
         provenance=_provenance(plan),
         confidence=plan.study.intervention.confidence,
@@ -211,40 +205,23 @@ def _selection(plan: Plan) -> SelectionPanel | None:
     )
 
 
-def _effects(plan: Plan) -> list[EffectRow]:
-    path = plan.run.path("interventions", "effects.json")
-    roles = {task.name: task.role for task in plan.study.evaluation.tasks}
-    confidence = plan.study.intervention.confidence
-    records = read_json(path)["records"] if path.is_file() else []
-    return [_effect(record, roles[record["task"]], confidence) for record in records]
-
-
-def _effect(record: Record, role: str, confidence: float) -> EffectRow:
-    held_out = record["sets"]["held_out"]
-    return EffectRow(
-        task=record["task"],
-        role=role,
-        model=record["model"],
-        edit=record["edit"],
-        expected=record["expected"],
-        features=record["features"],
-        sets={
-            name: SetChange(one["before"], one["after"], one["n"], one["interval"])
-            for name, one in record["sets"].items()
-        },
-        control=ControlDraws(measured_on="held_out", **held_out["control"]),
-        p=held_out["p"],
-        verdict=held_out["verdict"],
-        beaten={} if "repeats" in record else _beaten(record["controls"], confidence),
-        guessing_again=record.get("guessing_again"),
-        generated=generated_row(record),
+def _origin(plan: Plan) -> Origin | None:
+    selection = plan.run.read("selection", "selection.json")
+    if "null" not in selection:
+        return None
+    return Origin(
+        model=selection["model"],
+        in_at_least=selection["null"]["in_at_least"],
+        draws=selection["null"]["draws"],
+        elsewhere={name: _elsewhere(one) for name, one in selection["elsewhere"].items()},
+        by_rule={rule: len(one["chosen"]) for rule, one in selection["by_rule"].items()},
+        without_task={task: one["jaccard"] for task, one in selection["without_task"].items()},
     )
 
 
-def _beaten(controls: Record, confidence: float) -> dict[str, bool]:
-    """Whether the change lies beyond each deciding kind of control, by the empirical p against that kind alone."""
-    largest = (1 - confidence) / 2 + 1e-12
-    return {kind: one["p"] <= largest for kind, one in controls.items() if decides(kind, one["draws"], confidence)}
+def _elsewhere(record: Record) -> Elsewhere:
+    shared = record["shared"]
+    return Elsewhere(record["items"], len(record["chosen"]), shared["found"], shared["null"], shared["p"])
 
 
 def _provenance(plan: Plan) -> dict[str, str]:

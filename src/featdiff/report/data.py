@@ -12,16 +12,14 @@ import torch
 
 from featdiff.analyses.drift.result import DriftPanel
 from featdiff.analyses.dynamics.result import ChosenStability, DynamicsPanel
-from featdiff.analyses.editing_methods.result import WaysPanel
 from featdiff.analyses.feature_cards.result import FeatureCard
-from featdiff.analyses.intervention.result import CausalPanel, GeneratedRow
 from featdiff.analyses.ownership.result import TailPanel
 from featdiff.analyses.sensitivity.result import SensitivityPanel
 from featdiff.attribution import Attribution
 from featdiff.presentation.words import Interval, Number, Unknown
 
-TRAIN, UNSEEN = "train", "unseen"
-"""Roles of a task: trained on; kept out of the selection of features."""
+TRAIN = "train"
+"""Role of a task that post-training was done on."""
 
 
 @dataclass(frozen=True)
@@ -146,58 +144,31 @@ class SelectionPanel:
 
 
 @dataclass(frozen=True)
-class SetChange:
-    """Accuracy on one set of n items before and after an edit; `interval` is that of the change.
+class Elsewhere:
+    """What the same pipeline chooses on other items, and how much of the choice is the same."""
 
-    `before` and `after` are None where there are no items.
-    """
-
-    before: Unknown
-    after: Unknown
-    n: int
-    interval: Sequence[Unknown]
-
-    @property
-    def change(self) -> Unknown:
-        """After less before."""
-        return None if self.before is None or self.after is None else self.after - self.before
-
-
-@dataclass(frozen=True)
-class ControlDraws:
-    """The change that random features of matched activity make on the set called `measured_on`, draw by draw."""
-
-    draws: int
-    mean: Unknown
-    interval: Sequence[Unknown]
-    values: Sequence[Number] = ()
-    measured_on: str = "critical"
-
-
-@dataclass(frozen=True)
-class EffectRow:
-    """What one edit of the selected features does to one model on one task (Tables 2-5)."""
-
-    task: str
-    role: str
-    model: str
-    edit: str
-    """"zero", or in words what is done to the features, for example "set to 3.0"."""
-    expected: str
-    """"decrease" or "increase": what a feature that controls generalization would do."""
-    features: int
-    sets: Mapping[str, SetChange]
-    """By name: critical, mirror, all, held_out."""
-    control: ControlDraws
+    items: int
+    chosen: int
+    shared: Number
+    """Over the smaller of both sets."""
+    null: Number
+    """What random sets share, drawn by firing rate."""
     p: Number
-    """Empirical p in the expected direction, against the deciding kind of control that does most."""
-    verdict: str
-    beaten: Mapping[str, bool] = field(default_factory=dict)
-    """By deciding kind of control: whether the change lies beyond it. Empty where kinds were not taken apart."""
-    guessing_again: Number | None = None
-    """Share of wrong answers that another choice, picked at random, would put right; of choices only."""
-    generated: GeneratedRow | None = None
-    """Where answers are generated rather than chosen; no features are selected on such a task, whatever its role."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the chosen features come from: overlap of tasks against chance, and choices on other items."""
+
+    model: str
+    in_at_least: Sequence[Mapping[str, Number]]
+    """For 1, 2, ... tasks: features found, mean and 97.5 % quantile of the null, p."""
+    draws: int
+    elsewhere: Mapping[str, Elsewhere]
+    by_rule: Mapping[str, int]
+    """Features in the final set under every rule."""
+    without_task: Mapping[str, Number]
+    """Jaccard overlap of the choice with that without one task."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +188,6 @@ class ReportData:
     specificity: Sequence[SpecificityPanel]
     dynamics: Sequence[DynamicsPanel]
     selection: SelectionPanel | None
-    effects: Sequence[EffectRow]
     provenance: Mapping[str, str]
     confidence: Number = 0.95
     crosscoder_seeds: int = 1
@@ -234,9 +204,7 @@ class ReportData:
     """The selected features under other seeds."""
     sensitivity: SensitivityPanel | None = None
     """What hangs on choices of the dictionary; None where they are not varied."""
-    causal: CausalPanel = field(default_factory=CausalPanel)
-    """Claims, controls, doses, side effects, and where the selected features come from."""
-    ways: WaysPanel | None = None
-    """Features beside other ways to change the base."""
+    origin: Origin | None = None
+    """Where the selected features come from."""
     shrinkage: Unknown = None
     """beta / 2 where an L1 penalty was used: contributions below it vanish from a model."""

@@ -10,15 +10,14 @@ from markupsafe import Markup
 
 from featdiff.analyses.drift.text import equal_drift_verdicts
 from featdiff.analyses.dynamics.result import READINGS, TITLES
-from featdiff.analyses.editing_methods.text import ways_verdicts
 from featdiff.analyses.sensitivity.result import BASES, overall
 from featdiff.analyses.sensitivity.text import sensitivity_sentences
 from featdiff.presentation import words
 from featdiff.presentation.picture import Picture
 from featdiff.presentation.section import Section
 from featdiff.presentation.style import Drawing, theme_css
-from featdiff.report.data import UNSEEN, ReportData
-from featdiff.report.findings import caveats, groups, headline
+from featdiff.report.data import ReportData
+from featdiff.report.findings import caveats, headline
 from featdiff.report.pictures import pictures
 
 
@@ -48,18 +47,14 @@ def _page(data: ReportData, found: list[Picture], drawings: Mapping[str, Drawing
         data=data,
         analyses=analyses,
         html=lambda section: _rendered(environment, section),
-        causal=data.causal,
-        origin=data.causal.origin,
+        origin=data.origin,
         sections=sections,
-        headline=headline(data),
-        caveats=caveats(data),
-        groups=groups(data.effects),
+        headline=[*headline(data), *(one for section in analyses for one in section.findings)],
+        caveats=[*caveats(data), *(one for section in analyses for one in section.caveats)],
         equal_drift_verdicts=equal_drift_verdicts,
-        ways_verdicts=ways_verdicts,
         sensitivity_sentences=sensitivity_sentences,
         overall=overall,
         bases=BASES,
-        unseen_role=UNSEEN,
         theme=Markup(theme_css()),
         alignment_titles=TITLES,
         alignment_readings=READINGS,

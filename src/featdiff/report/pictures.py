@@ -6,9 +6,6 @@ from dataclasses import asdict
 from featdiff.analyses.accuracy.figures import accuracy_bars
 from featdiff.analyses.drift.pictures import drift_pictures
 from featdiff.analyses.dynamics.text import dynamics_pictures
-from featdiff.analyses.editing_methods.figures import ways_pictures
-from featdiff.analyses.intervention.figures import effect_plot
-from featdiff.analyses.intervention.text import causal_pictures
 from featdiff.analyses.ownership.figures_specificity import specificity_histogram
 from featdiff.analyses.ownership.text import tail_pictures
 from featdiff.analyses.quality.figures import quality_dots
@@ -16,9 +13,8 @@ from featdiff.analyses.sensitivity.pictures import sensitivity_pictures
 from featdiff.presentation.heatmap import share_heatmap
 from featdiff.presentation.picture import Picture, file_name
 from featdiff.presentation.style import BLUE, colour_of
-from featdiff.presentation.words import count, edited, listing, percent, plural, points
-from featdiff.report.data import EffectRow, ReportData, SelectionPanel, SpecificityPanel, Unknown
-from featdiff.report.findings import groups
+from featdiff.presentation.words import count, listing, percent, plural
+from featdiff.report.data import ReportData, SelectionPanel, SpecificityPanel, Unknown
 
 
 def pictures(data: ReportData) -> list[Picture]:
@@ -45,10 +41,6 @@ def _all(data: ReportData) -> Iterator[Picture]:
     yield from dynamics_pictures(data.dynamics, models)
     if data.selection and data.selection.tasks:
         yield _tasks(data.selection)
-    for position, ((model, edit, _), effects) in enumerate(groups(data.effects).items()):
-        yield _effects(position, model, edit, effects)
-    yield from causal_pictures(data.causal)
-    yield from ways_pictures(data.ways)
     yield from sensitivity_pictures(data.sensitivity)
 
 
@@ -104,24 +96,6 @@ def _tasks(selection: SelectionPanel) -> Picture:
         title="Overlap of the selected features between tasks",
         finding=f"Selected: {counts}; {plural(len(selection.chosen), 'feature')} in the final set ({selection.rule}).",
         numbers=asdict(selection),
-    )
-
-
-def _effects(position: int, model: str, edit: str, effects: Sequence[EffectRow]) -> Picture:
-    title = f"{plural(effects[0].features, 'feature')} {edited(edit)} in {model}"
-    parts = [
-        f"{effect.task} {points(change.change)} points against {points(effect.control.mean)} by random features"
-        for effect in effects
-        if (change := effect.sets.get(effect.control.measured_on)) and change.n
-    ]
-    where = effects[0].control.measured_on.replace("_", "-")
-    return Picture(
-        name=file_name("effects", position, model, edit),
-        section="effects",
-        figure=effect_plot(effects, f"{model}: {plural(effects[0].features, 'feature')} {edited(edit)}"),
-        title=title,
-        finding=f"{title}, {where} items: {'; '.join(parts)}.",
-        numbers={"effects": [asdict(effect) for effect in effects]},
     )
 
 

@@ -6,13 +6,13 @@ from statistics import mean
 
 import torch
 
-from featdiff.analyses.intervention.compute import tests_of
 from featdiff.analyses.sensitivity.layer_context import Bed, choose, edited, matched, whole_model
 from featdiff.analyses.sensitivity.variants import Place
 from featdiff.attribution.robustness import bracketing_points
 from featdiff.config.sensitivity import SensitivitySettings
 from featdiff.files import Record, read_json, write_json
 from featdiff.progress import Progress
+from featdiff.run.intervention_context import paper_edits
 from featdiff.selection.similarity import selection_similarity
 
 
@@ -39,7 +39,7 @@ def choose_features(settings: SensitivitySettings, places: Sequence[Place], own:
 def edit_features(places: Sequence[Place], own: Place, folder: Path) -> None:
     """A file for each crosscoder from which an effect is read, and each of the two edits that the paper makes."""
     wanted = [place for place in _read_from(places, own) if read_json(choice_file(place, folder))["chosen"]]
-    tests = tests_of(own.plan)[:2]
+    tests = paper_edits(own.plan)
     missing = [place for place in wanted if not all(effect_file(place, test.model, folder).is_file() for test in tests)]
     with Progress("editing features", len(wanted), "crosscoder", len(wanted) - len(missing)) as progress:
         for here in _by_layer(missing):

@@ -5,14 +5,13 @@ the study's rule and score from the same critical items, and its features are ed
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from featdiff.activations.stream import collect
-from featdiff.analyses.intervention.compute import claim_of, edited_items, effect_of
 from featdiff.analyses.selection.compute import mean_rate, selections, task_scores
 from featdiff.attribution.activation_matching import match_codes
 from featdiff.attribution.matching import Matching
@@ -20,11 +19,14 @@ from featdiff.attribution.rank_overlap import depth_of
 from featdiff.attribution.stability import ScoredCrosscoder, match_scored
 from featdiff.evaluation.results import Requests
 from featdiff.files import Record
+from featdiff.intervention.effect_records import FullEffectRecord
+from featdiff.intervention.experiment import PlannedEdit
+from featdiff.intervention.pooled_effects import pool
 from featdiff.models.loading import Lineup
 from featdiff.models.partial_model import UpperModel
 from featdiff.run.evaluation import Residuals, choice_tasks, prompt_ends, requests_of, selecting_tasks
 from featdiff.run.held_out import calibration_of, held_out_corpus
-from featdiff.run.intervention_context import Bench, PlannedEdit, measured
+from featdiff.run.intervention_context import edited_items, experiment_of, item_sets
 from featdiff.run.models import load_lineup, load_whole
 from featdiff.run.plan import Plan
 from featdiff.run.scored import scored
@@ -100,14 +102,21 @@ def edited(
     half: Int[Tensor, " half"],
 ) -> Record:
     """One edit of one crosscoder's features over all tasks, on held-out critical items and on all items."""
-    one, records = scored(plan, name), list[Record]()
-    bench = Bench(plan, one.crosscoder, bed.lineup, upper, one.attribution, test.model)
+    one, effects = scored(plan, name), list[FullEffectRecord]()
+    experiment = experiment_of(plan, one.crosscoder, bed.lineup, upper, one.attribution, test.model)
     for task in choice_tasks(plan):
-        items, requests = edited_items(plan, task, bed.requests[task.name])
-        found = measured(bench, requests, [test.value])
-        effect, _ = effect_of(bench, test, task, items, requests, found, chosen, half)
-        records.append(dict(effect.to_record()))
-    return {items: claim_of(plan, test, records, items) for items in ("held_out", "all")}
+        items, requests = edited_items(plan, bed.requests[task.name])
+        part = None if task.role == "unseen" else half
+        effect, _ = experiment.effect(test, requests, chosen, part, item_sets(plan, task, items), task=task.name)
+        effects.append(effect.full_record())
+    settings, seed = plan.study.intervention, plan.study.seed
+    about: Record = {"model": test.model, "edit": test.value.name, "expected": test.goal}
+    return {
+        items: about
+        | {"tasks": sum(one.sets[items].n > 0 for one in effects)}
+        | asdict(pool(effects, settings, seed, items))
+        for items in ("held_out", "all")
+    }
 
 
 def whole_model(plan: Plan, bed: Bed, model: str) -> UpperModel:

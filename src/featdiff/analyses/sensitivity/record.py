@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from featdiff.analyses.intervention.compute import tests_of
 from featdiff.analyses.sensitivity.features import bases_of, choice_file, curves, effect_file
 from featdiff.analyses.sensitivity.variants import Place, settings_of
 from featdiff.attribution.robustness import (
@@ -20,8 +19,9 @@ from featdiff.attribution.robustness import (
 )
 from featdiff.config.study import BASE
 from featdiff.files import Json, Record, read_json
+from featdiff.intervention.experiment import PlannedEdit
 from featdiff.run.evaluation import selecting_tasks
-from featdiff.run.intervention_context import PlannedEdit
+from featdiff.run.intervention_context import paper_edits
 from featdiff.run.plan import Plan
 from featdiff.run.scored import plain
 from featdiff.stats import wilson_interval
@@ -83,7 +83,7 @@ def _quantities(plan: Plan) -> list[Quantity]:
     if selecting_tasks(plan):
         found += [Quantity("jaccard", "Final features: Jaccard", "similarity")]
         found += [Quantity("rbo", "Their ranking: RBO", "similarity")]
-        for test in tests_of(plan)[:2]:
+        for test in paper_edits(plan):
             about = f"{test.model}, {test.value.name}"
             found += [Quantity(f"effect {test.model} {key}", f"{about}: {of}", "effect") for key, of in ITEMS.items()]
     return found
@@ -157,7 +157,7 @@ def _beyond(claim: Record) -> Measurement:
 
 def _effects(plan: Plan, place: Place, folder: Path) -> list[tuple[PlannedEdit, Record]]:
     """The edits that were made with its features."""
-    files = [(test, effect_file(place, test.model, folder)) for test in tests_of(plan)[:2]]
+    files = [(test, effect_file(place, test.model, folder)) for test in paper_edits(plan)]
     return [(test, read_json(file)) for test, file in files if file.is_file()]
 
 

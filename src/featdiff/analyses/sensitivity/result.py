@@ -4,7 +4,7 @@ fixed rules what is robust and what is not."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from featdiff.analyses.intervention.result import Number, Unknown
+from featdiff.presentation.words import Number, Unknown
 
 BASES = {"l0": "at equal L0", "variance_explained": "at equal variance explained"}
 """Where choices are compared, in words."""
