@@ -114,4 +114,5 @@ def _text(plan: Plan) -> "list[Part]":
 
     corpus = held_out_corpus(plan)
     rows = -(-plan.study.intervention.neutral_tokens // corpus.input_ids.shape[1])
-    return packed_parts(plan, corpus.select(torch.arange(min(rows, len(corpus.input_ids))))) if rows else []
+    some = corpus.select(torch.arange(min(rows, len(corpus.input_ids))))
+    return packed_parts(some, plan.study.activations.batch_size) if rows else []

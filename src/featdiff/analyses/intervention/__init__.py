@@ -143,7 +143,7 @@ def _text(plan: Plan) -> "list[Part]":
 
     parts: list[Part] = []
     tokens = 0
-    for part in packed_parts(plan, held_out_corpus(plan)):
+    for part in packed_parts(held_out_corpus(plan), plan.study.activations.batch_size):
         if tokens < plan.study.intervention.neutral_tokens:
             parts.append(part)
             tokens += part.input_ids.numel()
