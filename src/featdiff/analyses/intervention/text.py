@@ -118,7 +118,7 @@ def caveats(effects: Sequence[TaskEffect], confidence: float) -> Iterator[str]:
         yield (
             f"With {plural(draws, 'control draw')} no p can be below {probability(1 / (1 + draws))}, and "
             f"{plural(tests, 'test')} at {100 * alpha:g} % each would give about {tests * alpha:.1f} passes, in either "
-            "direction, by chance alone. Holm's correction, and one test over all tasks, stand beside them."
+            "direction, by chance alone. Holm's correction and one test over all tasks are given as well."
         )
     for (model, edit, expected), group in by_edit(effects).items():
         if expected == "increase" and (guessed := [pair for effect in group if (pair := _guessed(effect))]):
