@@ -132,10 +132,7 @@ class ActivationStream:
 
         Schedules are laid over this number; the run ends when the tokens do, under one per cent earlier as a rule.
         """
-        tokens = self._corpus.input_ids.numel()
-        if self._settings.drop_first:
-            tokens -= int(self._corpus.document_start.sum())
-        return self._epochs * ceil(tokens / self._batch_size)
+        return self._epochs * steps_per_epoch(self._corpus, self._settings, self._batch_size)
 
     def batches(self, state: StreamState | None = None) -> Generator[tuple[Activations, StreamState], None, None]:
         """The batches from `state` on, or from the beginning, each with the state after it.
@@ -228,6 +225,14 @@ class ActivationStream:
         if state.chunk == self._chunks - 1:
             return StreamState(state.epoch + 1, 0, 0, self.counts, values, tokens)
         return StreamState(state.epoch, state.chunk + 1, 0, self.counts, values, tokens)
+
+
+def steps_per_epoch(corpus: Corpus, settings: ActivationSettings, batch_size: int) -> int:
+    """Batches of one pass over a corpus, sinks counted as kept."""
+    tokens = corpus.input_ids.numel()
+    if settings.drop_first:
+        tokens -= int(corpus.document_start.sum())
+    return ceil(tokens / batch_size)
 
 
 def calibrate(lineup: ResidualSource, corpus: Corpus, settings: ActivationSettings) -> Calibration:

@@ -19,7 +19,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from featdiff.crosscoder.model import Crosscoder
+from featdiff.presentation.picture import Axes
 
+BINS = 50
+"""Of the histogram of scores."""
 SMALLEST_NORM = 0.01
 """A feature whose summed decoder norm is at most this share of the median is not alive."""
 
@@ -107,6 +110,28 @@ class Attribution:
         """How many alive features score above each cut, and under "alive" of how many."""
         scores = self[model][self.alive]
         return {f"{cut:g}": int((scores > cut).sum()) for cut in cuts} | {"alive": int(self.alive.sum())}
+
+    def tail(self, model: str, cut: float = 0.8) -> Int[Tensor, " tail"]:
+        """The alive features that score above `cut` for the model, best first, ties by index."""
+        ranked = ranking(self[model], self.alive)
+        return ranked[self[model][ranked] > cut]
+
+    def counts(self, model: str, bins: int = BINS) -> Int[Tensor, " bins"]:
+        """How many alive features score in each of equal bins between 0 and 1."""
+        return torch.histc(self[model][self.alive].float().cpu(), bins=bins, min=0, max=1).long()
+
+    def hist(self, model: str, cuts: Sequence[float] = (0.8, 0.9)) -> Axes:
+        """Draw how many alive features score how much for the model (Figs. 1 and 3), and the tails beyond the cuts.
+
+        Returns matplotlib's axes, of a figure that a notebook shows.
+        """
+        from featdiff.presentation.score_histogram import score_histogram
+        from featdiff.presentation.style import on_screen
+
+        counts, tails = self.counts(model).tolist(), self.tails(model, cuts)
+        alive = tails.pop("alive")
+        with on_screen():
+            return score_histogram(counts, tails, model, self.models, alive).axes[0]
 
     def _position(self, model: str) -> int:
         if model not in self.models:

@@ -47,10 +47,11 @@ def validated(tree: object, origin: str) -> Study:
     try:
         return Study.model_validate(tree)
     except ValidationError as error:
-        raise ValueError(f"{origin}: {_first_problem(error)}") from None
+        raise ValueError(f"{origin}: {first_problem(error)}") from None
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong with settings, in one line, and how many more there are."""
     problems = sorted(error.errors(), key=lambda problem: problem["type"] not in UNKNOWN)
     first, more = problems[0], len(problems) - 1
     where = ".".join(str(part) for part in first["loc"]) or "the study"

@@ -66,6 +66,8 @@ class Crosscoder(nn.Module):
     """[]; the smallest contribution that BatchTopK keeps at inference; else 0."""
     density: Tensor | None
     """[features]; share of held-out tokens on which each feature fires, as training measured it; None where unknown."""
+    history: list[dict[str, float]]
+    """Records of its training, as in metrics.jsonl; empty for one that was not trained here."""
     log_threshold: nn.Parameter | None
     """[features]; log of the threshold theta of every feature under JumpReLU; else None, and absent from files."""
     W_in: nn.Parameter | None
@@ -94,6 +96,7 @@ class Crosscoder(nn.Module):
         self.sparsity, self.seed, self.design = sparsity, seed, design
         self.blocks = self._blocks()
         self.provenance: dict[str, object] = {}
+        self.history = []
         generator = torch.Generator().manual_seed(seed)
         directions = torch.randn(features, len(models), d_model, generator=generator)
         rows = decoder_init_norm * directions / directions.norm(dim=-1, keepdim=True)

@@ -10,7 +10,7 @@ codes of its own branch need it alone. Padding is never edited.
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -80,13 +80,9 @@ class EditedModel:
         def change(residual: Tensor, tapped: Tapped) -> Tensor:
             return self._moved(residual, tapped, prompt, real)
 
-        with running_beside(self.model, self._lineup(), self.name, change, self._beside()):
+        lineup = self.lineup.of(self.crosscoder.models)
+        with running_beside(self.model, lineup, self.name, change, self._beside()):
             yield self.model
-
-    def _lineup(self) -> Lineup:
-        """The lineup's models that the crosscoder reads, in its order."""
-        models = tuple(self.lineup.models[self.lineup.names.index(name)] for name in self.crosscoder.models)
-        return replace(self.lineup, names=self.crosscoder.models, models=models)
 
     def _beside(self) -> tuple[str, ...]:
         """The models whose activations the codes are read from, apart from the edited one."""

@@ -6,10 +6,9 @@ Weights on the CPU are memory-mapped where the lineup's precision is that of the
 they are read, and the system may drop them at any time.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import torch
@@ -48,6 +47,8 @@ class Lineup:
     """Where the residual streams of all models come together."""
     turns: bool = False
     """Whether the models wait on the CPU, each on `device` only while it runs."""
+    sources: Mapping[str, "ModelSource | PreTrainedModel"] = field(default_factory=dict)
+    """Where the whole models lie, or those that were given as modules, by name."""
 
     @staticmethod
     def load(
@@ -100,7 +101,36 @@ class Lineup:
             d_model=_text(next(iter(configs.values()))).hidden_size,
             device=_device(device),
             turns=turns,
+            sources={
+                name: ModelSource(path, dtype, devices.get(name, device), trust_remote_code)
+                for name, path in here.items()
+            },
         )
+
+    @staticmethod
+    def around(models: Mapping[str, PreTrainedModel], tokenizer: Tokenizer, *, layer: int | None) -> "Lineup":
+        """Make a lineup of whole models that are loaded. ValueError as `load`, and for a model in training mode."""
+        configs = {name: model.config for name, model in models.items()}
+        _same_shape(configs)
+        first, *_ = models.values()
+        layers = _middle(first.config) if layer is None else layer
+        for name, model in models.items():
+            _has_layer(model.config, layers, name)
+            if model.training:
+                raise ValueError(f"model {name!r} is in training mode; call its eval() first")
+        d_model, device = _text(first.config).hidden_size, first.device
+        return Lineup(tuple(models), tuple(models.values()), tokenizer, layers, d_model, device, sources=dict(models))
+
+    def __getitem__(self, name: str) -> "LineupModel":
+        """One of the models, whole. Raises ValueError for a name that the lineup lacks."""
+        self._holds((name,))
+        return LineupModel(self, name)
+
+    def of(self, names: Sequence[str]) -> "Lineup":
+        """The lineup of these models alone, in this order. Raises ValueError for a name that it lacks."""
+        self._holds(names)
+        models = tuple(self.models[self.names.index(name)] for name in names)
+        return replace(self, names=tuple(names), models=models)
 
     def residuals(
         self,
@@ -156,6 +186,10 @@ class Lineup:
             for tensor, own in zip(tensors, waiting, strict=True):
                 tensor.data = own
 
+    def _holds(self, names: Sequence[str]) -> None:
+        if missing := [name for name in names if name not in self.names]:
+            raise ValueError(f"the lineup holds {list(self.names)}, not {', '.join(missing)}; load those models too")
+
     def _fits(self, positions: int) -> None:
         for name, model in zip(self.names, self.models, strict=True):
             longest = getattr(_text(model.config), "max_position_embeddings", None)  # ALiBi models have no such limit
@@ -166,31 +200,22 @@ class Lineup:
                 )
 
 
-def load_models(
-    paths: Mapping[str, str | Path],
-    *,
-    layer: int | None = None,
-    dtype: str = "float32",
-    device: str = "cpu",
-    trust_remote_code: bool = False,
-) -> Lineup:
-    """Load models that are to be compared, each up to the hook point.
+@dataclass(frozen=True, eq=False)
+class LineupModel:
+    """One model of a lineup: `models["rl"]`."""
 
-        models = load_models({"base": "Qwen/Qwen2.5-0.5B", "rl": "runs/grpo/checkpoint-5"})
-        models.residuals(input_ids)  # [batch positions models d_model], float32
+    lineup: Lineup
+    name: str
 
-    paths: model folders or hub ids by name, the base first.
-    layer: number of blocks below the hook point, from 1; None takes the middle of the base, floor(L / 2).
-    dtype: float32, bfloat16 or float16; the residual streams are float32 in any case.
-    device: where the models run, such as cpu or cuda.
-    trust_remote_code: whether code in a model's folder or repository may run.
-
-    Raises ValueError where no model is given, and as `Lineup.load`.
-    """
-    if not paths:
-        raise ValueError("no models are given; name at least one, the base first")
-    places = {name: str(path) for name, path in paths.items()}
-    return Lineup.load(places, layer=layer, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    def whole(self) -> PreTrainedModel:
+        """The whole model, LM head included: read from its folder at every call, or the module that was given."""
+        match self.lineup.sources.get(self.name):
+            case ModelSource() as source:
+                return source.model()
+            case None:
+                raise ValueError(f"the lineup does not say where {self.name!r} lies whole; make it with load_models")
+            case model:
+                return model
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ import html
 import io
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import matplotlib
@@ -66,10 +68,25 @@ styled = matplotlib.rc_context(LOOK)
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
+_new_figure: ContextVar[Callable[..., Figure]] = ContextVar("new_figure", default=Figure)
+
+
 def canvas(height: float) -> tuple[Figure, Axes]:
     """A figure of the common width, `height` in inches, with one pair of axes."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = _new_figure.get()(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+@contextmanager
+def on_screen() -> Generator[None]:
+    """Hand the figures that are drawn inside to pyplot: a notebook shows them at the end of the cell."""
+    from matplotlib import pyplot
+
+    token = _new_figure.set(pyplot.figure)
+    try:
+        yield
+    finally:
+        _new_figure.reset(token)
 
 
 def fitted(text: str, width: int = 20) -> str:

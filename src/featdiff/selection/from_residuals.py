@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -148,8 +148,11 @@ def select(
     *,
     tuned: str | None = None,
     base: str = "base",
+    seed: int = 0,
 ) -> Selection:
     """Select the features that may control generalization, from all critical items of every task (Eq. 11).
+
+    They are selected a second time without the held-out items: `Selection.without_held_out`.
 
     Arguments:
         crosscoder: supplies the features.
@@ -158,6 +161,7 @@ def select(
         alive: features that may be selected (`Attribution.alive`).
         settings: score, rule and thresholds; unset: the paper's rule on the swap score.
         tuned, base: names of the two models; the tuned one is that of the settings unless given.
+        seed: draws the items that are held out.
 
     Raises ValueError where the two mappings name different tasks, or none.
     """
@@ -165,10 +169,21 @@ def select(
     if not residuals or set(residuals) != set(critical):
         raise ValueError(f"residuals are of {list(residuals)}, critical items of {list(critical)}; give the same tasks")
     tasks = [
-        task_differences(crosscoder, residuals[task], critical[task], task, tuned=tuned or settings.model, base=base)
+        task_differences(
+            crosscoder,
+            residuals[task],
+            critical[task],
+            task,
+            tuned=tuned or settings.model,
+            base=base,
+            held_out=settings.held_out,
+            seed=seed,
+        )
         for task in residuals
     ]
-    return choose(tasks, alive, settings)
+    part = choose(tasks, alive, settings, without_held_out=True).chosen
+    held_out = {one.task: critical[one.task][one.parts.held_out] for one in tasks}
+    return replace(choose(tasks, alive, settings), without_held_out=part, held_out=held_out)
 
 
 def mean_rate(tasks: Sequence[TaskDifferences]) -> Float[Tensor, " features"]:

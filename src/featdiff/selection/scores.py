@@ -8,8 +8,8 @@
 An empty selection is a result, not an error.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -73,6 +73,22 @@ class Selection:
     """Shared features over the smaller set; 0 where that is empty."""
     rule: str
     """"intersection", "k of n", or that nothing was found."""
+    without_held_out: Int[Tensor, " _"] | None = None
+    """Features chosen in the same way without the held-out items, on which their effect is tested."""
+    held_out: Mapping[str, Int[Tensor, " _"]] = field(default_factory=dict)
+    """By task, the critical items that had no part in `without_held_out`, by index."""
+
+    def __len__(self) -> int:
+        """Number of chosen features."""
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> int:
+        """A chosen feature: `chosen[0]`."""
+        return int(self.chosen[index])
+
+    def __iter__(self) -> Iterator[int]:
+        """The chosen features, ascending."""
+        return iter(self.chosen.tolist())
 
     @property
     def per_task(self) -> dict[str, int]:

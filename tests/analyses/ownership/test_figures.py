@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from featdiff.analyses.ownership.figures import attribution_histogram, scaling_histogram, specificity_histogram
+from featdiff.analyses.ownership.figures import scaling_histogram, specificity_histogram
 from featdiff.analyses.ownership.result import NuHistogram, Ownership
 from featdiff.presentation.style import ORANGE
 
@@ -52,7 +52,7 @@ def test_panels_side_by_side_share_one_axis() -> None:
 
 
 def test_an_attribution_is_drawn_without_a_run() -> None:
-    (axes,) = attribution_histogram(attribution(), "rl", cuts=(0.9,)).axes
+    axes = attribution().hist("rl", cuts=(0.9,))
     assert bars(axes) == list(FOUND.of["rl"].specificity.counts)
     assert [text.get_text() for text in axes.texts] == ["2 above 0.9"]
 

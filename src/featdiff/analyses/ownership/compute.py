@@ -22,7 +22,7 @@ from featdiff.attribution.latent_scaling import Ratios
 from featdiff.config.study import AttributionSettings
 from featdiff.files import save
 
-SCORE_BINS, NU_BINS = 50, 30
+NU_BINS = 30
 
 
 def write_ownership(
@@ -70,11 +70,10 @@ def ownership(attribution: Attribution, scaling: LatentScaling, settings: Attrib
 
 def specificity(attribution: Attribution, model: str, cuts: Sequence[float] = (0.8, 0.9)) -> Specificity:
     """The histogram of one model's scores over alive features, and how many lie above each cut."""
-    scores = attribution[model][attribution.alive].float().cpu()
     l2 = attribution.mas_l2[:, attribution.models.index(model)][attribution.alive]
     return Specificity(
-        counts=tuple(torch.histc(scores, bins=SCORE_BINS, min=0, max=1).long().tolist()),
-        tails={f"{cut:g}": int((scores > cut).sum()) for cut in cuts},
+        counts=tuple(attribution.counts(model).tolist()),
+        tails={f"{cut:g}": len(attribution.tail(model, cut)) for cut in cuts},
         tails_l2={f"{cut:g}": int((l2 > cut).sum()) for cut in cuts},
     )
 
