@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from featdiff.stats import Flips, Interval, difference_of, wilson_interval
+from featdiff.evaluation.results import TaskResult
+from featdiff.stats import Flips, Interval, difference_interval, difference_of, wilson_interval
 
 Rights = Bool[Tensor, "items repeats"]
 Counted = Int[Tensor, "items repeats"]
@@ -30,6 +31,13 @@ def gain_interval(
     assert len(before) == len(after), "the same items"
     change = difference_of(*(share_interval(shares, confidence=confidence) for shares in (before, after)))
     return replace(change, low=max(change.low, -1.0), high=min(change.high, 1.0))
+
+
+def gain_over(before: TaskResult, after: TaskResult, *, confidence: float) -> Interval:
+    """What one model is better than another on the same items."""
+    if all(len(one.samples[0].rights) <= 1 for one in (before, after)):
+        return difference_interval(before.correct, after.correct, confidence=confidence)
+    return gain_interval(before.shares, after.shares, confidence=confidence)
 
 
 def paired_change(

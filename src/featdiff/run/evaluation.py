@@ -8,10 +8,11 @@ from torch import Tensor
 from featdiff.config.evaluation import EvaluationSettings, TaskSettings
 from featdiff.config.study import BASE
 from featdiff.evaluation.batches import final_prompt_activations
-from featdiff.evaluation.harness import build_requests
+from featdiff.evaluation.harness import build_requests, evaluate
 from featdiff.evaluation.outcomes import Outcomes
 from featdiff.evaluation.results import Kind, Requests, TaskResult
-from featdiff.models.loading import Lineup
+from featdiff.models.loading import Lineup, load_tokenizer
+from featdiff.run.models import load_whole
 from featdiff.run.plan import Plan
 from featdiff.selection.scores import HeldOutSplit, split_held_out
 
@@ -38,6 +39,22 @@ def longest_read(lineup: Lineup) -> int:
 def results_in(folder: Path, name: str, settings: EvaluationSettings) -> dict[str, TaskResult]:
     """One model's records, task by task."""
     return {task.name: TaskResult.load(record_file(folder, name, task.name)) for task in settings.tasks}
+
+
+def evaluate_missing(plan: Plan, folder: Path, name: str, path: str, settings: EvaluationSettings) -> None:
+    """Write `<name>/<task>.parquet` for the model at `path`, of those tasks whose file is not there yet."""
+    missing = [task for task in settings.tasks if not record_file(folder, name, task.name).is_file()]
+    if not missing:
+        return
+    model = load_whole(plan, path)
+    tokenizer = load_tokenizer(path, trust_remote_code=plan.study.lineup.trust_remote_code)
+    for task in missing:
+        one = settings.model_copy(update={"tasks": (task,)})
+        try:
+            (result,) = evaluate(model, tokenizer, one, seed=plan.study.seed)
+        except ValueError as error:
+            raise ValueError(f"evaluating {name}: {error}") from error
+        result.save(record_file(folder, name, task.name))
 
 
 def choice_tasks(plan: Plan) -> list[TaskSettings]:

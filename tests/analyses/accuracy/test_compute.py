@@ -100,7 +100,7 @@ def test_what_an_attempt_has_finished_is_not_evaluated_again(own: Plan, monkeypa
         asked.append([task.name for task in settings.tasks])
         return evaluate_model(model, tokenizer, settings, seed=seed)
 
-    monkeypatch.setattr("featdiff.analyses.accuracy.compute.evaluate_model", counted)
+    monkeypatch.setattr("featdiff.run.evaluation.evaluate", counted)
     folder = own.run.path("evaluation")
     (folder / "rl" / "animals.parquet").unlink()
     evaluate(own, folder)

@@ -3,9 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from featdiff.analyses.accuracy.compute import evaluate_path
 from featdiff.evaluation.results import TaskResult
-from featdiff.run.evaluation import located_settings, results_in
+from featdiff.run.evaluation import evaluate_missing, located_settings, results_in
 from featdiff.run.plan import Plan
 
 
@@ -24,6 +23,6 @@ class Answers:
         if path in self._known:
             found = results_in(self._plan.run.path("evaluation"), self._known[path], self._settings)
         else:
-            evaluate_path(self._plan, self._folder, name, path, self._settings)
+            evaluate_missing(self._plan, self._folder, name, path, self._settings)
             found = results_in(self._folder, name, self._settings)
         return [replace(result, samples=result.samples[: self._settings.limit]) for result in found.values()]

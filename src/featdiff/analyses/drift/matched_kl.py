@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featdiff.analyses.accuracy.compute import gain_over
 from featdiff.analyses.drift.accuracy import Answers
 from featdiff.analyses.drift.tails import Tails
 from featdiff.attribution.tail_comparison import (
@@ -22,7 +21,7 @@ from featdiff.attribution.tail_comparison import (
     unanimous,
 )
 from featdiff.config.study import BASE
-from featdiff.evaluation.repeated_sampling import share_interval
+from featdiff.evaluation.repeated_sampling import gain_over, share_interval
 from featdiff.evaluation.results import TaskResult
 from featdiff.files import Json, Record
 from featdiff.run.plan import REJECTION, Plan
@@ -93,7 +92,7 @@ def _accuracy(base: Sequence[TaskResult], results: Sequence[TaskResult], confide
 
 
 def _mean_gain(before: Sequence[TaskResult], after: Sequence[TaskResult], confidence: float) -> Interval:
-    return mean_of([gain_over(*pair, confidence) for pair in zip(before, after, strict=True)])
+    return mean_of([gain_over(*pair, confidence=confidence) for pair in zip(before, after, strict=True)])
 
 
 # ------------------------------------------------------------------ questions
