@@ -2,7 +2,6 @@
 
 import random
 
-from featdiff.analyses.dynamics.result import DynamicsPanel
 from featdiff.report.data import (
     AccuracyCell,
     ControlDraws,
@@ -29,7 +28,7 @@ MODELS = ("base", "sft", "rl")
 
 
 def study() -> ReportData:
-    """Three models, six tasks, five checkpoints; the random features do half of what the selected ones do."""
+    """Three models, six tasks; the random features do half of what the selected ones do."""
     draw = random.Random(0)
     return ReportData(
         study="demo",
@@ -57,7 +56,6 @@ def study() -> ReportData:
                 for model, width in zip(MODELS, (0.1, 0.2, 0.07), strict=True)
             ),
         ],
-        dynamics=[dynamics(draw, "sft", 4), dynamics(draw, "rl", 30)],
         selection=SelectionPanel(
             model="rl",
             lineup="joint",
@@ -110,23 +108,6 @@ def specificity(draw: random.Random, lineup: str, model: str, score: str, width:
         counts=[sum(bin / 50 <= value < (bin + 1) / 50 for value in values) for bin in range(50)],
         tails={f"{cut}": sum(value > cut for value in values) for cut in (0.8, 0.9)},
         tails_l2={f"{cut}": sum(value > cut + 0.02 for value in values) for cut in (0.8, 0.9)},
-    )
-
-
-def dynamics(draw: random.Random, paradigm: str, disorder: int) -> DynamicsPanel:
-    shifts = [
-        [round(draw.gauss(0, disorder)) if draw.random() > disorder / 50 else None for _ in range(50)] for _ in range(4)
-    ]
-    shared = 1 - disorder / 50
-    return DynamicsPanel(
-        paradigm=paradigm,
-        top=50,
-        checkpoints=[f"{paradigm}-{number}" for number in range(1, 6)],
-        alignment="joint",
-        overlap=[[round(shared ** abs(row - column), 2) for column in range(5)] for row in range(5)],
-        chance=0.026,
-        noise_floor=None,
-        rank_shift=shifts,
     )
 
 

@@ -1,12 +1,14 @@
 """Panels made from results: hand-counted histograms and blanks."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 
-from featdiff.analyses.dynamics.result import DynamicsPanel
 from featdiff.attribution import Attribution
 from featdiff.attribution.scores import decoder_cosines, model_attribution_score
-from featdiff.attribution.trajectories import follow, joint_scores
-from featdiff.report.data import SpecificityPanel
+from featdiff.report.data import ChosenStability, FoundAgain, ReportData, SpecificityPanel
+from featdiff.report.page import write_report
 
 
 def attribution_of(norms: list[list[float]], models: tuple[str, ...], alive: list[bool]) -> Attribution:
@@ -39,13 +41,11 @@ def test_with_three_models_the_score_is_the_mas() -> None:
     assert panel.counts[25] == 1
 
 
-def test_a_feature_that_leaves_the_top_is_a_blank_in_the_panel() -> None:
-    attribution = attribution_of([[1.0, 9.0, 1.0], [1.0, 1.0, 9.0]], ("base", "sft-1", "sft-2"), [True, True])
-    names, index = ("sft-1", "sft-2"), torch.arange(2)
-    scores = joint_scores(attribution, names)
-    result = follow([scores], names, lambda _, __: index, torch.ones_like(scores.alive), "joint", top=1)
-    panel = DynamicsPanel.of(result, "sft")
-
-    assert panel.rank_shift == [[None]]
-    assert panel.overlap == [[1.0, 0.0], [0.0, 1.0]]
-    assert panel.chance == 0.5
+def test_the_final_set_says_how_many_of_it_are_stable(study: ReportData, tmp_path: Path) -> None:
+    features = [FoundAgain(3, 2, 0.71, 0.02), FoundAgain(17, 1, 0.6, None), FoundAgain(40, 0, None, None)]
+    chosen = ChosenStability("rl", 2, 2, features)
+    page = write_report(replace(study, chosen_stability=chosen), tmp_path).read_text()
+    assert "1 of the 3 selected features is stable: found again in at least 2 of 2 other seeds." in page
+    assert "0.71 ± 0.02</td>" in page and "1 of 2</td>" in page
+    few = write_report(replace(study, chosen_stability=replace(chosen, other_seeds=1)), tmp_path / "few").read_text()
+    assert "With 1 other seed no feature can be called stable; that takes 2." in few

@@ -61,7 +61,7 @@ def page(study: ReportData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(study, tmp_path_factory.mktemp("report"))
 
 
-def test_the_page_is_well_formed_and_has_all_ten_sections(page: Path) -> None:
+def test_the_page_is_well_formed_and_has_all_its_sections(page: Path) -> None:
     found = outline(page)
 
     sections = [
@@ -70,7 +70,6 @@ def test_the_page_is_well_formed_and_has_all_ten_sections(page: Path) -> None:
         "accuracy",
         "fit",
         "owners",
-        "dynamics",
         "selection",
         "effects",
         "limits",
@@ -102,7 +101,7 @@ def test_every_figure_has_a_text_alternative_and_its_numbers(page: Path) -> None
     found = outline(page)
     figures = found.tags.count("figure")
 
-    assert figures == found.tags.count("desc") == found.tags.count("figcaption") == len(found.scripts) == 14
+    assert figures == found.tags.count("desc") == found.tags.count("figcaption") == len(found.scripts) == 10
     assert all(json.loads(script) for script in found.scripts)
     assert page.read_text().count('role="img"') == figures
 
@@ -111,7 +110,7 @@ def test_each_figure_lies_beside_the_page_with_the_same_numbers(page: Path) -> N
     text = page.read_text(encoding="utf-8")
     files = sorted((page.parent / "figures").glob("*.svg"))
 
-    assert len(files) == 14
+    assert len(files) == 10
     for file in files:
         assert ElementTree.parse(file).getroot().tag == "{http://www.w3.org/2000/svg}svg"
         embedded = re.search(rf'id="{file.stem}-numbers">(.*?)</script>', text, flags=re.DOTALL)
@@ -130,7 +129,7 @@ def test_light_and_dark_define_every_colour_that_is_used(page: Path) -> None:
 
 
 def test_the_same_study_gives_the_same_bytes(study: ReportData, tmp_path: Path) -> None:
-    part = replace(study, quality=[], specificity=study.specificity[:1], dynamics=study.dynamics[:1])
+    part = replace(study, quality=[], specificity=study.specificity[:1])
     one, two = write_report(part, tmp_path / "one"), write_report(part, tmp_path / "two")
 
     assert one.read_bytes() == two.read_bytes()
@@ -152,7 +151,6 @@ def test_names_from_outside_are_shown_and_never_run(study: ReportData, tmp_path:
             accuracy={HOSTILE: study.accuracy["dice"]},
             selection=replace(selection, tasks=[HOSTILE, *selection.tasks[1:]], per_task={HOSTILE: 3}, rule=HOSTILE),
             effects=[replace(effect, task=HOSTILE, edit=HOSTILE, verdict=HOSTILE) for effect in study.effects],
-            dynamics=[replace(panel, paradigm=HOSTILE) for panel in study.dynamics],
             provenance={HOSTILE: HOSTILE},
         ),
         tmp_path,
@@ -166,16 +164,13 @@ def test_names_from_outside_are_shown_and_never_run(study: ReportData, tmp_path:
 
 
 def test_a_bare_study_says_what_is_missing(study: ReportData, tmp_path: Path) -> None:
-    bare = replace(
-        study, accuracy={}, quality=[], specificity=[], dynamics=[], selection=None, effects=[], shrinkage=None
-    )
+    bare = replace(study, accuracy={}, quality=[], specificity=[], selection=None, effects=[], shrinkage=None)
     page = write_report(bare, tmp_path)
     text = " ".join(outline(page).text)
 
     assert "This study evaluates no tasks" in text
     assert "The fit of the crosscoders has not been measured" in text
     assert "No crosscoder of this study has been scored" in text
-    assert "This study has no checkpoints" in text
     assert "No features were selected" in text
     assert "there is no causal evidence in this study" in text
     assert not list((tmp_path / "figures").iterdir())
@@ -185,9 +180,7 @@ def test_an_empty_selection_is_reported_as_a_result(study: ReportData, tmp_path:
     assert study.selection
     empty = replace(study.selection, chosen=[], per_task=dict.fromkeys(study.selection.tasks, 0), rule="nothing")
     text = " ".join(
-        outline(
-            write_report(replace(study, selection=empty, effects=[], quality=[], specificity=[], dynamics=[]), tmp_path)
-        ).text
+        outline(write_report(replace(study, selection=empty, effects=[], quality=[], specificity=[]), tmp_path)).text
     )
 
     assert "The final set holds 0 features: an empty set is a result" in text
@@ -207,7 +200,7 @@ def test_a_task_without_critical_items_is_shown_as_such(study: ReportData, tmp_p
         p=1.0,
         verdict="underpowered",
     )
-    part = replace(study, quality=[], specificity=[], dynamics=[], effects=[nothing, study.effects[1]])
+    part = replace(study, quality=[], specificity=[], effects=[nothing, study.effects[1]])
     text = " ".join(outline(write_report(part, tmp_path)).text)
 
     assert text.count("no items") == 2

@@ -15,14 +15,13 @@ def test_a_whole_study_has_every_figure_of_the_paper(study: ReportData) -> None:
         "quality",
         *["NRN"] * 2,
         *["MAS"] * 3,
-        *["overlap joint", "rank_shift"] * 2,
         "selection",
         *["effects"] * 2,
     ]
 
 
 def test_a_study_without_results_has_no_figures(study: ReportData) -> None:
-    bare = replace(study, accuracy={}, quality=[], specificity=[], dynamics=[], selection=None, effects=[])
+    bare = replace(study, accuracy={}, quality=[], specificity=[], selection=None, effects=[])
 
     assert pictures(bare) == []
 
@@ -49,13 +48,3 @@ def test_the_text_alternative_of_an_effect_names_change_and_control(study: Repor
     assert change and control
     assert picture.finding.startswith("5 features set to 0 in rl, held-out items:")
     assert f"{effect.task} −{100 * abs(change):.1f} points against −{100 * abs(control):.1f}" in picture.finding
-
-
-def test_the_text_alternative_of_rank_shifts_counts_blanks(study: ReportData) -> None:
-    panel = replace(
-        study.dynamics[0], checkpoints=["a", "b"], overlap=[[1, 0.5], [0.5, 1]], rank_shift=[[1, None, -3, None]]
-    )
-    shifts = next(p for p in pictures(replace(study, dynamics=[panel])) if p.section == "rank_shift")
-
-    assert "sft, joint: 2 of 4 leave the top 50" in shifts.finding
-    assert shifts.numbers["rank_shift"] == [[1, None, -3, None]]

@@ -3,12 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from featdiff.analyses.drift.report_drift import drift_panel
-from featdiff.analyses.dynamics.report_dynamics import (
-    chosen_stability,
-    dynamics_panels,
-    missing_alignments,
-)
 from featdiff.analyses.editing_methods.report_ways import ways_panel
 from featdiff.analyses.feature_cards.report_cards import feature_cards
 from featdiff.analyses.intervention.report_causal import causal_panel, generated_row
@@ -23,9 +17,11 @@ from featdiff.models.loading import depth
 from featdiff.presentation.section import Section
 from featdiff.report.data import (
     AccuracyCell,
+    ChosenStability,
     ControlDraws,
     CorpusCard,
     EffectRow,
+    FoundAgain,
     ModelCard,
     QualityRow,
     ReportData,
@@ -67,10 +63,7 @@ def report_data(plan: Plan, numbers: Record) -> ReportData:
         specificity=specificity,
         tails=tail_panels(plan, sparsity),
         cards=feature_cards(plan),
-        drift=drift_panel(plan),
-        dynamics=dynamics_panels(plan),
-        missing_alignments=missing_alignments(plan),
-        chosen_stability=chosen_stability(numbers["selection"]),
+        chosen_stability=_chosen_stability(numbers["selection"]),
         crosscoder_seeds=len(plan.seeds[plan.joint]),
         selection=_selection(plan),
         effects=_effects(plan),
@@ -208,6 +201,20 @@ def _selection(plan: Plan) -> SelectionPanel | None:
                 "in_at_least",
             )
         },
+    )
+
+
+def _chosen_stability(selection: Record) -> ChosenStability | None:
+    """The selected features under other seeds, where there are any; `selection` is what `select` wrote."""
+    if not selection.get("chosen") or not (found := selection.get("stability")):
+        return None
+    score: Record = found["score"]
+    rows = zip(selection["chosen"], found["matched_in"], score["mean"], score["deviation"], strict=True)
+    return ChosenStability(
+        model=score["model"],
+        other_seeds=found["other_seeds"],
+        needed=found["needed"],
+        features=[FoundAgain(*row) for row in rows],
     )
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from featdiff.analyses.drift.result import DriftPanel
-from featdiff.analyses.dynamics.result import ChosenStability, DynamicsPanel
 from featdiff.analyses.editing_methods.result import WaysPanel
 from featdiff.analyses.feature_cards.result import FeatureCard
 from featdiff.analyses.intervention.result import CausalPanel, GeneratedRow
@@ -146,6 +144,33 @@ class SelectionPanel:
 
 
 @dataclass(frozen=True)
+class FoundAgain:
+    """One selected feature under other seeds."""
+
+    feature: int
+    matched_in: int
+    mean: Unknown
+    deviation: Unknown
+
+
+@dataclass(frozen=True)
+class ChosenStability:
+    """The selected features under `other_seeds` other seeds; a stable one is matched in at least `needed` of them."""
+
+    model: str
+    other_seeds: int
+    needed: int
+    features: Sequence[FoundAgain]
+
+    @property
+    def stable(self) -> int | None:
+        """How many are; None where there are too few seeds to tell."""
+        if self.other_seeds < self.needed:
+            return None
+        return sum(one.matched_in >= self.needed for one in self.features)
+
+
+@dataclass(frozen=True)
 class SetChange:
     """Accuracy on one set of n items before and after an edit; `interval` is that of the change.
 
@@ -215,7 +240,6 @@ class ReportData:
     """By task, then by model."""
     quality: Sequence[QualityRow]
     specificity: Sequence[SpecificityPanel]
-    dynamics: Sequence[DynamicsPanel]
     selection: SelectionPanel | None
     effects: Sequence[EffectRow]
     provenance: Mapping[str, str]
@@ -226,10 +250,6 @@ class ReportData:
     """Tails before and after latent scaling."""
     cards: Sequence[FeatureCard] = ()
     """Evidence for single features."""
-    drift: DriftPanel | None = None
-    """How far the models moved, and their tails there."""
-    missing_alignments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """By paradigm and alignment, why its checkpoints could not be compared so."""
     chosen_stability: ChosenStability | None = None
     """The selected features under other seeds."""
     sensitivity: SensitivityPanel | None = None

@@ -41,7 +41,7 @@ def conclusion(effects: Sequence[EffectRow]) -> str:
 
 def caveats(data: ReportData) -> list[str]:
     """What the study does not show, each tied to a number of this study."""
-    return [*_about_items(data), *_about_tests(data), *_about_crosscoders(data), *_about_dynamics(data)]
+    return [*_about_items(data), *_about_tests(data), *_about_crosscoders(data)]
 
 
 def gains(cell: AccuracyCell, base: AccuracyCell) -> bool:
@@ -252,14 +252,3 @@ def _worst_fit(quality: Sequence[QualityRow]) -> str:
     enough = ", too little for causal claims there" if share < FAITHFUL else ""
     place = f"{model} in {row.lineup}, {row.measured_on}"
     return f"{sentence}; they recover at least {percent(share)} % of the cross-entropy ({place}){enough}."
-
-
-def _about_dynamics(data: ReportData) -> Iterable[str]:
-    for paradigm in dict.fromkeys(panel.paradigm for panel in data.dynamics):
-        unmeasured = [one for one in data.dynamics if one.paradigm == paradigm and one.noise_floor is None]
-        if unmeasured:
-            yield (
-                f"How much the overlap of {paradigm} over checkpoints would be for one checkpoint measured twice is "
-                f"not known under {listing([one.alignment for one in unmeasured])}; random sets would share "
-                f"{listing([percent(one.chance) for one in unmeasured])} %."
-            )

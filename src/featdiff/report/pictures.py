@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from featdiff.analyses.accuracy.figures import accuracy_bars
-from featdiff.analyses.drift.pictures import drift_pictures
-from featdiff.analyses.dynamics.text import dynamics_pictures
 from featdiff.analyses.editing_methods.figures import ways_pictures
 from featdiff.analyses.intervention.figures import effect_plot
 from featdiff.analyses.intervention.text import causal_pictures
@@ -41,8 +39,6 @@ def _all(data: ReportData) -> Iterator[Picture]:
         largest = max(max(other.counts) for other in data.specificity if other.score == panel.score)
         yield _specificity(panel, position, models, largest)
     yield from tail_pictures(data.tails, models)
-    yield from drift_pictures(data.drift, models)
-    yield from dynamics_pictures(data.dynamics, models)
     if data.selection and data.selection.tasks:
         yield _tasks(data.selection)
     for position, ((model, edit, _), effects) in enumerate(groups(data.effects).items()):

@@ -79,7 +79,7 @@ def test_the_sentence_accounts_for_the_whole_tail() -> None:
 def test_the_page_shows_both_counts_and_those_of_the_batchtopk_peer(study: ReportData, tmp_path: Path) -> None:
     peer = PeerTails("<topk>", 512, 400, {"0.8": 17, "0.9": 3})
     page = write_report(replace(study, tails=[panel(peer)]), tmp_path).read_text()
-    section = page[page.index("Absent elsewhere") : page.index('id="dynamics"')]
+    section = page[page.index("Absent elsewhere") : page.index('id="selection"')]
     assert "17<small>of 400 alive, &lt;topk&gt;</small>" in section and "<topk>" not in page
     assert section.count("<br>L1, beta 2") == 2 and "75.0" in section
     assert (tmp_path / "figures" / "scaling-1-base-rl-rl.json").is_file()
