@@ -3,7 +3,7 @@
     python benchmarks/estimate.py studies/demo.toml
 
 The study must have been run. Seconds are those of provenance.json, of the last attempt at each stage; bytes are those
-of its folder. Loading libraries, models and text is measured but not estimated, so short stages take longer than said.
+of its folder. Numbers that `featdiff plan --calibrate` measured on this machine are used.
 """
 
 import argparse
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featdiff.config.study_file import read_study
-from featdiff.costs.estimate_inputs import ground_of
-from featdiff.costs.options import PlanOptions, read_options
-from featdiff.costs.stages import estimate
-from featdiff.costs.table import duration, size
+from featdiff.costs.assumptions import assumptions_of
+from featdiff.costs.estimate import cost_inputs
 from featdiff.files import read_json
 from featdiff.run.plan import Plan
+from featdiff.workflow.estimate_table import duration, size
+from featdiff.workflow.estimate_table import priced as stage_costs
 from featdiff.workflow.registry import stages_of
 
 
@@ -29,7 +29,7 @@ class Compared:
     stays: tuple[float, float]
 
 
-def compared(plan: Plan, options: PlanOptions) -> list[Compared]:
+def compared(plan: Plan) -> list[Compared]:
     """The stages of a run that have an estimate. ValueError where the study was not run."""
     record = plan.run.path("provenance.json")
     if not record.is_file():
@@ -39,11 +39,11 @@ def compared(plan: Plan, options: PlanOptions) -> list[Compared]:
     return [
         Compared(
             stage.name,
-            (stage.seconds, float(notes[stage.name]["seconds"])),
-            (stage.stays, sum(file.stat().st_size for file in folders[stage.name].rglob("*") if file.is_file())),
+            (stage.cost.total.seconds, float(notes[stage.name]["seconds"])),
+            (stage.cost.stays, sum(file.stat().st_size for file in folders[stage.name].rglob("*") if file.is_file())),
         )
-        for stage in estimate(ground_of(plan.study, options))
-        if stage.name in notes and (stage.seconds or stage.stays)
+        for stage in stage_costs(cost_inputs(plan.study, None, 1, assumptions_of(plan.study)))
+        if stage.name in notes and stage.cost.parts
     ]
 
 
@@ -51,15 +51,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("study", type=Path)
     parser.add_argument("--runs", help="folder that holds the run, where it is not the study's own")
-    arguments, words = parser.parse_known_args()
-    options, rest = read_options(words)
-    if rest:
-        parser.error(f"unknown words: {' '.join(rest)}")
+    arguments = parser.parse_args()
     study = read_study(arguments.study)
     if arguments.runs:
         study = study.model_copy(update={"runs": arguments.runs})
     print(f"{'stage':<12}{'estimated':>11}{'measured':>11}{'ratio':>8}{'estimated':>13}{'measured':>11}{'ratio':>8}")
-    for row in compared(Plan(study), options):
+    for row in compared(Plan(study)):
         time = f"{duration(row.seconds[0]):>11}{duration(row.seconds[1]):>11}{_ratio(row.seconds):>8}"
         disk = f"{size(row.stays[0]):>13}{size(row.stays[1]):>11}{_ratio(row.stays):>8}"
         print(f"{row.stage:<12}{time}{disk}")

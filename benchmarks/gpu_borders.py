@@ -7,7 +7,8 @@ compact      a float32 product over all features, then those of active pairs
 dense        five float32 products; it does not depend on how many are active
 
 One after another, from the same state next to the truth of a sparse mixture, with b_enc set for so many active
-features; the learning rate is so small that they stay active. The borders in `featdiff.crosscoder.step` come from here.
+features; the learning rate is so small that they stay active. The borders in
+`featdiff.crosscoder.kernels.borders` come from here.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from own import start_near_the_truth
 from task import BETAS, CLIP, L1, Shape
 from torch import Tensor
 
-from featdiff.crosscoder.kernels.parameter_rows import Path
+from featdiff.crosscoder.kernels.borders import Path
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
 from featdiff.crosscoder.step import Learner

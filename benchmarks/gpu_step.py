@@ -30,7 +30,7 @@ from own import start_near_the_truth
 from task import BETAS, CLIP, L1, LR, Shape
 from torch import Tensor
 
-from featdiff.crosscoder.kernels.parameter_rows import Path
+from featdiff.crosscoder.kernels.borders import Path
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
 from featdiff.crosscoder.step import Learner

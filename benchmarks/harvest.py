@@ -155,6 +155,9 @@ class Recorded:
         assert state is None, "nothing is resumed here"
         yield from self.served
 
+    def state_from(self, tensors: dict[str, Tensor]) -> StreamState:
+        return StreamState.from_tensors(tensors)
+
 
 def many_crosscoders(size: Size, rounds: int, folder: Path, prefetch: str) -> dict[str, Any]:
     """Seconds of the harvest alone, of the training steps alone, and of both on one stream."""
@@ -209,7 +212,7 @@ def _train(stream: ActivationStream | Recorded, size: Size, folder: Path) -> Non
     }
     settings = TrainingSettings(batch_size=size.batch, checkpoint_minutes=1e6)
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        train(crosscoders, stream, settings, folder=Path(place), state_from=StreamState.from_tensors)
+        train(crosscoders, stream, settings, folder=Path(place))
 
 
 # ------------------------------------------------------------------ models, texts, numbers

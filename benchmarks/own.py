@@ -11,7 +11,7 @@ from peers import Loaded, Trainer
 from task import BETAS, CLIP, L1, LR, Task
 from torch import Tensor
 
-from featdiff.crosscoder.kernels.parameter_rows import Path as KernelPath
+from featdiff.crosscoder.kernels.borders import Path as KernelPath
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import BatchTopK, ReLU

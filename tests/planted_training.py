@@ -6,13 +6,11 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
+from featdiff.config.crosscoder import Design, Objective, ReLU
 from featdiff.config.study import TrainingSettings
-from featdiff.crosscoder.design import Design
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.objectives import Objective
-from featdiff.crosscoder.sparsity import ReLU
 from featdiff.crosscoder.trainer import train
-from featdiff.planted import Group, PlantedState, PlantedStream, World
+from featdiff.planted import Group, PlantedStream, World
 
 PAIR = ("base", "rl")
 SAME = 0.8
@@ -23,7 +21,7 @@ def trained(world: World, crosscoder: Crosscoder, folder: Path, *, steps: int, b
     """The crosscoder after training in the units of the world."""
     stream = PlantedStream(world, steps, batch_size, crosscoder.seed + 1, torch.ones(len(world.models)))
     settings = TrainingSettings(batch_size=batch_size, lr=3e-3, log_every=1000)
-    train({"planted": crosscoder}, stream, settings, folder=folder, state_from=PlantedState.from_tensors)
+    train({"planted": crosscoder}, stream, settings, folder=folder)
     return crosscoder
 
 
@@ -61,7 +59,7 @@ def power_curve(objective: Objective, energies: tuple[float, ...], seed: int, fo
     found: list[float] = []
     for energy in energies:
         world = weak_world(energy, seed)
-        made = Crosscoder(PAIR, 48, 24, ReLU(weight=0.2), seed=seed, design=Design(objective))
+        made = Crosscoder(PAIR, 48, 24, ReLU(weight=0.2), seed=seed, design=Design(objective=objective))
         trained(world, made, folder / f"{seed} {energy}", steps=1000, batch_size=256)
         found.append(recalled(made, world, slice(32, 40)) / 8)
     return found

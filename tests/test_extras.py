@@ -55,7 +55,7 @@ def evaluation() -> list[Path]:
     """The model of lm-eval that evaluation runs, and evaluation itself."""
     spec = find_spec("lm_eval.models.huggingface")
     assert spec is not None and spec.origin is not None
-    return [Path(spec.origin), *(ROOT / "src/featdiff/causal/evaluation").glob("*.py")]
+    return [Path(spec.origin), *(ROOT / "src/featdiff/evaluation").glob("*.py")]
 
 
 def test_the_extra_for_evaluation_brings_all_that_evaluation_imports() -> None:
@@ -68,5 +68,5 @@ def test_what_the_base_lacks_for_evaluation_is_seen() -> None:
 
 def test_the_extra_for_post_training_brings_all_that_post_training_imports() -> None:
     pytest.importorskip("trl")
-    files = (ROOT / "src/featdiff/posttrain").glob("*.py")
+    files = (ROOT / "src/featdiff/posttraining").glob("*.py")
     assert missing(files, PROJECT["dependencies"] + EXTRAS["posttrain"]) == set()

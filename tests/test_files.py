@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from featdiff.files import as_json, load, read_json, save
+from featdiff.files import as_json, load, load_by_name, read_json, save
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,14 @@ WHOLE = Whole((Part("a", 0.5), Part("b", None)), {"sft": 3})
 def test_a_result_comes_back_as_it_was(tmp_path: Path) -> None:
     save(WHOLE, tmp_path / "whole.json")
     assert load(Whole, tmp_path / "whole.json") == WHOLE
+
+
+def test_results_by_name_come_back_as_they_were(tmp_path: Path) -> None:
+    parts = {"first": Part("a", 0.5), "second": Part("b", None)}
+    save(parts, tmp_path / "parts.json")
+    assert load_by_name(Part, tmp_path / "parts.json") == parts
+    with pytest.raises(ValueError, match=r"parts\.json is damaged"):
+        load_by_name(Whole, tmp_path / "parts.json")
 
 
 def test_an_undefined_number_is_null_and_comes_back_as_none(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from featdiff.config.study import ReLUSettings, Study
+from featdiff.config.study import ReLU, Study
 from featdiff.config.study_file import read_study
 from featdiff.run.plan import Plan
 from featdiff.workflow.registry import stages_of
@@ -72,7 +72,7 @@ def test_post_training_is_that_of_appendix_a(paper: Study) -> None:
 
 def test_crosscoders_are_those_of_appendix_a(paper: Study) -> None:
     assert paper.corpus.tokens == 400_000_000 and [source.share for source in paper.corpus.sources] == [0.5, 0.5]
-    assert paper.crosscoder.features == 32768 and paper.crosscoder.sparsity == ReLUSettings(weight=2.0, warmup=0.05)
+    assert paper.crosscoder.features == 32768 and paper.crosscoder.sparsity == ReLU(weight=2.0, warmup=0.05)
     assert (paper.training.batch_size, paper.training.lr, paper.training.epochs) == (1024, 1e-4, 1)
     assert paper.lineup.layer is None  # the middle
     plan = Plan(paper)

@@ -15,7 +15,7 @@ from tiny_study import STUDY, write_tiny_study
 from featdiff import torchrun
 from featdiff.config.study_file import read_study
 from featdiff.crosscoder.distributed import joined
-from featdiff.crosscoder.kernels.ranks import Alone
+from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.run.plan import Plan
 from featdiff.run.train import train
 from featdiff.workflow.cli import main
@@ -31,7 +31,7 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert (torchrun.rank(), torchrun.processes(), torchrun.joined()) == (0, 1, False)
     with joined("cpu", 1) as ranks:
-        assert isinstance(ranks, Alone)
+        assert type(ranks) is Ranks
 
 
 def test_with_torchrun_a_process_knows_its_number(monkeypatch: pytest.MonkeyPatch) -> None:

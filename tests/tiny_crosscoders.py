@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from featdiff.crosscoder.design import Design
-from featdiff.crosscoder.kernels.parameter_rows import Found, Path
+from featdiff.config.crosscoder import BatchTopK, Design, JumpReLU, ReLU, Sparsity
+from featdiff.crosscoder.kernels.borders import Path
+from featdiff.crosscoder.kernels.parameter_rows import Found
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.step import Learner
 
 PLAIN = Design()

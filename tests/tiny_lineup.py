@@ -5,8 +5,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from featdiff.config.crosscoder import ReLU
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import ReLU
 from featdiff.evaluation.results import Requests
 from featdiff.models.loading import Lineup
 

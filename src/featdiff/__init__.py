@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from featdiff.activations.stream import Activations, ActivationStream
     from featdiff.attribution.scores import Attribution, model_attribution_score, normalized_relative_norm
     from featdiff.attribution.trajectories import Trajectory
+    from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU
     from featdiff.config.study import Study
     from featdiff.config.study_file import read_study
-    from featdiff.crosscoder.model import Crosscoder, Loss
-    from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU
+    from featdiff.crosscoder.loss import Loss
+    from featdiff.crosscoder.model import Crosscoder
     from featdiff.evaluation.outcomes import Outcomes
     from featdiff.intervention.edits import Edit
     from featdiff.intervention.effects import Effect
@@ -28,10 +29,10 @@ _HOMES = {
     "Activations": "activations.stream",
     "ActivationStream": "activations.stream",
     "Crosscoder": "crosscoder.model",
-    "Loss": "crosscoder.model",
-    "ReLU": "crosscoder.sparsity",
-    "BatchTopK": "crosscoder.sparsity",
-    "JumpReLU": "crosscoder.sparsity",
+    "Loss": "crosscoder.loss",
+    "ReLU": "config.crosscoder",
+    "BatchTopK": "config.crosscoder",
+    "JumpReLU": "config.crosscoder",
     "Attribution": "attribution.scores",
     "model_attribution_score": "attribution.scores",
     "normalized_relative_norm": "attribution.scores",

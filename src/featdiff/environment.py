@@ -3,22 +3,33 @@
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-
-from featdiff.files import Json
 
 PACKAGES = ("featdiff", "torch", "transformers", "trl", "lm-eval", "datasets", "tokenizers", "safetensors", "numpy")
 
 
-def surroundings() -> dict[str, Json]:
+@dataclass(frozen=True)
+class Surroundings:
     """Commit, versions and machine that produced a result."""
-    return {
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
-    }
+
+    commit: str | None
+    """None outside a git repository."""
+    python: str
+    machine: str
+    versions: dict[str, str]
+    """By package."""
+
+
+def surroundings() -> Surroundings:
+    """Commit, versions and machine of this process."""
+    return Surroundings(
+        commit=_commit(),
+        python=platform.python_version(),
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        versions={name: version for name in PACKAGES if (version := _version(name))},
+    )
 
 
 def _version(package: str) -> str | None:

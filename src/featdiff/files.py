@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,14 +31,22 @@ def load(kind: type[Result], path: Path) -> Result:
 
     Raises ValueError, in one line, for a file that is missing or damaged, or that holds something else.
     """
+    return _checked(TypeAdapter(kind).validate_python, read_json(path), path)
+
+
+def load_by_name(kind: type[Result], path: Path) -> dict[str, Result]:
+    """Read a JSON object whose values are results of type `kind`; errors are those of `load`."""
+    validate = TypeAdapter(kind).validate_python
+    return {name: _checked(validate, content, path) for name, content in read_json(path).items()}
+
+
+def _checked(validate: Callable[[object], Result], content: object, path: Path) -> Result:
     try:
-        return TypeAdapter(kind).validate_python(json.loads(_text(path)))
+        return validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ValueError(f"{path} is damaged ({where}: {first['msg']}); delete its folder and run again") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete its folder and run again") from None
 
 
 def as_json(value: object) -> Json:

@@ -405,6 +405,6 @@ def test_a_tokenizer_is_told_by_its_vocabulary(tmp_path: Path) -> None:
 
 def test_the_index_says_what_the_cache_was_made_from(made: Path) -> None:
     index = json.loads(sorted(made.glob("*/index.json"))[0].read_text())
-    assert index["made_from"].keys() == {"model", "tokenizer", "layer", "dtype", "attention", "rows"}
+    assert index["made_from"].keys() == {"model", "tokenizer", "layer", "dtype", "attention", "rows", "method"}
     assert index["form"] == {"rows": 23, "context": 10, "d_model": 4, "dtype": "float32", "rows_per_shard": 4}
     assert len(index["sha256"]) == 6 and "torch" in index["made_by"]["versions"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from featdiff.activations.buffer import Buffer
-from featdiff.activations.data_parallel import Shares, Whole
+from featdiff.activations.data_parallel import Shares
 from featdiff.activations.model_parallel import ModelParallel, ResidualSource, spread_names
 from featdiff.activations.stream import Activations, ActivationStream, StreamState
 from featdiff.config.study import ActivationSettings
@@ -22,13 +22,13 @@ ROWS, CONTEXT, D_MODEL = 23, 10, 4
 
 
 @dataclass(frozen=True)
-class Thread:
+class Thread(Shares):
     """One of the threads that share a stream."""
 
-    rank: int
-    count: int
     barrier: threading.Barrier
     table: dict[int, Tensor]
+    rank: int
+    count: int
 
     def sum(self, partial: Tensor) -> Tensor:
         self.table[self.rank] = partial.clone()
@@ -42,7 +42,7 @@ def together(count: int, work: Callable[[Shares], Result]) -> list[Result]:
     """What `work` gives in each of `count` threads."""
     barrier, table = threading.Barrier(count), dict[int, Tensor]()
     with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(lambda rank: work(Thread(rank, count, barrier, table)), range(count)))
+        return list(pool.map(lambda rank: work(Thread(barrier, table, rank, count)), range(count)))
 
 
 class Numbered:
@@ -112,7 +112,7 @@ def test_the_shares_of_a_batch_are_the_batch_and_the_models_read_each_row_once(
 ) -> None:
     lineups = [Numbered() for _ in range(count)]
     chosen = {"rows_per_chunk": rows_per_chunk, "batch_size": batch_size, "prefetch": prefetch}
-    alone = list(stream(Whole(), Numbered(), **chosen).batches())
+    alone = list(stream(Shares(), Numbered(), **chosen).batches())
 
     def served(shares: Shares) -> list[tuple[Activations, StreamState]]:
         made = stream(shares, lineups[shares.rank], **chosen)
@@ -132,7 +132,7 @@ def test_the_shares_of_a_batch_are_the_batch_and_the_models_read_each_row_once(
 def test_another_number_of_processes_goes_on_from_any_state(now: int) -> None:
     shared = together(3, lambda shares: list(stream(shares, Numbered()).batches()))
     states = [state for _, state in shared[0]]
-    batches = list(stream(Whole(), Numbered()).batches())
+    batches = list(stream(Shares(), Numbered()).batches())
     for step in range(0, len(states) - 1, 11):
         rest = together(now, lambda shares, step=step: list(stream(shares, Numbered()).batches(states[step])))
         for parts, (whole, _) in zip(zip(*rest, strict=True), batches[step + 1 :], strict=True):
@@ -163,7 +163,7 @@ def test_each_process_keeps_its_share_of_the_buffer_and_the_counts_are_those_of_
 def test_all_processes_take_the_numbers_of_the_first() -> None:
     """Another machine may round differently."""
     found = together(3, lambda shares: stream(shares, Numbered(1 + shares.rank * 1e-6)).calibration)
-    alone = stream(Whole(), Numbered()).calibration
+    alone = stream(Shares(), Numbered()).calibration
     for calibration in found:
         assert torch.equal(calibration.scale, alone.scale)
         assert torch.equal(calibration.largest_norm, alone.largest_norm)
@@ -197,7 +197,7 @@ def test_models_that_lie_with_different_processes_give_the_same_batches(rows_per
         runs.update(dict.fromkeys(own.names, 0))  # without those of the calibration
         return list(made.batches())
 
-    alone = list(stream(Whole(), Numbered(), rows_per_chunk=rows_per_chunk, epochs=1).batches())
+    alone = list(stream(Shares(), Numbered(), rows_per_chunk=rows_per_chunk, epochs=1).batches())
     for parts, (whole, after) in zip(zip(*together(2, served), strict=True), alone, strict=True):
         assert same_batch(tuple(part for part, _ in parts), whole)
         assert all(same_state(state, after) for _, state in parts)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, PreTrainedTokenizerBase, Qwen3Config
 
-from featdiff.activations.stream import ActivationStream, StreamState
+from featdiff.activations.stream import ActivationStream
 from featdiff.config.study import ActivationSettings, TrainingSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder, ReLU
 from featdiff.crosscoder.trainer import train
@@ -71,7 +71,7 @@ def trained(names: tuple[str, ...], models: Lineup, folder: Path) -> dict[str, d
         if name in names
     }
     settings = TrainingSettings(batch_size=64, lr=1e-2)
-    train(crosscoders, stream(models), settings, folder=folder, state_from=StreamState.from_tensors)
+    train(crosscoders, stream(models), settings, folder=folder)
     return {name: load_file(folder / name / "crosscoder.safetensors") for name in names}
 
 

@@ -23,7 +23,7 @@ from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.provenance import note_origin
 from featdiff.crosscoder.sparsity import BatchTopK
 from featdiff.crosscoder.trainer import train
-from featdiff.planted import Group, PlantedState, PlantedStream, World
+from featdiff.planted import Group, PlantedStream, World
 
 CHECKPOINTS = ("rl-1", "rl-2", "rl-3")
 OFF = ~torch.eye(3, dtype=torch.bool)
@@ -209,7 +209,7 @@ def test_trained_crosscoders_of_checkpoints_without_turnover_agree_up_to_the_flo
     for crosscoder in crosscoders.values():
         note_origin(crosscoder, "one stream")
     settings = TrainingSettings(batch_size=128, lr=2e-2, log_every=1000)
-    train(crosscoders, stream, settings, folder=tmp_path, state_from=PlantedState.from_tensors)
+    train(crosscoders, stream, settings, folder=tmp_path)
 
     values = world.sample(8_000, Generator().manual_seed(5)).activations
     batches = [Activations(models, values, torch.zeros(len(values), dtype=torch.int64))]

@@ -18,7 +18,7 @@ from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import ReLU
 from featdiff.crosscoder.trainer import train
-from featdiff.planted import Group, PlantedState, PlantedStream, World
+from featdiff.planted import Group, PlantedStream, World
 
 PAIR = ("base", "tuned")
 TRIO = ("base", "sft", "rl")
@@ -334,7 +334,7 @@ def test_complete_shrinkage_is_seen_through(tmp_path: Path, seed: int) -> None:
     crosscoder = Crosscoder(PAIR, 32, 24, ReLU(weight=2.0), seed=seed)
     stream = PlantedStream(world, 400, 256, seed + 1, torch.ones(2))
     plan = TrainingSettings(batch_size=256, lr=5e-3, log_every=1000)
-    train({"planted": crosscoder}, stream, plan, folder=tmp_path, state_from=PlantedState.from_tensors)
+    train({"planted": crosscoder}, stream, plan, folder=tmp_path)
     held_out = PlantedStream(world, 20, 1000, seed + 2, torch.ones(2))
     scaling = latent_scaling(crosscoder, (batch for batch, _ in held_out.batches()))
 

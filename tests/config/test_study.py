@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from featdiff.config.study import (
     ActivationSettings,
     AttributionSettings,
-    BatchTopKSettings,
+    BatchTopK,
     CorpusSettings,
     CrosscoderSettings,
     DynamicsSettings,
@@ -17,7 +17,7 @@ from featdiff.config.study import (
     InterventionSettings,
     LineupSettings,
     PosttrainSettings,
-    ReLUSettings,
+    ReLU,
     SelectionSettings,
     SFTSettings,
     SourceSettings,
@@ -54,7 +54,7 @@ def test_defaults_are_the_values_of_the_paper() -> None:
     assert (grpo.clip_low, grpo.clip_high, grpo.beta, grpo.max_completion_length) == (0.22, 0.28, 0.0, 16384)  # A.3
     assert PosttrainSettings(prompts="p", teacher="t").checkpoints == 5  # Sec. 5.2
     assert CorpusSettings(sources=(SourceSettings(path="a", share=1.0),)).tokens == 400_000_000  # A.1
-    assert CrosscoderSettings().features == 32768 and CrosscoderSettings().sparsity == ReLUSettings(weight=2.0)  # A.1
+    assert CrosscoderSettings().features == 32768 and CrosscoderSettings().sparsity == ReLU(weight=2.0)  # A.1
     assert (TrainingSettings().batch_size, TrainingSettings().lr, TrainingSettings().epochs) == (1024, 1e-4, 1)  # A.1
     assert AttributionSettings().norm_p == 1 and AttributionSettings().tails[0] == 0.8  # Eq. 4, Sec. 5.1
     assert DynamicsSettings().top == 50 and SelectionSettings().threshold == 0.2  # Sec. 5.2, Sec. 7
@@ -86,7 +86,7 @@ def test_the_least_study_names_models_and_text() -> None:
 
 def test_the_kind_of_sparsity_decides_which_settings_it_has() -> None:
     batchtopk = CrosscoderSettings.model_validate({"sparsity": {"kind": "batchtopk", "k": 3}})
-    assert batchtopk.sparsity == BatchTopKSettings(k=3)
+    assert batchtopk.sparsity == BatchTopK(k=3)
     with pytest.raises(ValidationError, match="weight"):
         CrosscoderSettings.model_validate({"sparsity": {"kind": "batchtopk", "weight": 2.0}})
 

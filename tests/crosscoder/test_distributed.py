@@ -24,11 +24,11 @@ if __name__ == "__main__":
     install_import_hook("featdiff", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 from featdiff.activations.stream import Activations
+from featdiff.config.crosscoder import Cosine, DeltaMSE
 from featdiff.config.study import TrainingSettings
-from featdiff.crosscoder import BatchTopK, Crosscoder, JumpReLU, ReLU, design
+from featdiff.crosscoder import BatchTopK, Crosscoder, Design, JumpReLU, Procrustes, ReLU, Shared
 from featdiff.crosscoder.distributed import Grid
-from featdiff.crosscoder.kernels.ranks import Alone, Ranks, smallest_of_largest
-from featdiff.crosscoder.objectives import Cosine, DeltaMSE
+from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.shards import part_of
 from featdiff.crosscoder.trainer import train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
@@ -43,13 +43,13 @@ SPARSITIES = {
     "angle": BatchTopK(k=3, aux_k=4, aux_weight=0.3, dead_after_tokens=300),
 }
 DESIGNS = {
-    "set_apart": design.Design(
-        DeltaMSE(-0.5),
-        align=design.Procrustes(200),
-        shared=design.Shared(8, 0.25),
+    "set_apart": Design(
+        objective=DeltaMSE(-0.5),
+        align=Procrustes(200),
+        shared=Shared(8, 0.25),
         partition={"rl": 0.25, "base+sft": 0.1},
     ),
-    "angle": design.Design(Cosine(), partition={"rl": 0.25}),
+    "angle": Design(objective=Cosine(), partition={"rl": 0.25}),
 }
 ROWS = {2: (1, 2), 4: (1, 2, 4)}
 """Processes of a row, by the number of processes."""
@@ -58,7 +58,7 @@ ORIGINS = {"2-1": ("1-1", "2-2"), "2-2": ("1-1", "2-1"), "4-1": ("2-2",), "4-2":
 
 
 @dataclass(frozen=True)
-class Shared(PlantedStream):
+class SharedStream(PlantedStream):
     """A planted stream of which each process gets a random share of every batch, and at times none."""
 
     rank: int = 0
@@ -84,15 +84,14 @@ def trained(kind: str, ranks: Ranks, folder: Path, until: int = STEPS) -> Crossc
     groups = (Group(MODELS, 6, probability=0.1), Group(("rl",), 4, probability=0.1))
     world = World.build(MODELS, 16, groups, seed=0, noise=0.05)
     scale = torch.tensor([1.0, 0.5, 2.0])
-    stream = Shared(world, STEPS, BATCH, seed=1, scale=scale, rank=ranks.rank, count=ranks.count, until=until)
-    crosscoder = Crosscoder(MODELS, 16, 64, SPARSITIES[kind], seed=0, design=DESIGNS.get(kind, design.Design()))
+    stream = SharedStream(world, STEPS, BATCH, seed=1, scale=scale, rank=ranks.rank, count=ranks.count, until=until)
+    crosscoder = Crosscoder(MODELS, 16, 64, SPARSITIES[kind], seed=0, design=DESIGNS.get(kind, Design()))
     settings = TrainingSettings(batch_size=BATCH, lr=3e-3, log_every=10)
     train(
         {kind: crosscoder},
         stream,
         settings,
         folder=folder,
-        state_from=PlantedState.from_tensors,
         checkpoint_steps=BROKEN,
         ranks=ranks,
     )
@@ -182,7 +181,7 @@ def check_the_cut(run: Run) -> None:
         count, guess = 1 + case * 3, [0.0, float(numbers.max()) * 0.3, 1e9][case % 3]
         found, wanted = (
             run.grid.cut(numbers[run.grid.rank], count, guess),
-            smallest_of_largest(numbers.view(-1), count, guess),
+            Ranks().cut(numbers.view(-1), count, guess),
         )
         assert (found is None) == (wanted is None)
         assert found is None or wanted is None or torch.equal(found, wanted)
@@ -245,8 +244,8 @@ def take_part(folder: Path, alone: dict[str, Crosscoder], rank: int, count: int)
 def serve(folder: Path) -> None:
     """Train alone, then together in two and in four processes, then go on alone from what they left."""
     torch.set_num_threads(1)
-    alone = {kind: trained(kind, Alone(), folder / "whole" / "1-1" / kind) for kind in SPARSITIES}
-    broken_off("batchtopk", Alone(), folder / "broken" / "1-1")
+    alone = {kind: trained(kind, Ranks(), folder / "whole" / "1-1" / kind) for kind in SPARSITIES}
+    broken_off("batchtopk", Ranks(), folder / "broken" / "1-1")
     for count in ROWS:
         children = []
         for rank in range(count):
@@ -263,7 +262,7 @@ def serve(folder: Path) -> None:
             os.waitpid(child, 0)
     for origin in ("2-1", "2-2", "4-2"):
         shutil.copytree(folder / "broken" / origin, folder / "moved" / f"{origin} to 1-1")
-        assert_same(trained("batchtopk", Alone(), folder / "moved" / f"{origin} to 1-1"), alone["batchtopk"])
+        assert_same(trained("batchtopk", Ranks(), folder / "moved" / f"{origin} to 1-1"), alone["batchtopk"])
         (folder / f"{origin} to 1-1").touch()
 
 

@@ -6,11 +6,10 @@ from tiny_crosscoders import World, assert_equal, sparsity_of
 from torch import Tensor
 
 from featdiff.attribution import model_attribution_score
-from featdiff.crosscoder.design import Design, Shared
+from featdiff.config.crosscoder import BatchTopK, Design, JumpReLU, ReLU, Shared, Sparsity
 from featdiff.crosscoder.feature_blocks import Blocks
-from featdiff.crosscoder.kernels.parameter_rows import PATHS, Path
+from featdiff.crosscoder.kernels.borders import PATHS, Path
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.step import Learner
 
 MODELS = ("base", "sft", "rl")
@@ -30,13 +29,13 @@ def gradient(one: Learner, name: str) -> Tensor:
 
 
 def test_features_are_set_apart_in_order() -> None:
-    blocks = Blocks.of(MODELS, 10, 2, 0.5, {"rl": 0.2, "base+sft": 0.1})
+    blocks = Blocks.of(MODELS, 10, Design(shared=Shared(2, 0.5), partition={"rl": 0.2, "base+sft": 0.1}))
     assert blocks is not None
     wanted = [[True] * 3] * 2 + [[False, False, True]] * 2 + [[True, True, False]] + [[True] * 3] * 5
     assert blocks.owned.tolist() == wanted
     assert blocks.shared.tolist() == [True] * 2 + [False] * 8
     assert blocks.price.tolist() == [0.5] * 2 + [1.0] * 8
-    assert Blocks.of(MODELS, 10, 0, 1.0, {}) is None
+    assert Blocks.of(MODELS, 10, Design()) is None
 
 
 def test_rows_begin_as_the_blocks_want_them() -> None:

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from featdiff.activations.stream import Activations
+from featdiff.config.crosscoder import ReLU
 from featdiff.crosscoder.metrics import SplicedLosses, measure, spliced_losses
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import ReLU
 
 MODELS = ("base", "rl")
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 
 MODELS = ("base", "sft", "rl")
 SPARSITIES = [ReLU(), BatchTopK(k=3), JumpReLU(pre_weight=0.3)]
@@ -327,7 +327,7 @@ def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not describe a crosscoder"):
         Crosscoder.load(tmp_path)
     config.write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
+    with pytest.raises(ValueError, match="Invalid JSON"):
         Crosscoder.load(tmp_path)
 
 
@@ -335,7 +335,7 @@ def test_an_unknown_sparsity_on_disk_is_refused(tmp_path: Path) -> None:
     crosscoder().save(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace("relu", "gated"))
-    with pytest.raises(ValueError, match="'gated' is unknown"):
+    with pytest.raises(ValueError, match="sparsity: Input tag 'gated'"):
         Crosscoder.load(tmp_path)
 
 

@@ -10,10 +10,22 @@ from safetensors.torch import load_file
 from torch import Generator, Tensor
 
 from featdiff.attribution import model_attribution_score
-from featdiff.crosscoder.design import MLP, Design, Procrustes, Shared
+from featdiff.config.crosscoder import (
+    MLP,
+    MSE,
+    BatchTopK,
+    Cosine,
+    DeltaMSE,
+    Design,
+    JumpReLU,
+    NoAlignment,
+    Objective,
+    Procrustes,
+    ReLU,
+    Shared,
+    Sparsity,
+)
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.objectives import MSE, Cosine, DeltaMSE, Objective
-from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.planted import Group, World
 
 TAIL = 0.9
@@ -71,7 +83,7 @@ def test_a_cheap_shared_block_makes_room_for_exclusive_features(tmp_path: Path) 
     dense = Group(PAIR, 20, (2.0, 2.0), probability=0.5, magnitude="uniform")
     world = World.build(PAIR, 32, (dense, Group(("rl",), 10, (3.0,), magnitude="uniform")), seed=0, noise=0.05)
     found: dict[str, int] = {}
-    for name, shared in (("none", None), ("tied", Shared(20, 1.0)), ("cheap", Shared(20, 0.15))):
+    for name, shared in (("none", Shared()), ("tied", Shared(20, 1.0)), ("cheap", Shared(20, 0.15))):
         made = Crosscoder(PAIR, 32, 36, ReLU(weight=1.0), seed=0, design=Design(shared=shared))
         found[name] = recalled(trained(world, made, tmp_path / name, steps=1000), world, slice(20, 30))
     assert found["cheap"] >= 5 and found["none"] <= 1 and found["tied"] <= 1
@@ -112,7 +124,7 @@ def test_the_cosine_objective_rebuilds_the_direction_of_tokens_that_l1_erases(
 ) -> None:
     """Each contribution is 0.8, below beta / 2: squared error keeps only b_dec, the mean of 8 orthogonal features."""
     world = World.build(PAIR, 16, (Group(PAIR, 8, (0.8, 0.8), probability=0.2),), seed=0)
-    made = Crosscoder(PAIR, 16, 16, ReLU(weight=2.0), seed=0, design=Design(objective))
+    made = Crosscoder(PAIR, 16, 16, ReLU(weight=2.0), seed=0, design=Design(objective=objective))
     trained(world, made, tmp_path, steps=500, batch_size=256)
     tokens = world.render(torch.eye(8), Generator()).activations
     cosine = torch.cosine_similarity(made.decode(made.encode(tokens)).detach(), tokens, dim=-1).mean()
@@ -129,8 +141,8 @@ def turned_world(seed: int) -> World:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("align", [Procrustes(20_000), None], ids=["procrustes", "none"])
-def test_procrustes_undoes_a_planted_rotation(tmp_path: Path, align: Procrustes | None) -> None:
+@pytest.mark.parametrize("align", [Procrustes(20_000), NoAlignment()], ids=["procrustes", "none"])
+def test_procrustes_undoes_a_planted_rotation(tmp_path: Path, align: Procrustes | NoAlignment) -> None:
     """With one decoder row for both models, only aligned ones can be rebuilt."""
     world = turned_world(0)
     made = Crosscoder(PAIR, 16, 24, ReLU(weight=0.5), seed=0, design=Design(align=align, shared=Shared(24, 1.0)))
@@ -138,7 +150,7 @@ def test_procrustes_undoes_a_planted_rotation(tmp_path: Path, align: Procrustes 
     tokens = world.sample(2000, Generator().manual_seed(7)).activations
     residual = (tokens - made.decode(made.encode(tokens)).detach()).square().sum()
     explained = float(1 - residual / (tokens - tokens.mean(dim=0)).square().sum())
-    if align is None:
+    if isinstance(align, NoAlignment):
         assert explained < 0.8
         return
     assert explained > 0.9 and recalled(made, world, slice(None)) == 12

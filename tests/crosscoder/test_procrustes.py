@@ -6,11 +6,10 @@ from torch import Tensor
 
 from featdiff.activations.stream import Activations
 from featdiff.attribution import model_attribution_score
-from featdiff.crosscoder.design import MLP, Design, Procrustes
-from featdiff.crosscoder.kernels.ranks import Alone
+from featdiff.config.crosscoder import MLP, Design, Procrustes, ReLU
+from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.procrustes import rotations, turn_back, turned
-from featdiff.crosscoder.sparsity import ReLU
 
 MODELS = ("base", "sft", "rl")
 
@@ -39,7 +38,7 @@ def test_the_planted_rotation_is_found_whatever_the_scales_and_means() -> None:
     values = torch.einsum("td,med->tme", base, planted) * scales[:, None] + means  # a[m] planted[m] = a[0]
     made = aligned(400)
     made.scale.copy_(scales)
-    found = rotations({"joint": made}, batches(values, 100), 100, Alone())["joint"]
+    found = rotations({"joint": made}, batches(values, 100), 100, Ranks())["joint"]
     torch.testing.assert_close(found, planted, atol=1e-5, rtol=0)
     seen = turned((values - means) / scales[:, None], found)
     torch.testing.assert_close(seen, base[:, None].expand(-1, 3, -1), atol=1e-4, rtol=0)
@@ -48,9 +47,9 @@ def test_the_planted_rotation_is_found_whatever_the_scales_and_means() -> None:
 def test_only_so_many_tokens_are_read_as_are_wanted() -> None:
     values = normal(400, 3, 6)
     others = torch.cat([values[:100], normal(300, 3, 6, seed=1)])
-    found = [rotations({"joint": aligned(100)}, batches(each, 50), 50, Alone())["joint"] for each in (values, others)]
+    found = [rotations({"joint": aligned(100)}, batches(each, 50), 50, Ranks())["joint"] for each in (values, others)]
     assert torch.equal(found[0], found[1])
-    assert not rotations({"plain": Crosscoder(MODELS, 6, 4)}, batches(values, 50), 50, Alone())
+    assert not rotations({"plain": Crosscoder(MODELS, 6, 4)}, batches(values, 50), 50, Ranks())
 
 
 @pytest.mark.parametrize("encoder", [None, MLP(5)])
@@ -74,11 +73,11 @@ def test_turning_back_gives_the_same_crosscoder_in_the_models_own_bases(encoder:
 
 def test_too_few_tokens_and_broken_ones_are_refused() -> None:
     with pytest.raises(ValueError, match=r"saw 5 tokens, fewer than d_model 6; raise crosscoder\.align\.tokens"):
-        rotations({"joint": aligned()}, batches(normal(5, 3, 6), 5), 5, Alone())
+        rotations({"joint": aligned()}, batches(normal(5, 3, 6), 5), 5, Ranks())
     values = normal(50, 3, 6)
     values[3, 1, 2] = torch.nan
     with pytest.raises(ValueError, match="procrustes saw activations that are NaN"):
-        rotations({"joint": aligned()}, batches(values, 50), 50, Alone())
+        rotations({"joint": aligned()}, batches(values, 50), 50, Ranks())
 
 
 def test_a_folder_keeps_that_models_were_aligned(tmp_path: Path) -> None:

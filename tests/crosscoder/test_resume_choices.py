@@ -8,19 +8,17 @@ import torch
 from safetensors.torch import load_file
 
 from featdiff.activations.stream import Activations
+from featdiff.config.crosscoder import MLP, BatchTopK, Cosine, DeltaMSE, Design, Procrustes, ReLU, Shared
 from featdiff.config.study import TrainingSettings
-from featdiff.crosscoder.design import MLP, Design, Procrustes, Shared
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.objectives import Cosine, DeltaMSE
-from featdiff.crosscoder.sparsity import BatchTopK, ReLU
 from featdiff.crosscoder.trainer import train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
 
 MODELS = ("base", "sft", "rl")
 STEPS = 30
 SETTINGS = TrainingSettings(batch_size=64, lr=3e-3, log_every=10)
-APART = Design(DeltaMSE(-0.5), align=Procrustes(200), shared=Shared(4, 0.25), partition={"rl": 0.2})
-DEEP = Design(Cosine(), MLP(6), Procrustes(100))
+APART = Design(objective=DeltaMSE(-0.5), align=Procrustes(200), shared=Shared(4, 0.25), partition={"rl": 0.2})
+DEEP = Design(objective=Cosine(), encoder=MLP(6), align=Procrustes(100))
 
 
 class Interrupted(Exception):
@@ -48,7 +46,7 @@ def run(folder: Path, at: int = STEPS, design: Design = APART) -> dict[str, Cros
         "apart": Crosscoder(MODELS, 16, 30, ReLU(weight=0.5), seed=0, design=design),
         "deep": Crosscoder(("base", "rl"), 16, 24, BatchTopK(k=2, dead_after_tokens=300, aux_k=2), seed=1, design=DEEP),
     }
-    train(made, stream, SETTINGS, folder=folder, state_from=PlantedState.from_tensors, checkpoint_steps=7)
+    train(made, stream, SETTINGS, folder=folder, checkpoint_steps=7)
     return made
 
 
@@ -69,7 +67,7 @@ def test_a_checkpoint_of_another_design_is_not_taken_over(tmp_path: Path) -> Non
     with pytest.raises(Interrupted):
         run(tmp_path, 12)
     with pytest.raises(ValueError, match="belongs to a run with other settings"):
-        run(tmp_path, design=Design(DeltaMSE(-0.6), APART.encoder, APART.align, APART.shared, APART.partition))
+        run(tmp_path, design=APART.model_copy(update={"objective": DeltaMSE(-0.6)}))
 
 
 def test_a_run_leaves_the_rotation_beside_a_crosscoder_in_the_models_own_bases(tmp_path: Path) -> None:

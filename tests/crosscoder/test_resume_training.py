@@ -21,7 +21,7 @@ import pytest
 import torch
 from tiny_study import contents, moved, random_model, save_model
 
-from featdiff.activations.stream import ActivationStream, StreamState
+from featdiff.activations.stream import ActivationStream
 from featdiff.config.study import ActivationSettings, TrainingSettings
 from featdiff.crosscoder import BatchTopK, Crosscoder, ReLU
 from featdiff.crosscoder.trainer import train
@@ -130,7 +130,7 @@ def trained(lineup: Lineup, folder: Path) -> None:
         "pair": Crosscoder(lineup.names[:2], lineup.d_model, 64, ReLU(weight=0.2), seed=1),
     }
     training = TrainingSettings(batch_size=128, lr=1e-2, log_every=1)
-    train(crosscoders, stream, training, folder=folder, state_from=StreamState.from_tensors, checkpoint_steps=2)
+    train(crosscoders, stream, training, folder=folder, checkpoint_steps=2)
 
 
 def serve(models: Path) -> None:

@@ -1,5 +1,6 @@
 import math
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,26 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.sparsity import (
-    BatchTopK,
     Gates,
-    JumpReLU,
-    ReLU,
-    Sparsity,
     auxiliary_features,
     floor,
     gates,
     inference_features,
     jump_relu,
-    pre_activation_penalty,
     smallest_kept,
-    sparsity_from,
-    sparsity_record,
-    tanh_penalty,
     training_features,
     updated_threshold,
-    weighted_l1,
 )
 
 PRE = torch.tensor([[1.0, -1.0, 3.0], [2.0, 0.5, -4.0]])
@@ -72,11 +65,6 @@ def test_the_threshold_starts_at_the_first_cut_and_follows_slowly() -> None:
     assert float(updated_threshold(first, torch.tensor(float("inf")))) == 2.0
 
 
-def test_the_penalty_is_weighed_by_decoder_norms() -> None:
-    # (1 * 1 + 3 * 0.5 + 2 * 1 + 0.5 * 10) / 2 tokens
-    assert float(weighted_l1(torch.relu(PRE), NORMS)) == pytest.approx(9.5 / 2)
-
-
 def test_auxk_takes_the_strongest_dead_features_of_every_token() -> None:
     pre = torch.tensor([[5.0, 1.0, 2.0, 3.0], [5.0, -1.0, -2.0, 1.0]])
     dead = torch.tensor([False, True, True, True])
@@ -113,20 +101,6 @@ def test_the_estimate_is_the_slope_of_the_mean_over_many_pre_activations(dtype: 
     assert threshold.grad is not None and threshold.grad.dtype == dtype
     assert threshold.grad.item() == pytest.approx((mean(1.3) - mean(1.1)) / 0.2, rel=1e-3)
     assert threshold.grad.item() == pytest.approx(-1.2 / 4, rel=1e-3)
-
-
-def test_the_tanh_penalty_hardly_depends_on_how_strong_an_active_feature_is() -> None:
-    features = torch.tensor([[0.0, 0.05, 3.0], [2.0, 0.0, 0.0]])
-    # c f n: 0, 1, 3 and 4, 0, 0, over two tokens
-    wanted = (math.tanh(1) + math.tanh(3) + math.tanh(4)) / 2
-    assert float(tanh_penalty(features, NORMS, 2.0)) == pytest.approx(wanted)
-    assert float(tanh_penalty(1000 * features, NORMS, 2.0)) == pytest.approx(3 / 2)
-
-
-def test_the_pre_activation_penalty_is_the_way_up_to_the_threshold() -> None:
-    # missing: 0.5, 1.5, 0 and 0, 0, 4.1, weighed by 1, 10, 0.5
-    wanted = (0.5 + 15 + 4.1 * 0.5) / 2
-    assert float(pre_activation_penalty(PRE, NORMS, THETA)) == pytest.approx(wanted)
 
 
 def test_gates_of_relu() -> None:
@@ -252,29 +226,20 @@ def _random_batch(seed: int) -> tuple[Tensor, Tensor, Tensor]:
         JumpReLU(weight=3.0, c=2.0, warmup=0.5, pre_weight=1e-3, bandwidth=0.1, threshold=0.7),
     ],
 )
-def test_a_sparsity_survives_its_record(sparsity: Sparsity) -> None:
-    assert sparsity_from(sparsity_record(sparsity)) == sparsity
+def test_a_folder_gives_the_sparsity_back(sparsity: Sparsity, tmp_path: Path) -> None:
+    Crosscoder(("base", "rl"), 4, 9, sparsity).save(tmp_path)
+    assert Crosscoder.load(tmp_path).sparsity == sparsity
 
 
-def test_settings_of_a_study_are_a_record() -> None:
-    from featdiff.config.study import BatchTopKSettings, JumpReLUSettings, ReLUSettings
-
-    assert sparsity_from(ReLUSettings(weight=3.0).model_dump()) == ReLU(weight=3.0)
-    assert sparsity_from(BatchTopKSettings(k=5).model_dump()) == BatchTopK(k=5)
-    assert sparsity_from(JumpReLUSettings(c=5.0).model_dump()) == JumpReLU(c=5.0)
+def test_arguments_may_be_given_by_position() -> None:
+    assert ReLU(3.0, 0.5) == ReLU(weight=3.0, warmup=0.5)
+    assert BatchTopK(7) == BatchTopK(k=7) and JumpReLU(0.1, 2.0) == JumpReLU(weight=0.1, c=2.0)
 
 
-def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="sparsity kind 'topk' is unknown"):
-        sparsity_from({"kind": "topk"})
-
-
-def test_impossible_values_are_refused() -> None:
-    with pytest.raises(ValueError, match="weight must be 0 or more"):
-        ReLU(weight=-1.0)
-    with pytest.raises(ValueError, match="must be at least 1"):
-        BatchTopK(k=0)
-    with pytest.raises(ValueError, match="weight and pre_weight must be 0 or more"):
-        JumpReLU(pre_weight=-1.0)
-    with pytest.raises(ValueError, match="c, bandwidth and threshold must be above 0"):
-        JumpReLU(bandwidth=0.0)
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [(ReLU, "weight"), (ReLU, "warmup"), (BatchTopK, "k"), (BatchTopK, "aux_k"), (JumpReLU, "bandwidth")],
+)
+def test_impossible_values_are_refused(kind: type, wrong: str) -> None:
+    with pytest.raises(ValueError, match=wrong):
+        kind(**{wrong: -1})

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from featdiff.crosscoder.kernels.parameter_rows import Path
+from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU, Sparsity
+from featdiff.crosscoder.kernels.borders import Path
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, training_features
+from featdiff.crosscoder.sparsity import training_features
 from featdiff.crosscoder.step import Learner
 
 MODELS = ("base", "sft", "rl")

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from featdiff.activations.stream import Activations
+from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU
 from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU
-from featdiff.crosscoder.trainer import learning_rate, sparsity_ramp, train
+from featdiff.crosscoder.trainer import Trainer, learning_rate, sparsity_ramp, train
 from featdiff.planted import Group, PlantedState, PlantedStream, World
 
 MODELS = ("base", "sft", "rl")
@@ -39,7 +39,7 @@ def crosscoders() -> dict[str, Crosscoder]:
 
 def run(folder: Path, of: PlantedStream | None = None, settings: TrainingSettings = SETTINGS) -> dict[str, Crosscoder]:
     trained = crosscoders()
-    train(trained, of or stream(), settings, folder=folder, state_from=PlantedState.from_tensors, checkpoint_steps=7)
+    train(trained, of or stream(), settings, folder=folder, checkpoint_steps=7)
     return trained
 
 
@@ -95,6 +95,28 @@ def test_metrics_have_a_line_at_the_start_at_every_interval_and_at_the_end(tmp_p
     }
 
 
+def test_the_history_is_what_the_metrics_hold_and_a_folder_changes_nothing(tmp_path: Path) -> None:
+    written, free = crosscoders(), crosscoders()
+    history = train(written, stream(), SETTINGS, folder=tmp_path)
+    lines = (tmp_path / "pair" / "metrics.jsonl").read_text().splitlines()
+    assert history["pair"] == [json.loads(line) for line in lines]
+    assert train(free, stream(), SETTINGS) == history
+    assert all(torch.equal(free[name].W_dec, written[name].W_dec) for name in free)
+
+
+def test_a_trainer_gives_a_record_where_one_is_due_and_counts_its_steps() -> None:
+    trainer = Trainer(crosscoders(), stream(), SETTINGS)
+    found = [(trainer.step, set(records)) for records in trainer.steps() if records]
+    assert found == [(step, {"joint", "pair"}) for step in (1, 10, 20, 30)]
+
+
+def test_the_history_of_a_resumed_run_has_the_records_before(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(tmp_path, interrupted(20))
+    resumed = train(crosscoders(), stream(), SETTINGS, folder=tmp_path)
+    assert [record["step"] for record in resumed["joint"]] == [1, 10, 20, 30]
+
+
 @pytest.mark.parametrize("at", [3, 7, 8, 20, 29, 30])
 def test_a_run_that_broke_off_ends_with_the_same_bytes(tmp_path: Path, at: int) -> None:
     run(tmp_path / "whole")
@@ -111,7 +133,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
-import test_training as t
+import test_trainer as t
 class Announcing(t.PlantedStream):
     def batches(self, state=None):
         for batch, after in super().batches(state):
@@ -150,7 +172,7 @@ def test_lines_beyond_the_checkpoint_and_half_lines_are_dropped_on_resume(tmp_pa
 def test_training_together_gives_the_same_bits_as_training_alone(tmp_path: Path) -> None:
     together = run(tmp_path / "together")
     for name, alone in crosscoders().items():
-        train({name: alone}, stream(), SETTINGS, folder=tmp_path / name, state_from=PlantedState.from_tensors)
+        train({name: alone}, stream(), SETTINGS, folder=tmp_path / name)
         assert torch.equal(alone.W_dec, together[name].W_dec)
 
 
@@ -189,7 +211,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_crosscoder(tmp_pa
     with torch.no_grad():
         broken["pair"].W_dec[0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match=r"the loss of crosscoder 'pair' is not finite at step 0; lower training\.lr"):
-        train(broken, stream(), SETTINGS, folder=tmp_path, state_from=PlantedState.from_tensors)
+        train(broken, stream(), SETTINGS, folder=tmp_path)
 
 
 def test_a_model_that_the_stream_lacks_is_named(tmp_path: Path) -> None:
@@ -199,7 +221,6 @@ def test_a_model_that_the_stream_lacks_is_named(tmp_path: Path) -> None:
             stream(),
             SETTINGS,
             folder=tmp_path,
-            state_from=PlantedState.from_tensors,
         )
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from featdiff.planted import Group, PlantedState, PlantedStream, World
+from featdiff.planted import Group, PlantedStream, World
 
 PAIR = ("base", "tuned")
 
@@ -15,7 +15,7 @@ def stream() -> PlantedStream:
 
 def test_a_stream_goes_on_from_a_state_with_the_batches_that_would_have_followed() -> None:
     whole = list(stream().batches())
-    state = PlantedState.from_tensors({name: tensor.clone() for name, tensor in whole[2][1].tensors().items()})
+    state = stream().state_from({name: tensor.clone() for name, tensor in whole[2][1].tensors().items()})
     rest = list(stream().batches(state))
     assert len(whole) == stream().steps == 6 and len(rest) == 3
     assert all(torch.equal(whole[3 + i][0].values, rest[i][0].values) for i in range(3))

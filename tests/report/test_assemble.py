@@ -33,32 +33,11 @@ def test_every_figure_has_its_numbers_beside_it(tiny: Plan) -> None:
 
 def test_the_data_of_the_page_are_those_of_the_summary(tiny: Plan) -> None:
     data, numbers = report_data(tiny, summary(tiny)), read_json(tiny.run.path("summary.json"))
-    assert [card.name for card in data.models] == numbers["models"]
-    assert (data.layer, data.blocks, data.d_model) == (2, 4, 32)
-    for task, cells in numbers["accuracy"].items():
-        assert {m: data.accuracy[task][m].value for m in cells} == {m: cell["value"] for m, cell in cells.items()}
-        assert data.accuracy[task]["base"].gain_interval is None
-        assert list(data.accuracy[task]["rl"].gain_interval or []) == cells["rl"]["gain"]["interval"]
-    rows = {(row.lineup, row.measured_on) for row in data.quality}
-    assert rows == {(name, "held-out corpus") for name in tiny.crosscoders} | {
-        (name, "evaluation prompts") for name in ("joint", "base-rl")
-    }
+    assert list(data.models) == numbers["models"]
     assert data.selection is not None and list(data.selection.chosen) == numbers["selection"]["chosen"]
     assert [(row.task, row.model, row.p) for row in data.effects] == [
         (effect["task"], effect["model"], effect["p"]) for effect in numbers["effects"]
     ]
-    assert data.shrinkage == pytest.approx(0.1)  # half of the largest weight of L1, in the one ReLU crosscoder
-
-
-def test_the_corpus_card_counts_what_was_read(tiny: Plan) -> None:
-    card = report_data(tiny, summary(tiny)).corpus
-    assert card.tokens_seen == card.first_dropped + card.sinks_dropped + card.tokens_kept
-    assert card.sources == {"traces.jsonl": 0.5, "prose.txt": 0.5}
-
-
-def test_the_page_says_where_it_comes_from(tiny: Plan) -> None:
-    provenance = report_data(tiny, summary(tiny)).provenance
-    assert provenance["seed"] == "0" and provenance["torch"] and "train" in provenance["time"]
 
 
 @pytest.mark.slow

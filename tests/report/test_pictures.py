@@ -11,17 +11,13 @@ def test_a_whole_study_has_every_figure_of_the_paper(study: ReportData) -> None:
     sections = [picture.section for picture in pictures(study)]
 
     assert sections == [
-        "accuracy",
-        "quality",
-        *["NRN"] * 2,
-        *["MAS"] * 3,
         "selection",
         *["effects"] * 2,
     ]
 
 
 def test_a_study_without_results_has_no_figures(study: ReportData) -> None:
-    bare = replace(study, accuracy={}, quality=[], specificity=[], selection=None, effects=[])
+    bare = replace(study, selection=None, effects=[])
 
     assert pictures(bare) == []
 
@@ -31,13 +27,6 @@ def test_every_finding_holds_numbers_and_every_figure_its_data(study: ReportData
         assert any(character.isdigit() for character in picture.finding), picture.name
         assert json.loads(json.dumps(picture.numbers, allow_nan=False)) == json.loads(json.dumps(picture.numbers))
         assert picture.numbers
-
-
-def test_names_are_distinct_even_where_models_differ_by_a_sign_only(study: ReportData) -> None:
-    twins = [replace(panel, model=name) for panel, name in zip(study.specificity[:2], ("sft", "sft"), strict=True)]
-    names = [picture.name for picture in pictures(replace(study, specificity=twins))]
-
-    assert len(set(names)) == len(names)
 
 
 def test_the_text_alternative_of_an_effect_names_change_and_control(study: ReportData) -> None:

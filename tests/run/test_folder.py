@@ -8,7 +8,7 @@ from featdiff.files import content_fingerprint, read_json, write_json
 from featdiff.run.folder import Run, StagePlan
 
 
-def stage(**made_from: str) -> StagePlan:
+def stage(**made_from: str | int) -> StagePlan:
     return StagePlan("train", "crosscoders", dict(made_from))
 
 
@@ -71,6 +71,10 @@ def test_provenance_names_versions_and_time_of_every_stage(tmp_path: Path) -> No
     make(run, stage(data="a"))
     note = read_json(tmp_path / "provenance.json")["train"]
     assert "torch" in note["versions"] and note["fingerprint"] == stage(data="a").fingerprint
+    assert note["method"] is None  # what the stage was made from names none
+
+    make(run, stage(method=3))
+    assert read_json(tmp_path / "provenance.json")["train"]["method"] == 3
 
 
 def test_the_fingerprint_of_a_folder_follows_names_and_bytes(tmp_path: Path) -> None:

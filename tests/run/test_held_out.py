@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from featdiff.data.corpus import build_corpus
-from featdiff.files import read_json
 from featdiff.models.loading import load_tokenizer
 from featdiff.run.held_out import calibration_of, held_out_activations, held_out_corpus
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
+from featdiff.run.results import fit_of, stream_of
 
 
 def test_it_is_what_the_corpus_holds_out(tiny: Plan) -> None:
@@ -22,14 +22,14 @@ def test_activations_are_those_that_quality_was_measured_on_up_to_a_limit(tiny: 
     some = sum(len(batch.values) for batch in held_out_activations(tiny, lineup, 100))
     whole = sum(len(batch.values) for batch in held_out_activations(tiny, load_lineup(tiny, tiny.harvested), 10**6))
     assert some == 100
-    assert whole == read_json(tiny.run.path("crosscoders", "joint", "quality.json"))["tokens"]
+    assert whole == fit_of(tiny, "joint").tokens
 
 
 def test_sinks_and_scales_are_those_of_training(tiny: Plan) -> None:
     found = calibration_of(tiny, ("base", "rl"))
-    stream = read_json(tiny.run.path("crosscoders", "stream.json"))
-    assert found.scale.tolist() == pytest.approx([stream["scale"][name] for name in ("base", "rl")])
-    assert found.largest_norm.tolist() == pytest.approx([stream["largest_norm"][name] for name in ("base", "rl")])
+    stream = stream_of(tiny)
+    assert found.scale.tolist() == pytest.approx([stream.scale[name] for name in ("base", "rl")])
+    assert found.largest_norm.tolist() == pytest.approx([stream.largest_norm[name] for name in ("base", "rl")])
 
 
 def test_a_damaged_file_is_named_in_one_line(own: Plan) -> None:

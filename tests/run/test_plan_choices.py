@@ -2,9 +2,8 @@
 
 import pytest
 
+from featdiff.config.crosscoder import MLP, Cosine, DeltaMSE, Design, Procrustes, Shared
 from featdiff.config.study_file import validated
-from featdiff.crosscoder.design import MLP, Design, Procrustes, Shared
-from featdiff.crosscoder.objectives import Cosine, DeltaMSE
 from featdiff.run.plan import Plan
 from featdiff.run.train import _new
 from featdiff.workflow.registry import stage_of
@@ -37,10 +36,10 @@ def test_the_paper_is_the_default() -> None:
 def test_a_crosscoder_has_what_the_study_chooses_as_far_as_it_concerns_its_models() -> None:
     made = plan(ALL)
     designs = {name: _new(made, one, 8).design for name, one in made.crosscoders.items()}
-    common = (DeltaMSE(-0.25), MLP(7), Procrustes(99), Shared(20, 0.1))
-    assert designs["joint"] == Design(*common, {"rl": 0.1, "base+sft": 0.05})
-    assert designs["base-rl"] == Design(*common, {"rl": 0.1})
-    assert designs["base-sft"] == Design(*common)  # it has all of base+sft, and no rl
+    common = Design(objective=DeltaMSE(-0.25), encoder=MLP(7), align=Procrustes(99), shared=Shared(20, 0.1))
+    assert designs["joint"] == common.model_copy(update={"partition": {"rl": 0.1, "base+sft": 0.05}})
+    assert designs["base-rl"] == common.model_copy(update={"partition": {"rl": 0.1}})
+    assert designs["base-sft"] == common  # it has all of base+sft, and no rl
 
 
 def test_a_lineup_chooses_for_itself() -> None:
@@ -53,7 +52,7 @@ def test_a_lineup_chooses_for_itself() -> None:
         "partition": {"base": 0.2},
     }
     made = plan({**ALL, "lineups": {"own": own}})
-    assert _new(made, made.crosscoders["own"], 8).design == Design(Cosine(), partition={"base": 0.2})
+    assert _new(made, made.crosscoders["own"], 8).design == Design(objective=Cosine(), partition={"base": 0.2})
 
 
 def test_every_choice_makes_training_stale() -> None:

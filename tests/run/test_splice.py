@@ -2,18 +2,20 @@
 
 import pytest
 import torch
-from tiny_study import changed
+from torch import Tensor
 
 from featdiff.activations.stream import Calibration
 from featdiff.crosscoder import Crosscoder, ReLU
 from featdiff.crosscoder.metrics import NO_LABEL
 from featdiff.data.corpus import Corpus
-from featdiff.models.loading import Lineup
+from featdiff.models.loading import Lineup, PreTrainedModel, load_model
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
-from featdiff.run.splice import Harvested, harvest, packed_parts, recovered
+from featdiff.run.results import HeldOutFit
+from featdiff.run.splice import Harvested, harvest, held_out_fits, packed_parts, recovered
 
 MODELS = ("base", "rl")
+BUFFER = 1024
 D_MODEL = 32
 
 
@@ -31,8 +33,19 @@ def corpus() -> Corpus:
 
 
 @pytest.fixture(scope="module")
-def harvested(tiny: Plan, lineup: Lineup, corpus: Corpus) -> list[Harvested]:
-    return harvest(tiny, lineup, unlimited(), packed_parts(tiny, corpus))
+def harvested(lineup: Lineup, corpus: Corpus) -> list[Harvested]:
+    return harvest(lineup, unlimited(), packed_parts(corpus, 16), BUFFER)
+
+
+def splice(
+    tiny: Plan, lineup: Lineup, crosscoder: Crosscoder, mean: Tensor, harvested: list[Harvested]
+) -> dict[str, dict[str, float]]:
+    """CE and KL recovered, by model."""
+    losses = recovered(lineup, crosscoder, mean, harvested, lambda name: load_model(tiny.paths[name]))
+    return {
+        "ce_recovered": {name: one.ce_recovered for name, one in losses.items()},
+        "kl_recovered": {name: one.kl_recovered for name, one in losses.items()},
+    }
 
 
 def unlimited() -> Calibration:
@@ -52,8 +65,8 @@ def identity() -> Crosscoder:
     return crosscoder
 
 
-def test_labels_are_the_next_tokens_of_the_same_document(tiny: Plan, corpus: Corpus) -> None:
-    (part,) = packed_parts(tiny, corpus)
+def test_labels_are_the_next_tokens_of_the_same_document(corpus: Corpus) -> None:
+    (part,) = packed_parts(corpus, 16)
     assert part.labels[:, -1].tolist() == [NO_LABEL] * 6 and part.labels[:, 6].tolist() == [NO_LABEL] * 6
     others = [position for position in range(19) if position != 6]
     assert torch.equal(part.labels[:, others], corpus.input_ids[:, [position + 1 for position in others]].long())
@@ -61,15 +74,12 @@ def test_labels_are_the_next_tokens_of_the_same_document(tiny: Plan, corpus: Cor
     assert torch.equal(part.replaceable, ~corpus.document_start)
 
 
-def test_rows_are_read_in_batches_of_the_study_and_as_many_as_fit_the_buffer(
-    tiny: Plan, lineup: Lineup, corpus: Corpus
-) -> None:
-    plan = Plan(changed(tiny.study, activations__batch_size=1, activations__buffer_mib=1))
-    parts = packed_parts(plan, corpus)
+def test_rows_are_read_in_batches_and_as_many_as_fit_the_buffer(lineup: Lineup, corpus: Corpus) -> None:
+    parts = packed_parts(corpus, 1)
     assert [len(part.input_ids) for part in parts] == [1] * 6
-    assert len(harvest(plan, lineup, unlimited(), parts)) == 6  # 6 x 20 tokens x 2 models x 32 x 4 bytes = 30 KiB
+    assert len(harvest(lineup, unlimited(), parts, 1)) == 6  # 6 x 20 tokens x 2 models x 32 x 4 bytes = 30 KiB
     many = parts * 40  # 4,800 tokens; 1 MiB holds 4,096
-    assert len(harvest(plan, lineup, unlimited(), many)) == 4096 // 20
+    assert len(harvest(lineup, unlimited(), many, 1)) == 4096 // 20
 
 
 def test_residuals_are_those_of_the_lineup_with_attention_inside_documents(
@@ -80,18 +90,18 @@ def test_residuals_are_those_of_the_lineup_with_attention_inside_documents(
 
 
 def test_starts_and_sinks_of_any_model_are_not_replaced(
-    tiny: Plan, lineup: Lineup, corpus: Corpus, harvested: list[Harvested]
+    lineup: Lineup, corpus: Corpus, harvested: list[Harvested]
 ) -> None:
     assert torch.equal(harvested[0].keep, ~corpus.document_start)
     norms = harvested[0].residuals.norm(dim=-1)
     limit = norms.flatten(0, 1).median(dim=0).values
-    (one,) = harvest(tiny, lineup, Calibration(MODELS, limit, torch.ones(2)), packed_parts(tiny, corpus))
+    (one,) = harvest(lineup, Calibration(MODELS, limit, torch.ones(2)), packed_parts(corpus, 16), BUFFER)
     assert torch.equal(one.keep, ~corpus.document_start & (norms <= limit).all(dim=-1))
     assert one.keep.any() and not one.keep.all()
 
 
 def test_a_perfect_reconstruction_recovers_everything(tiny: Plan, lineup: Lineup, harvested: list[Harvested]) -> None:
-    found = recovered(tiny, lineup, identity(), torch.zeros(2, D_MODEL), harvested)
+    found = splice(tiny, lineup, identity(), torch.zeros(2, D_MODEL), harvested)
     assert found["ce_recovered"] == pytest.approx({"base": 1.0, "rl": 1.0}, abs=1e-4)
     assert found["kl_recovered"] == pytest.approx({"base": 1.0, "rl": 1.0}, abs=1e-4)
 
@@ -102,7 +112,7 @@ def test_the_mean_recovers_nothing(tiny: Plan, lineup: Lineup, harvested: list[H
     with torch.no_grad():
         crosscoder.W_dec.zero_()
         crosscoder.b_dec.copy_(kept.mean(dim=0))
-    found = recovered(tiny, lineup, crosscoder, kept.mean(dim=0), harvested)
+    found = splice(tiny, lineup, crosscoder, kept.mean(dim=0), harvested)
     assert found["ce_recovered"] == pytest.approx({"base": 0.0, "rl": 0.0}, abs=1e-6)
     assert found["kl_recovered"] == pytest.approx({"base": 0.0, "rl": 0.0}, abs=1e-6)
 
@@ -113,7 +123,7 @@ def test_each_model_is_spliced_with_its_own_part_of_the_reconstruction(
     crosscoder = identity()
     with torch.no_grad():
         crosscoder.W_dec[:, 1] = 0.0  # nothing of rl is decoded
-    found = recovered(tiny, lineup, crosscoder, torch.zeros(2, D_MODEL), harvested)
+    found = splice(tiny, lineup, crosscoder, torch.zeros(2, D_MODEL), harvested)
     assert found["kl_recovered"] == pytest.approx({"base": 1.0, "rl": 0.0}, abs=1e-4)
 
 
@@ -124,7 +134,7 @@ def test_fewer_rows_at_a_time_give_the_same_numbers(
     with torch.no_grad():
         crosscoder.W_dec.mul_(0.7)
     mean = torch.stack([one.residuals[one.keep].mean(dim=0) for one in harvested]).mean(dim=0)
-    together = recovered(tiny, lineup, crosscoder, mean, harvested)
+    together = splice(tiny, lineup, crosscoder, mean, harvested)
     asked: list[tuple[int, int]] = []
 
     def one_row(positions: int, vocabulary: int) -> int:
@@ -132,8 +142,26 @@ def test_fewer_rows_at_a_time_give_the_same_numbers(
         return 1
 
     monkeypatch.setattr("featdiff.run.splice.rows_at_once", one_row)
-    apart = recovered(tiny, lineup, crosscoder, mean, harvested)
+    apart = splice(tiny, lineup, crosscoder, mean, harvested)
     assert set(asked) == {(20, 512)}
     for key in ("ce_recovered", "kl_recovered"):
         assert apart[key] == pytest.approx(together[key], rel=1e-4)
         assert apart[key] != pytest.approx({"base": 1.0, "rl": 1.0}, abs=1e-3)
+
+
+def test_the_fit_of_several_crosscoders_is_that_of_each_and_only_those_named_are_spliced(
+    tiny: Plan, lineup: Lineup, corpus: Corpus
+) -> None:
+    twins = {"one": identity(), "other": identity()}
+    settings = tiny.study.activations
+
+    def load(name: str) -> PreTrainedModel:
+        return load_model(tiny.paths[name])
+
+    found = held_out_fits(twins, lineup, corpus, unlimited(), settings, load, spliced=("other",))
+    assert found["one"][1] == HeldOutFit.of(found["one"][0]) and found["one"][1].ce_recovered is None
+    assert found["other"][1].variance_explained == pytest.approx({"base": 1.0, "rl": 1.0}, abs=1e-5)
+    assert found["other"][1].ce_recovered == pytest.approx({"base": 1.0, "rl": 1.0}, abs=1e-4)
+    assert found["other"][1].tokens == 6 * 18  # two starts of documents in each row
+    unspliced = held_out_fits(twins, lineup, corpus, unlimited(), settings, None, spliced=("other",))
+    assert unspliced["other"][1].kl_recovered is None

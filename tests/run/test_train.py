@@ -10,9 +10,10 @@ from tiny_study import changed, contents
 
 from featdiff.crosscoder import BatchTopK, Crosscoder, ReLU
 from featdiff.data.corpus import build_corpus
-from featdiff.files import read_json, write_json
+from featdiff.files import read_json
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
+from featdiff.run.results import HeldOutFit, fit_of, stream_of
 from featdiff.run.train import _poor_fit, train
 from featdiff.workflow.runner import run_verb
 
@@ -23,18 +24,18 @@ def test_each_crosscoder_is_the_one_that_the_study_asks_for(tiny: Plan, name: st
     assert crosscoder.models == tiny.crosscoders[name].models and crosscoder.features == 64
     assert isinstance(crosscoder.sparsity, ReLU if name == "base-rl" else BatchTopK)
     assert torch.allclose(crosscoder.W_dec.norm(dim=-1).sum(dim=1), torch.ones(64), atol=1e-5)  # the gauge
-    stream = read_json(tiny.run.path("crosscoders", "stream.json"))
-    assert crosscoder.scale.tolist() == pytest.approx([stream["scale"][model] for model in crosscoder.models])
+    scale = stream_of(tiny).scale
+    assert crosscoder.scale.tolist() == pytest.approx([scale[model] for model in crosscoder.models])
 
 
 def test_the_stream_accounts_for_every_token(tiny: Plan) -> None:
-    stream = read_json(tiny.run.path("crosscoders", "stream.json"))
-    counts = stream["counts"]
-    assert counts["seen"] == counts["first_dropped"] + counts["sinks_dropped"] + counts["kept"]
-    assert 5_900 <= counts["seen"] <= 6_000 and counts["seen"] % 64 == 0 and counts["first_dropped"] > 93
-    assert stream["layers"] == 2 and stream["d_model"] == 32
-    assert list(stream["scale"]) == ["base", "sft", "sft-1", "sft-2", "rl", "rl-1", "rl-2"]
-    assert stream["scale"]["sft"] == stream["scale"]["sft-2"] != stream["scale"]["rl"]
+    stream = stream_of(tiny)
+    counts = stream.counts
+    assert counts.seen == counts.first_dropped + counts.sinks_dropped + counts.kept
+    assert 5_900 <= counts.seen <= 6_000 and counts.seen % 64 == 0 and counts.first_dropped > 93
+    assert stream.layers == 2 and stream.d_model == 32
+    assert list(stream.scale) == ["base", "sft", "sft-1", "sft-2", "rl", "rl-1", "rl-2"]
+    assert stream.scale["sft"] == stream.scale["sft-2"] != stream.scale["rl"]
 
 
 def test_quality_is_that_of_the_held_out_tokens(tiny: Plan) -> None:
@@ -42,7 +43,7 @@ def test_quality_is_that_of_the_held_out_tokens(tiny: Plan) -> None:
     lineup = load_lineup(tiny, tuple(tiny.paths))
     _, held_out = build_corpus(tiny.study.corpus, lineup.tokenizer, seed=0)
     values = lineup.residuals(held_out.input_ids.long(), position_ids=held_out.position_ids)
-    largest = torch.tensor(list(read_json(tiny.run.path("crosscoders", "stream.json"))["largest_norm"].values()))
+    largest = torch.tensor(list(stream_of(tiny).largest_norm.values()))
     order = [lineup.names.index(name) for name in ("base", "sft", "sft-1", "sft-2", "rl", "rl-1", "rl-2")]
     kept = ~held_out.document_start & (values[:, :, order].norm(dim=-1) <= largest).all(dim=-1)
     values = values[kept][:, [lineup.names.index(name) for name in ("base", "sft", "rl")]].double()
@@ -53,9 +54,9 @@ def test_quality_is_that_of_the_held_out_tokens(tiny: Plan) -> None:
         error = (values - crosscoder.decode(codes).double()).square().sum(dim=(0, 2))
     explained = 1 - error / (values - values.mean(dim=0)).square().sum(dim=(0, 2))
 
-    found = read_json(tiny.run.path("crosscoders", "joint", "quality.json"))
-    assert found["tokens"] == len(values) and found["l0"] == pytest.approx(float((codes > 0).sum() / len(values)))
-    assert list(found["variance_explained"].values()) == pytest.approx(explained.tolist(), abs=1e-4)
+    found = fit_of(tiny, "joint")
+    assert found.tokens == len(values) and found.l0 == pytest.approx(float((codes > 0).sum() / len(values)))
+    assert list(found.variance_explained.values()) == pytest.approx(explained.tolist(), abs=1e-4)
     assert min(explained) > 0.2  # it has learned something
     saved = load_file(tiny.run.path("crosscoders", "joint", "quality.safetensors"))
     assert torch.allclose(saved["mean"], values.mean(dim=0).float(), atol=1e-4)
@@ -95,11 +96,10 @@ def test_another_seed_gives_another_crosscoder(fresh: Plan, tiny: Plan, tmp_path
     ],
 )
 def test_a_fit_is_poor_below_no_dictionary_or_far_from_k(
-    fresh: Plan, tmp_path: Path, crosscoder: str, explained: tuple[float, ...], l0: float, faults: list[str]
+    fresh: Plan, crosscoder: str, explained: tuple[float, ...], l0: float, faults: list[str]
 ) -> None:
-    quality = {"variance_explained": dict(zip(("base", "sft", "rl"), explained, strict=True)), "l0": l0}
-    write_json(tmp_path / "quality.json", quality)
-    said = _poor_fit(crosscoder, fresh.crosscoders[crosscoder], tmp_path)
+    fit = HeldOutFit(dict(zip(("base", "sft", "rl"), explained, strict=True)), l0, dead_share=0.0, tokens=100)
+    said = _poor_fit(crosscoder, fresh.crosscoders[crosscoder], fit)
     assert all(fault in said for fault in faults) and bool(said) == bool(faults)
 
 

@@ -51,9 +51,8 @@ def test_help_and_show_answer_without_importing_torch(tmp_path: Path) -> None:
         "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
     )
-    plan = ["plan", "small.toml", "--shape", "layers=2,d_model=64,heads=4,mlp=128,vocabulary=100"]
     study = ["train", "small.toml", "--help"]
-    for arguments in (["--help"], ["train", "--help"], ["show", "small.toml"], study, ["plan", "--help"], plan):
+    for arguments in (["--help"], ["train", "--help"], ["show", "small.toml"], study, ["plan", "--help"]):
         subprocess.run([sys.executable, "-c", program, *arguments], cwd=tmp_path, check=True, capture_output=True)
 
 
@@ -65,7 +64,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_help_of_a_study_explains_its_settings(capsys: pytest.CaptureFixture[str], study: str) -> None:
     text = accepted(capsys, "train", study, "--help")
-    assert "--training.lr FLOAT" in text and "Learning rate of Adam (A.1)." in text
+    assert "--training.lr 0.0001\n" in text and "Learning rate of Adam (A.1)." in text
 
 
 def test_an_unknown_verb_is_refused_with_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,18 +100,18 @@ def test_show_of_absent_numbers_says_how_to_make_them(capsys: pytest.CaptureFixt
 
 
 def test_plan_prints_a_table_and_makes_nothing(capsys: pytest.CaptureFixture[str], study: str) -> None:
-    shape = ["--shape", "layers=2,d_model=64,heads=4,mlp=128,vocabulary=100"]
-    text = accepted(capsys, "plan", study, "--gpus", "2", "--kind", "H200", *shape, "--training.epochs", "3")
+    base = ["--lineup.base", "Qwen/Qwen2.5-0.5B"]
+    text = accepted(capsys, "plan", study, "--gpus", "2", "--kind", "H200", *base, "--training.epochs", "3")
     assert text.startswith("study small on 2 x H200") and "\ntrain   " in text
-    once = accepted(capsys, "plan", study, "--json", *shape)
+    once = accepted(capsys, "plan", study, "--json", *base)
     assert json.loads(once)["stages"][0]["name"] == "train"
     assert not Path("runs").exists()
 
 
 def test_plan_asks_for_a_shape_that_is_not_known(capsys: pytest.CaptureFixture[str], study: str) -> None:
-    assert "give it with --shape layers=N" in refused(capsys, "plan", study)
+    assert "hf download" in refused(capsys, "plan", study)
     assert "usage: featdiff plan STUDY" in refused(capsys, "plan", "--gpus", "2")
-    assert "--hardware" in accepted(capsys, "plan", "--help")
+    assert "--calibrate" in accepted(capsys, "plan", "--help")
     assert "--training.lr FLOAT" in refused(capsys, "plan", study, "--training.lrr", "3")
 
 

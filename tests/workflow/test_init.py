@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import Qwen3Config
 
-from featdiff.config.crosscoder import BatchTopKSettings
+from featdiff.config.crosscoder import BatchTopK
 from featdiff.config.study import Study
 from featdiff.config.study_file import read_study
 from featdiff.run.plan import Plan
@@ -40,7 +40,7 @@ def test_layer_and_features_are_those_of_the_base(
     tmp_path: Path, width: int, blocks: int, features: int, k: int
 ) -> None:
     study, text = made_for(tmp_path, width, blocks)
-    assert isinstance(study.crosscoder.sparsity, BatchTopKSettings)
+    assert isinstance(study.crosscoder.sparsity, BatchTopK)
     assert (study.crosscoder.features, study.crosscoder.sparsity.k) == (features, k)
     assert f"# layer = {blocks // 2}  # blocks below the tap, of {blocks}" in text
     assert 10 * study.crosscoder.sparsity.dead_after_tokens == study.corpus.tokens

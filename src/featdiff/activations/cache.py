@@ -31,9 +31,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from featdiff.activations.stream import ResidualSource
+from featdiff.config.methods import HARVEST
 from featdiff.data.corpus import Corpus
 from featdiff.environment import surroundings
-from featdiff.files import Json, content_fingerprint, read_json, write_json
+from featdiff.files import Json, as_json, content_fingerprint, read_json, write_json
 from featdiff.models.loading import DTYPES, Tokenizer
 from featdiff.progress import Progress
 
@@ -122,7 +123,9 @@ def cached(
         raise ValueError(f"activations.cache is {folder}, which is a file; give a folder")
     keys = _row_keys(corpus)
     rows: dict[str, Json] = {"rows": sha256(b"".join(keys)).hexdigest()[:16]}
-    made_from: dict[str, Json] = {name: asdict(origin) | rows for name, origin in origins.items()}
+    made_from: dict[str, Json] = {
+        name: {**asdict(origin), **rows, "method": HARVEST} for name, origin in origins.items()
+    }
     places = {name: folder / _fingerprint(one) for name, one in made_from.items()}
     if _missing(places):
         with _alone(folder):
@@ -288,7 +291,12 @@ def _fill(shards: _Shards, harvest: _Harvest, made_from: Json) -> None:
                 checksums.append(shards.checksum(number))
             progress.advance()
     form = asdict(shards.form)
-    index: dict[str, Json] = {"made_from": made_from, "form": form, "sha256": checksums, "made_by": surroundings()}
+    index: dict[str, Json] = {
+        "made_from": made_from,
+        "form": form,
+        "sha256": checksums,
+        "made_by": as_json(surroundings()),
+    }
     write_json(shards.folder / INDEX, index | {"seal": _fingerprint(index)})
 
 

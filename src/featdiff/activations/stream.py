@@ -24,7 +24,7 @@ from torch import Tensor
 
 from featdiff.activations.buffer import Buffer
 from featdiff.activations.chunk_writer import Filling, Kept, StreamCounts, own_slots
-from featdiff.activations.data_parallel import Shares, Whole
+from featdiff.activations.data_parallel import Shares
 from featdiff.activations.model_parallel import ModelParallel, ResidualSource
 from featdiff.activations.prefetch import Ahead, one_thread
 from featdiff.config.study import ActivationSettings
@@ -113,7 +113,7 @@ class ActivationStream:
         shares: Shares | None = None,
     ) -> None:
         self._lineup, self._corpus, self._settings = lineup, corpus, settings
-        self._shares = Whole() if shares is None else shares
+        self._shares = Shares() if shares is None else shares
         self._batch_size, self._epochs, self._seed = batch_size, epochs, seed
         self._rows_per_chunk = _rows_per_chunk(lineup, corpus, settings, batch_size)
         self._chunks = ceil(len(corpus.input_ids) / self._rows_per_chunk)
@@ -121,6 +121,10 @@ class ActivationStream:
         self.calibration = _agreed(calibrate(lineup, corpus, settings), self._shares)
         self.scale = self.calibration.scale
         self.counts = StreamCounts()
+
+    def state_from(self, tensors: dict[str, Tensor]) -> StreamState:
+        """The state whose `tensors` a checkpoint holds."""
+        return StreamState.from_tensors(tensors)
 
     @property
     def steps(self) -> int:

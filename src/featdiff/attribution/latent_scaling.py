@@ -119,7 +119,7 @@ class ScaledTail:
 
     `random_absent` and `other_absent` are the shares of the tail's features whose control direction is called absent by
     the same rule: what a tail of truly absent features would keep. Far below 1, the cuts lie within the noise, and the
-    tail after scaling is too small. NaN where no feature of the tail has such a control.
+    tail after scaling is too small. None where no feature of the tail has such a control.
     """
 
     model: str
@@ -129,8 +129,8 @@ class ScaledTail:
     shrunk: int
     rebuilt: int
     unmeasured: int
-    random_absent: float
-    other_absent: float
+    random_absent: float | None
+    other_absent: float | None
 
 
 def latent_scaling(
@@ -204,10 +204,11 @@ def scaled_tails(
         )
     reference, alive, scores = scaling.index(model), attribution.alive.cpu(), attribution[model].cpu()
 
-    def share_absent(control: Ratios, tail: Bool[Tensor, " features"]) -> float:
+    def share_absent(control: Ratios, tail: Bool[Tensor, " features"]) -> float | None:
         error, reconstruction = control.elsewhere(reference)
         measured = tail & ~(error.isnan() | reconstruction.isnan())
-        return float(((error < max_error) & (reconstruction < max_reconstruction))[measured].double().mean())
+        absent = (error < max_error) & (reconstruction < max_reconstruction)
+        return float(absent[measured].double().mean()) if measured.any() else None
 
     error, reconstruction = scaling.feature.elsewhere(reference)
     unmeasured = error.isnan() | reconstruction.isnan()

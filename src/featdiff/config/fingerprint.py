@@ -1,6 +1,8 @@
 """What settings say of a result: their values, less those that no result depends on, and what lies at their paths."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields as fields_of
+from dataclasses import is_dataclass
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -18,7 +20,7 @@ def described(settings: BaseModel, path: str) -> Json:
             return None
         content = CONTENT in type(value).model_fields[name].metadata
         value = getattr(value, name)
-    return _described(value, content)
+    return material(value, content)
 
 
 def outside(path: str) -> str:
@@ -26,16 +28,19 @@ def outside(path: str) -> str:
     return content_fingerprint(Path(path)) if Path(path).exists() else path
 
 
-def _described(value: object, content: bool = False) -> Json:
+def material(value: object, content: bool = False) -> Json:
+    """What a value says of a result: settings less the immaterial ones; of paths, with `content`, what lies there."""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         kept = {name: field.metadata for name, field in fields.items() if IMMATERIAL not in field.metadata}
-        return {name: _described(getattr(value, name), CONTENT in metadata) for name, metadata in kept.items()}
+        return {name: material(getattr(value, name), CONTENT in metadata) for name, metadata in kept.items()}
+    if is_dataclass(value):
+        return {field.name: material(getattr(value, field.name)) for field in fields_of(value)}
     if isinstance(value, str):
         return outside(value) if content else value
     if isinstance(value, Mapping):
-        return {str(key): _described(item, content) for key, item in value.items()}
+        return {str(key): material(item, content) for key, item in value.items()}
     if isinstance(value, Sequence):
-        return [_described(item, content) for item in value]
+        return [material(item, content) for item in value]
     assert value is None or isinstance(value, int | float), f"a setting of type {type(value).__name__}"
     return value

@@ -7,11 +7,11 @@ from pydantic import Field, model_validator
 
 from featdiff.config.base import IMMATERIAL, Count, Positive, Settings
 from featdiff.config.crosscoder import (
-    AlignmentSettings,
-    EncoderSettings,
-    ObjectiveSettings,
-    SharedSettings,
-    SparsitySettings,
+    Alignment,
+    Encoder,
+    Objective,
+    Shared,
+    Sparsity,
 )
 
 
@@ -23,15 +23,15 @@ class SensitivitySettings(Settings):
     equal L0 and at equal variance explained, never at equal beta. 1 is the study's own, and must be among them."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """Further seeds of the study's own crosscoder: what they change is what a choice is measured by."""
-    objective: tuple[Annotated[ObjectiveSettings, Field(discriminator="kind")], ...] = ()
+    objective: tuple[Annotated[Objective, Field(discriminator="kind")], ...] = ()
     """Objectives in place of the study's (Eq. 3, 7: squared error)."""
-    sparsity: tuple[Annotated[SparsitySettings, Field(discriminator="kind")], ...] = ()
+    sparsity: tuple[Annotated[Sparsity, Field(discriminator="kind")], ...] = ()
     """Sparsities in place of the study's (Eq. 3, 7: L1)."""
-    shared: tuple[SharedSettings, ...] = ()
+    shared: tuple[Shared, ...] = ()
     """Blocks of shared features (the paper has none)."""
-    encoder: tuple[Annotated[EncoderSettings, Field(discriminator="kind")], ...] = ()
+    encoder: tuple[Annotated[Encoder, Field(discriminator="kind")], ...] = ()
     """Encoders in place of the study's (Eq. 1, 5: linear)."""
-    align: tuple[Annotated[AlignmentSettings, Field(discriminator="kind")], ...] = ()
+    align: tuple[Annotated[Alignment, Field(discriminator="kind")], ...] = ()
     """Alignments of the models beforehand (the paper has none)."""
     layers: tuple[Count, ...] = ()
     """Layers in place of the study's (Sec. 4: the middle one)."""

@@ -7,12 +7,12 @@ from pydantic import Field, model_validator
 
 from featdiff.config.base import CONTENT, IMMATERIAL, Count, Name, Positive, Settings, Share
 from featdiff.config.crosscoder import (
-    BatchTopKSettings,
+    BatchTopK,
     CrosscoderLineup,
     CrosscoderSettings,
-    JumpReLUSettings,
-    ReLUSettings,
-    SparsitySettings,
+    JumpReLU,
+    ReLU,
+    Sparsity,
 )
 from featdiff.config.dynamics import DynamicsSettings, StabilitySettings
 from featdiff.config.evaluation import EvaluationSettings, TaskSettings
@@ -22,19 +22,19 @@ from featdiff.config.posttraining import GRPOSettings, PosttrainSettings, Reject
 from featdiff.config.sensitivity import SensitivitySettings
 
 __all__ = [
-    "BatchTopKSettings",
+    "BatchTopK",
     "CrosscoderLineup",
     "CrosscoderSettings",
     "EvaluationSettings",
     "GRPOSettings",
-    "JumpReLUSettings",
+    "JumpReLU",
     "PosttrainSettings",
-    "ReLUSettings",
+    "ReLU",
     "RejectionSettings",
     "SFTSettings",
     "SelectionSettings",
     "Settings",
-    "SparsitySettings",
+    "Sparsity",
     "TaskSettings",
 ]
 
@@ -140,10 +140,6 @@ class ActivationSettings(Settings):
     """Drop tokens whose norm exceeds this multiple of the median norm in any model (attention sinks)."""
     scale_tokens: Count = 100_000
     """Kept tokens from which each model's scale is estimated: raw = scale x normalised, mean norm sqrt(d_model)."""
-
-
-NOT_OF_THE_OUTCOME = frozenset({"checkpoint_minutes", "log_every", "feature_shards", "accept_poor_fit"})
-"""Settings of training on which the crosscoders do not depend."""
 
 
 class TrainingSettings(Settings):

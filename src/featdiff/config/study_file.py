@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.dataclasses import is_pydantic_dataclass
+from pydantic.fields import FieldInfo
 
 from featdiff.config.study import Study
 
 DEMO_PREFIX = "demo:"
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+"""What pydantic calls a key that a section, or a choice with a `kind`, does not have."""
 FILE_ENDINGS = {".jsonl", ".json", ".parquet", ".txt", ".md", ".csv", ".yaml"}
 
 
@@ -47,11 +51,11 @@ def validated(tree: object, origin: str) -> Study:
 
 
 def _first_problem(error: ValidationError) -> str:
-    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] not in UNKNOWN)
     first, more = problems[0], len(problems) - 1
     where = ".".join(str(part) for part in first["loc"]) or "the study"
     match first["type"]:
-        case "extra_forbidden":
+        case kind if kind in UNKNOWN:
             text = f"unknown setting {where}" + _nearest(first["loc"])
         case "missing":
             text = f"{where} is missing; it has no default"
@@ -70,28 +74,32 @@ def _nearest(location: tuple[int | str, ...]) -> str:
 
 def _known_names(location: tuple[int | str, ...]) -> list[str]:
     """Names of the settings in the section at `location`; union tags and keys of mappings are stepped over."""
-    sections: list[type[BaseModel]] = [Study]
+    sections: list[type] = [Study]
     for part in location:
         inner = [
             model
             for section in sections
-            if isinstance(part, str) and part in section.model_fields
-            for model in _models_in(section.model_fields[part].annotation)
+            if isinstance(part, str) and part in _fields(section)
+            for model in _models_in(_fields(section)[part].annotation)
         ]
         if isinstance(part, str) and not inner:
             inner = [model for model in sections if _tag(model) == part] or sections
         sections = inner or sections
-    return sorted({name for section in sections for name in section.model_fields})
+    return sorted({name for section in sections for name in _fields(section)})
 
 
-def _models_in(annotation: object) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _fields(section: type) -> dict[str, FieldInfo]:
+    return section.__pydantic_fields__  # of models and of pydantic's dataclasses
+
+
+def _models_in(annotation: object) -> list[type]:
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_pydantic_dataclass(annotation)):
         return [annotation]
     return [model for argument in get_args(annotation) for model in _models_in(argument)]
 
 
-def _tag(model: type[BaseModel]) -> object:
-    kind = model.model_fields.get("kind")
+def _tag(model: type) -> object:
+    kind = _fields(model).get("kind")
     return kind.default if kind else None
 
 

@@ -1,4 +1,1 @@
-"""What a study will cost: FLOPs, time, memory and disk, stage by stage, from its settings and the shape of its models.
-
-Nothing here imports torch, downloads anything, or looks at a clock.
-"""
+"""What a study will cost: FLOPs, time, memory and disk. Here is what stages share; each prices itself in its folder."""

@@ -1,26 +1,22 @@
-"""What a device can do, and how long a piece of work takes on it.
+"""What a device can do: numbers of its data sheet, the shares of them that are reached, and seconds that every call,
+step, model and request takes at least.
 
-seconds = max(FLOPs / (share x peak), bytes / (share x bandwidth), bytes sent / (share x link), calls x launch)
-
-A piece of work is bound by its products, by what it reads and writes, by what devices tell each other, or by the number
-of times that it is started; the others hide behind the largest. Peaks are those of data sheets, for dense matrices. The
-shares are what is reached of them. On an accelerator: 65 % in the large products of a crosscoder and 40 % in a language
-model, whose other operations take the rest of the time; 90 % of the bandwidth.
-
-`cpu` is counted in cores of a server with AVX-512. The constants reproduce what one core of a Zen 5 was measured to do:
-large products 210 GFLOP/s in float32 and 425 in bfloat16, a language model 55 (60 to 95 alone on one core), memory 40
-GB/s, a block of a small model 0.2 ms for a single token. An older core does half of that: say so with `--hardware`.
+The numbers of all kinds are in `devices.json`; those that `featdiff plan --calibrate` measured on this machine go over
+them. A share is what is reached of the peak of dense products in a language model (the rest of the time its other
+operations take) or in a crosscoder. `cpu` is counted in cores: the defaults are those of one core of a Zen 5, whose
+large products reach 210 GFLOP/s in float32, and a language model 55.
 """
 
+import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from importlib.resources import files
 from pathlib import Path
-from typing import Literal
 
 from featdiff.config.study import Study
 
-Precision = Literal["bf16", "fp32"]
+CALIBRATION = "FEATDIFF_CALIBRATION"
+Numbers = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -35,98 +31,73 @@ class Hardware:
     """Peak of matrix products in float32, FLOP/s."""
     bandwidth: float
     """Bytes per second to and from its memory."""
+    fresh: float
+    """Bytes per second that elementwise operations write into new tensors."""
     memory: float
     """Bytes."""
     link: float
     """Bytes per second that it sends to other devices."""
-    launch: float = 0.4e-3
-    """Seconds that a transformer block takes at least, each time that it is called."""
-    model_share: float = 0.40
+    model_share: float
     """Share of the peak that a language model reaches."""
-    product_share: float = 0.65
+    product_share: float
     """Share of the peak that the products of a crosscoder reach."""
-    bandwidth_share: float = 0.90
+    bandwidth_share: float
     """Share of the bandwidth, and of the link, that is reached."""
+    call: float
+    """Seconds that a transformer block takes at least, each time that it is called."""
+    step: float
+    """Seconds that a training step of a crosscoder takes beyond its products and its memory traffic."""
+    load: float
+    """Seconds to load a model, beyond reading its weights."""
+    row: float
+    """Seconds to build and tokenise one request of a task: a prompt with one of its choices."""
+    disk: float
+    """Bytes per second to and from the disk."""
+    calibrated: bool = False
+    """Whether numbers were measured on this machine."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is an accelerator."""
+        return not self.kind.startswith("cpu")
 
     @property
     def words(self) -> str:
         """The numbers in words."""
         link = f"{self.link / 1e9:g} GB/s to others, " if self.devices > 1 else ""
         return (
-            f"{self.bf16 / 1e12:g} TFLOP/s in bfloat16, {self.fp32 / 1e12:g} in float32, "
-            f"{self.bandwidth / 1e9:g} GB/s, {link}{self.memory / 1e9:.0f} GB; reached: "
-            f"{self.model_share:.0%} in models, {self.product_share:.0%} in the products of a crosscoder, "
-            f"{self.bandwidth_share:.0%} of the bandwidth; "
-            f"{self.launch * 1e3:g} ms at least per block and call"
+            f"{self.bf16 / 1e12:.3g} TFLOP/s in bfloat16, {self.fp32 / 1e12:.3g} in float32, "
+            f"{self.bandwidth / 1e9:.0f} GB/s, {link}{self.memory / 1e9:.0f} GB; reached: {self.model_share:.0%} in "
+            f"models, {self.product_share:.0%} in the products of a crosscoder; "
+            f"{'measured here' if self.calibrated else 'not measured here (featdiff plan --calibrate)'}"
         )
 
 
-@dataclass(frozen=True)
-class Work:
-    """Something that a stage does, over the whole stage and all devices."""
-
-    flops: float = 0.0
-    moved: float = 0.0
-    """Bytes read and written that no product hides."""
-    sent: float = 0.0
-    """Bytes that devices send each other."""
-    calls: float = 0.0
-    """Transformer blocks that are started."""
-    precision: Precision = "fp32"
-    of: Literal["model", "crosscoder"] = "model"
-
-    def seconds(self, hardware: Hardware, devices: int = 1) -> float:
-        """Time on `devices` devices that divide the work evenly."""
-        peak = hardware.bf16 if self.precision == "bf16" else hardware.fp32
-        share = hardware.model_share if self.of == "model" else hardware.product_share
-        bounds = (
-            self.flops / (share * peak),
-            self.moved / (hardware.bandwidth_share * hardware.bandwidth),
-            self.sent / (hardware.bandwidth_share * hardware.link),
-            self.calls * hardware.launch,
-        )
-        return max(bounds) / devices
+PER_CORE = ("bf16", "fp32", "bandwidth", "fresh", "link")
 
 
-# TFLOP/s in bfloat16 and in float32, GB/s, GB, GB/s in one direction of the link
-SHEETS = {
-    "H200": (989.0, 67.0, 4800.0, 141.0, 450.0),
-    "H100": (989.0, 67.0, 3350.0, 80.0, 450.0),
-    "A100": (312.0, 19.5, 2039.0, 80.0, 300.0),
-    "L40S": (362.0, 91.6, 864.0, 48.0, 32.0),
-    "RTX4090": (165.0, 82.6, 1008.0, 24.0, 32.0),
-}
-CORE = (0.5, 0.25, 45.0)  # of one core; the machine's memory is its own
-KINDS = (*SHEETS, "cpu")
-UNITS = {
-    "bf16": 1e12,
-    "fp32": 1e12,
-    "bandwidth": 1e9,
-    "memory": 1e9,
-    "link": 1e9,
-    "launch": 1e-3,
-    "model_share": 1.0,
-    "product_share": 1.0,
-    "bandwidth_share": 1.0,
-}
+def kinds() -> tuple[str, ...]:
+    """Names of the kinds of devices whose numbers are known."""
+    return tuple(kind for kind in _packaged() if kind != "any")
 
 
-def hardware_of(study: Study, kind: str | None, devices: int, changes: Mapping[str, float]) -> Hardware:
+def hardware_of(study: Study, kind: str | None, devices: int) -> Hardware:
     """`devices` devices of a kind; None: `cpu` for a study on the CPU, else H200.
 
     `cpu` is one device with as many cores as the study has `threads` (0: as this machine has) and this machine's
-    memory. `changes` replace numbers of one device: bf16 and fp32 in TFLOP/s, bandwidth and link in GB/s, memory in
-    GB, launch in ms, shares between 0 and 1. ValueError for an unknown kind and for a number that is not positive.
+    memory. ValueError for an unknown kind, a number of devices that cannot be, and a calibration that cannot be read.
     """
     kind = kind or ("cpu" if study.lineup.device == "cpu" else "H200")
-    if kind not in KINDS:
-        raise ValueError(f"--kind {kind} is not known; give one of {', '.join(KINDS)}, and --hardware for its numbers")
+    known, measured = _packaged(), calibration().get(kind, {})
+    if kind not in kinds():
+        raise ValueError(f"--kind {kind} is not known; give one of {', '.join(kinds())}")
     if devices < 1 or (kind == "cpu" and devices > 1):
         raise ValueError(f"--gpus is {devices}; give at least 1, and just 1 with --kind cpu, which is a whole machine")
-    if wrong := [f"{name}={value:g}" for name, value in changes.items() if value <= 0]:
-        raise ValueError(f"--hardware {wrong[0]} is not positive; give a positive number")
-    known = _machine(study.threads or os.cpu_count() or 1) if kind == "cpu" else _accelerator(kind, devices)
-    return replace(known, **{name: value * UNITS[name] for name, value in changes.items()})
+    machine = {"memory": float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))} if kind == "cpu" else {}
+    numbers = known["any"] | machine | known[kind] | measured
+    one = Hardware(kind=kind, devices=devices, **numbers, calibrated=bool(measured))
+    cores = study.threads or os.cpu_count() or 1
+    return _with_cores(one, cores) if kind == "cpu" else one
 
 
 def gpu_is_here() -> bool:
@@ -134,23 +105,38 @@ def gpu_is_here() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def _accelerator(kind: str, devices: int) -> Hardware:
-    bf16, fp32, bandwidth, memory, link = SHEETS[kind]
-    return Hardware(kind, devices, bf16 * 1e12, fp32 * 1e12, bandwidth * 1e9, memory * 1e9, link * 1e9)
+def calibration_file() -> Path:
+    """Where this machine's measurements are: FEATDIFF_CALIBRATION, else the user's cache."""
+    return Path(os.environ.get(CALIBRATION) or Path.home() / ".cache" / "featdiff" / "calibration.json")
 
 
-def _machine(cores: int) -> Hardware:
-    bf16, fp32, bandwidth = (cores * number for number in CORE)
-    memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return Hardware(
-        f"cpu of {cores} core{'s' if cores > 1 else ''}",
-        1,
-        bf16 * 1e12,
-        fp32 * 1e12,
-        bandwidth * 1e9,
-        memory,
-        link=bandwidth * 1e9,
-        launch=0.2e-3,
-        model_share=0.22,
-        product_share=0.85,
+def calibration() -> dict[str, Numbers]:
+    """Numbers that were measured on this machine, by kind of device; empty where there are none."""
+    file = calibration_file()
+    return _numbers(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else {}
+
+
+def _packaged() -> dict[str, Numbers]:
+    return _numbers((files("featdiff.costs") / "devices.json").read_text(encoding="utf-8"), "devices.json")
+
+
+def _numbers(text: str, where: str) -> dict[str, Numbers]:
+    known = {field.name for field in fields(Hardware) if field.type is float}
+    try:
+        found = {kind: {name: float(number) for name, number in of.items()} for kind, of in json.loads(text).items()}
+    except (ValueError, AttributeError, TypeError):
+        raise ValueError(f"{where} is no table of numbers; measure again: featdiff plan --calibrate") from None
+    for kind, of in found.items():
+        if wrong := [f"{kind}.{name}={number:g}" for name, number in of.items() if name not in known or number <= 0]:
+            raise ValueError(
+                f"{where}: {wrong[0]} is unknown or not positive; measure again: featdiff plan --calibrate"
+            )
+    return found
+
+
+def _with_cores(one: Hardware, cores: int) -> Hardware:
+    return replace(
+        one,
+        kind=f"cpu of {cores} core{'s' if cores > 1 else ''}",
+        **{name: cores * getattr(one, name) for name in PER_CORE},
     )

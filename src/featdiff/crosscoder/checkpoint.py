@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
-from featdiff.crosscoder.kernels.ranks import Alone, Ranks
+from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.files import read_json, replace_folder, write_json
 
 KEPT = 2
@@ -50,7 +50,7 @@ class Checkpoints:
 
     folder: Path
     fingerprint: dict[str, object]
-    ranks: Ranks = field(default_factory=Alone)
+    ranks: Ranks = field(default_factory=Ranks)
 
     def newest(self, like: dict[str, Tensor]) -> Checkpoint | None:
         """The last complete checkpoint, or the one before where the last is damaged; None in a new run.
@@ -131,7 +131,7 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 @contextmanager
-def _one_line(what: str) -> Iterator[None]:
+def _one_line(what: str) -> Generator[None]:
     """Turn a failure of any process into one line, and say nothing of there being one process only."""
     try:
         with warnings.catch_warnings():

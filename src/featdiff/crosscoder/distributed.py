@@ -12,7 +12,7 @@ Collectives run in the main thread only, in one order everywhere.
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
@@ -25,7 +25,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from featdiff import torchrun
-from featdiff.crosscoder.kernels.ranks import Alone, Ranks, least_of_largest
+from featdiff.crosscoder.kernels.ranks import Ranks
 
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for another before the job ends."""
@@ -40,8 +40,8 @@ class LostProcess(ValueError):
     """Another process of the job has ended, or does not answer in time."""
 
 
-class Grid:
-    """`Ranks` over the process group of a job; the processes of a row have consecutive numbers."""
+class Grid(Ranks):
+    """The process group of a job as a grid; the processes of a row have consecutive numbers."""
 
     def __init__(self, mesh: DeviceMesh) -> None:
         self._mesh = mesh
@@ -78,7 +78,7 @@ class Grid:
 
     def least_of_largest(self, values: Float[Tensor, "tokens some"], count: int) -> Float[Tensor, " tokens"]:
         largest = values.topk(min(count, values.shape[1]), dim=1, sorted=False).values
-        return least_of_largest(self._joined(largest.T.contiguous(), self._row).T, count)
+        return super().least_of_largest(self._joined(largest.T.contiguous(), self._row).T, count)
 
     def tokens_of_row(self, values: Float[Tensor, "tokens ..."]) -> Float[Tensor, "more ..."]:
         return self._joined(values, self._row)
@@ -95,7 +95,7 @@ class Grid:
         return DTensor.from_local(part, self._mesh, (Replicate(), Shard(0)), run_check=False)
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> Generator[None]:
         try:
             yield
         except RuntimeError as error:
@@ -141,7 +141,7 @@ class Grid:
 
 
 @contextmanager
-def joined(device: str, feature_shards: int) -> Iterator[Ranks]:
+def joined(device: str, feature_shards: int) -> Generator[Ranks]:
     """The processes of this torchrun job, once all are there; a process that torchrun did not start is alone.
 
     `device` is cpu or cuda; under cuda a process has the GPU with its local rank. Raises ValueError for another device,
@@ -154,7 +154,7 @@ def joined(device: str, feature_shards: int) -> Iterator[Ranks]:
             f"give torchrun a multiple of {feature_shards}, or lower training.feature_shards"
         )
     if processes == 1:
-        yield Alone()
+        yield Ranks()
         return
     backend = _backend(device)
     dist.init_process_group(backend, timeout=TIMEOUT)

@@ -7,14 +7,13 @@ dedicated   encoder and decoder rows of the models that do not own the feature a
             (Jiralerspong & Bricken 2026). Its MAS is theirs by construction: a check of MAS, not a finding.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from featdiff.config.crosscoder import dedicated
+from featdiff.config.crosscoder import Design, dedicated
 
 
 @dataclass(frozen=True)
@@ -29,20 +28,19 @@ class Blocks:
     """What the sparsity penalty is multiplied by."""
 
     @staticmethod
-    def of(
-        models: tuple[str, ...], features: int, shared: int, ratio: float, partition: Mapping[str, float]
-    ) -> "Blocks | None":
+    def of(models: tuple[str, ...], features: int, design: Design) -> "Blocks | None":
         """The blocks of a crosscoder that `check_blocks` allows; None where no feature is set apart."""
-        if not shared and not partition:
+        shared = design.shared.features
+        if not shared and not design.partition:
             return None
         owned = torch.ones(features, len(models), dtype=torch.bool)
         first = shared
-        for key, count in dedicated(features, partition).items():
+        for key, count in dedicated(features, design.partition).items():
             owners = key.split("+")
             owned[first : first + count] = torch.tensor([model in owners for model in models])
             first += count
         is_shared = torch.arange(features) < shared
-        return Blocks(owned, is_shared, torch.where(is_shared, ratio, 1.0))
+        return Blocks(owned, is_shared, torch.where(is_shared, design.shared.ratio, 1.0))
 
     def to(self, device: torch.device) -> "Blocks":
         """The same on another device."""

@@ -1,11 +1,14 @@
 """The two files that hold a crosscoder, and the one that holds how often its features fire."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
-from safetensors.torch import load_file
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from featdiff.config.crosscoder import CrosscoderConfig
 
 CONFIG = "config.json"
 WEIGHTS = "crosscoder.safetensors"
@@ -13,27 +16,39 @@ QUALITY = "quality.safetensors"
 """What training measured on held-out text, where it did: `density` [features] and `mean` [models d_model]."""
 
 
-def read_config(path: Path) -> dict[str, object]:
-    """config.json; ValueError where it is missing or no JSON object."""
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; point to a folder that a training run or Crosscoder.save wrote")
+def write_files(folder: Path, weights: Mapping[str, Tensor], config: CrosscoderConfig) -> None:
+    """Write both, the config last; each is complete or absent."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{WEIGHTS}.part"
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, part)
+    part.replace(folder / WEIGHTS)
+    part = folder / f"{CONFIG}.part"
+    part.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    part.replace(folder / CONFIG)
+
+
+def read_config(path: Path) -> CrosscoderConfig:
+    """config.json; ValueError where it is missing or describes no crosscoder."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); restore or retrain it") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} does not describe a crosscoder; restore or retrain it")
-    return config
+        return CrosscoderConfig.model_validate_json(_there(path).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = ": ".join([*map(str, first["loc"]), first["msg"]])
+        raise ValueError(f"{path} does not describe a crosscoder ({reason}); restore or retrain it") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Every tensor by name; ValueError where the file is missing or damaged."""
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; point to a folder that a training run or Crosscoder.save wrote")
     try:
-        return load_file(path)
+        return load_file(_there(path))
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); restore or retrain it") from error
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; point to a folder that a training run or Crosscoder.save wrote")
+    return path
 
 
 def read_density(path: Path, features: int) -> Tensor | None:

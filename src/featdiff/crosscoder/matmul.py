@@ -5,7 +5,7 @@ oneDNN computes in full float32 all the same, on AMD about twice as fast as the 
 it would really round to bfloat16. So the switch is thrown only after a probe found it exact.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -16,7 +16,7 @@ more."""
 
 
 @contextmanager
-def float32_products(fast: bool) -> Iterator[None]:
+def float32_products(fast: bool) -> Generator[None]:
     """Within the block, float32 products on the CPU run through oneDNN if `fast`."""
     backend = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue] -- torch adds it at import
     before = backend.fp32_precision

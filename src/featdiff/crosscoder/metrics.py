@@ -12,7 +12,7 @@ wrong bias.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -62,14 +62,7 @@ class SplicedLosses:
 
     def __add__(self, other: "SplicedLosses") -> "SplicedLosses":
         """Losses over the positions of both."""
-        return SplicedLosses(
-            self.positions + other.positions,
-            self.ce_original + other.ce_original,
-            self.ce_spliced + other.ce_spliced,
-            self.ce_ablated + other.ce_ablated,
-            self.kl_spliced + other.kl_spliced,
-            self.kl_ablated + other.kl_ablated,
-        )
+        return SplicedLosses(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def ce_recovered(self) -> float:

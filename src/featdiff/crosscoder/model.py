@@ -3,20 +3,16 @@ models).
 
 f      = act(sum_m W_enc[m] a[m] + b_enc)                      features, shared by all models
 a^[m]  = sum_k f_k W_dec[k, m] + b_dec[m]                      reconstruction of model m
-loss   = mean_tokens [ sum_m |a[m] - a^[m]|^2 + weight * sum_k f_k sum_m |W_dec[k, m]|_2 ]
 
 Activations come in and go out raw. Inside, each model's are divided by its `scale`, so that their mean norm is
-sqrt(d_model); weights, features and loss live in these normalised units. The loss is *summed* over models and d_model
-and averaged over tokens: beta = 2 means something else under any other reduction. Other objectives and encoders, and
-features that are set apart, are in `design.py`.
+sqrt(d_model); weights, features and loss live in these normalised units. The loss (Eq. 3 and 7) is in `loss.py`.
 """
 
-import json
 import math
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import torch
 from einops import einsum
@@ -26,42 +22,22 @@ from jaxtyping import Bool, Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from featdiff.config.crosscoder import check_blocks
-from featdiff.crosscoder.design import MLP, Design, design_from, design_record
-from featdiff.crosscoder.feature_blocks import Blocks
-from featdiff.crosscoder.files import CONFIG, QUALITY, WEIGHTS, read_config, read_density, read_weights
-from featdiff.crosscoder.objectives import DeltaMSE, token_losses
-from featdiff.crosscoder.sparsity import (
+from featdiff.config.crosscoder import (
+    DECODER_INIT_NORM,
+    MLP,
     BatchTopK,
+    CrosscoderConfig,
+    DeltaMSE,
+    Design,
     JumpReLU,
     ReLU,
     Sparsity,
-    auxiliary_features,
-    inference_features,
-    pre_activation_penalty,
-    sparsity_from,
-    sparsity_record,
-    tanh_penalty,
-    training_features,
-    weighted_l1,
+    check_blocks,
 )
-
-
-@dataclass(frozen=True)
-class Loss:
-    """The training objective in normalised units: summed over models and d_model, averaged over tokens.
-
-    total = reconstruction + sparsity_weight * sparsity + pre_weight * pre_activation. `reconstruction` is the design's
-    objective, by default the squared error. Under ReLU `sparsity` is the decoder-weighted L1, under BatchTopK AuxK, and
-    under JumpReLU the tanh penalty; only JumpReLU has a `pre_activation` penalty, else it and its weight are 0.
-    """
-
-    reconstruction: Float[Tensor, ""]
-    sparsity: Float[Tensor, ""]
-    sparsity_weight: float
-    pre_activation: Float[Tensor, ""]
-    pre_weight: float
-    total: Float[Tensor, ""]
+from featdiff.crosscoder.feature_blocks import Blocks
+from featdiff.crosscoder.files import CONFIG, QUALITY, WEIGHTS, read_config, read_density, read_weights, write_files
+from featdiff.crosscoder.loss import Loss, loss
+from featdiff.crosscoder.sparsity import inference_features
 
 
 class Crosscoder(nn.Module):
@@ -106,7 +82,7 @@ class Crosscoder(nn.Module):
         features: int,
         sparsity: Sparsity = ReLU(),  # noqa: B008 -- frozen
         seed: int = 0,
-        decoder_init_norm: float = 0.08,
+        decoder_init_norm: float = DECODER_INIT_NORM,
         design: Design = Design(),  # noqa: B008 -- frozen
     ) -> None:
         super().__init__()
@@ -195,7 +171,7 @@ class Crosscoder(nn.Module):
         sparsity_weight: float | None = None,
         dead: Bool[Tensor, " features"] | None = None,
     ) -> Loss:
-        """The objective of Eq. 3 and 7 on raw activations; differentiable.
+        """The loss of Eq. 3 and 7 (`loss.py`) on raw activations, in normalised units; differentiable.
 
         `sparsity_weight` stands in for the weight of `sparsity` (beta, AuxK's, or that of tanh) while that ramps up.
         `dead` features take part in AuxK; without them it is 0. BatchTopK keeps the largest contributions of this
@@ -206,25 +182,19 @@ class Crosscoder(nn.Module):
         if blocks is not None:
             blocks = blocks.to(W_dec.device)
             W_enc, W_dec = blocks.free(W_enc, W_dec)
-        price = 1.0 if blocks is None else blocks.price
         normalised = self.normalise(activations)
-        pre, norms, thresholds = self._encoded(normalised, W_enc), W_dec.norm(dim=-1).sum(dim=-1), self.thresholds()
-        features = training_features(self.sparsity, pre, norms, thresholds)
-        error = einsum(features, W_dec, "t f, f m d -> t m d") + self.b_dec - normalised
-        pre_activation, pre_weight = error.new_zeros(()), 0.0
-        match self.sparsity:
-            case ReLU(weight=weight):
-                sparsity = weighted_l1(features, price * norms)
-            case BatchTopK(aux_weight=weight):
-                sparsity = self._auxiliary(pre, W_dec, error.detach(), normalised, dead)
-            case JumpReLU(weight=weight, c=c, pre_weight=pre_weight):
-                assert thresholds is not None
-                sparsity = tanh_penalty(features, norms, c, price)
-                pre_activation = pre_activation_penalty(pre, norms, thresholds)
-        weight = weight if sparsity_weight is None else sparsity_weight
-        reconstruction = token_losses(self.design.objective, error, normalised).mean()
-        total = reconstruction + weight * sparsity + pre_weight * pre_activation
-        return Loss(reconstruction, sparsity, weight, pre_activation, pre_weight, total)
+        return loss(
+            self.sparsity,
+            self.design.objective,
+            normalised,
+            self._encoded(normalised, W_enc),
+            W_dec,
+            self.b_dec,
+            threshold=self.thresholds(),
+            price=1.0 if blocks is None else blocks.price,
+            sparsity_weight=sparsity_weight,
+            dead=dead,
+        )
 
     @torch.no_grad()
     def canonicalise(self) -> "Crosscoder":
@@ -259,30 +229,25 @@ class Crosscoder(nn.Module):
             )
         return [models.index(model) for model in self.models]
 
-    def description(self) -> dict[str, object]:
-        """What this crosscoder was made with, for config.json and for comparisons."""
-        return {
-            "models": list(self.models),
-            "d_model": self.d_model,
-            "features": self.features,
-            "sparsity": sparsity_record(self.sparsity),
-            **design_record(self.design),
-            "seed": self.seed,
-        }
+    def config(self) -> CrosscoderConfig:
+        """What this crosscoder was made with and comes from, as config.json holds it."""
+        return CrosscoderConfig(
+            **dict(self.design),
+            models=self.models,
+            d_model=self.d_model,
+            features=self.features,
+            sparsity=self.sparsity,
+            seed=self.seed,
+            gauge=self._gauge(),
+            provenance=self.provenance,
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write config.json and crosscoder.safetensors; each is complete or absent, the config last.
 
         `density` is not written: it lies in quality.safetensors, which training writes beside them.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(weights, folder / f"{WEIGHTS}.part")
-        (folder / f"{WEIGHTS}.part").replace(folder / WEIGHTS)
-        config = {**self.description(), "gauge": self._gauge(), "provenance": self.provenance}
-        (folder / f"{CONFIG}.part").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (folder / f"{CONFIG}.part").replace(folder / CONFIG)
+        write_files(Path(folder), self.state_dict(), self.config())
 
     @staticmethod
     def load(folder: str | Path) -> "Crosscoder":
@@ -344,33 +309,15 @@ class Crosscoder(nn.Module):
         hidden = torch.relu(einsum(normalised, self.W_in[models], "t m d, m d h -> t h") + self.b_hidden)
         return pre + hidden @ self.W_hidden
 
-    def _auxiliary(
-        self,
-        pre: Float[Tensor, "tokens features"],
-        W_dec: Float[Tensor, "features models d_model"],
-        error: Float[Tensor, "tokens models d_model"],
-        normalised: Float[Tensor, "tokens models d_model"],
-        dead: Bool[Tensor, " features"] | None,
-    ) -> Float[Tensor, ""]:
-        """The objective once dead features have made up for the error as well as they can."""
-        assert isinstance(self.sparsity, BatchTopK)
-        if dead is None or not dead.any():
-            return error.new_zeros(())
-        features = auxiliary_features(pre, dead, self.sparsity.aux_k or max(1, self.d_model // 2))
-        left = error + einsum(features, W_dec, "t f, f m d -> t m d")
-        return token_losses(self.design.objective, left, normalised).mean()
-
     def _blocks(self) -> Blocks | None:
         """The features that the design sets apart; ValueError where it cannot."""
         models, design = self.models, self.design
         if isinstance(design.objective, DeltaMSE) and len(models) < 2:
             raise ValueError(f"the objective mse_delta compares models, and {list(models)} is one; use mse")
-        shared, ratio = (design.shared.features, design.shared.ratio) if design.shared else (0, 1.0)
-        kind = str(sparsity_record(self.sparsity)["kind"])
-        check_blocks(models, self.features, kind, shared, design.partition)
-        return Blocks.of(models, self.features, shared, ratio, design.partition)
+        check_blocks(models, self.features, self.sparsity, design)
+        return Blocks.of(models, self.features, design)
 
-    def _gauge(self) -> str:
+    def _gauge(self) -> Literal["none", "sum_norm"]:
         norms = self.decoder_norms()
         return "sum_norm" if bool(((norms - 1).abs() < 1e-4).logical_or(norms == 0).all()) else "none"
 
@@ -379,21 +326,15 @@ class Crosscoder(nn.Module):
             raise ValueError(f"activations have width {width}; this crosscoder was made for d_model {self.d_model}")
 
 
-def _empty(config: dict[str, object], folder: Path) -> Crosscoder:
+def _empty(config: CrosscoderConfig, folder: Path) -> Crosscoder:
     """A crosscoder as `config` describes it, with weights yet to come."""
-    match config:
-        case {"models": [*models], "d_model": int(d_model), "features": int(features), "sparsity": dict(sparsity)}:
-            pass
-        case _:
-            raise ValueError(f"{folder / CONFIG} does not describe a crosscoder; restore or retrain it")
     try:
-        names, design = tuple(str(model) for model in models), design_from(config)
-        crosscoder = Crosscoder(names, d_model, features, sparsity_from(sparsity), design=design)
-    except (TypeError, ValueError) as error:
+        made = Crosscoder(
+            config.models, config.d_model, config.features, config.sparsity, config.seed, design=config.design
+        )
+    except ValueError as error:
         raise ValueError(
             f"{folder / CONFIG} does not describe a crosscoder ({error}); restore or retrain it"
         ) from error
-    match config:
-        case {"seed": int(seed), "provenance": dict(provenance)}:
-            crosscoder.seed, crosscoder.provenance = seed, provenance
-    return crosscoder
+    made.provenance = dict(config.provenance)
+    return made

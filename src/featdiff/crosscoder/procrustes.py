@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from featdiff.activations.stream import Activations
+from featdiff.config.crosscoder import Procrustes
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.model import Crosscoder
 
@@ -34,13 +35,12 @@ def rotations(
     Crosscoders have their scale. A batch has `batch_size` tokens over all processes, of which each sees its share; all
     of them get what the first has found.
     """
-    wanted = {name: one for name, one in crosscoders.items() if one.design.align is not None}
-    most = max((one.design.align.tokens for one in wanted.values() if one.design.align is not None), default=0)
-    moments = {name: _Moments(one) for name, one in wanted.items()}
-    for number, batch in enumerate(islice(batches, -(-most // batch_size))):
-        for name, one in wanted.items():
-            assert one.design.align is not None
-            if number * batch_size < one.design.align.tokens:
+    aligned = {name: one.design.align for name, one in crosscoders.items()}
+    tokens = {name: align.tokens for name, align in aligned.items() if isinstance(align, Procrustes)}
+    moments = {name: _Moments(crosscoders[name]) for name in tokens}
+    for number, batch in enumerate(islice(batches, -(-max(tokens.values(), default=0) // batch_size))):
+        for name, wanted in tokens.items():
+            if number * batch_size < wanted:
                 moments[name].add(batch)
     return {name: _agreed(found, ranks) for name, found in moments.items()}
 

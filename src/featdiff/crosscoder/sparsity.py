@@ -1,130 +1,32 @@
-"""How few features may explain a token: ReLU with the decoder-weighted L1 of Eq. 3 and 7, BatchTopK, or JumpReLU.
+"""Which features explain a token: activation functions in training and at inference, and what single pairs (token,
+feature) say to the gradient of `loss.py`.
 
 All rest on a feature's *contribution* f_k n_k with n_k = sum_m |W_dec[k, m]|_2, which does not change when a feature
 is rescaled (f_k -> s f_k, W_dec[k] -> W_dec[k] / s); so neither a penalty nor the cut of BatchTopK depends on the
 gauge.
 
-ReLU       f = max(0, pre);  penalty = weight * sum_k f_k sum_m |W_dec[k, m]|_2
+ReLU       f = max(0, pre); a contribution c to one model becomes max(0, c - beta / 2) under L1.
 BatchTopK  training: of the whole batch, the k * tokens largest contributions stay (Bussmann et al. 2024).
            inference: a contribution stays if it reaches `threshold`, the running mean of the smallest that stayed
            in training, so that a token's code does not depend on its neighbours.
-           penalty = aux_weight * |residual - reconstruction from aux_k dead features|^2 (AuxK, Gao et al. 2024)
-JumpReLU   f = pre where pre > theta_k, else 0; the threshold theta_k of every feature is learned.
-           penalty = weight * sum_k tanh(c f_k n_k) + pre_weight * sum_k max(0, theta_k - pre_k) n_k
-           (Anthropic, January 2025). The jump has no gradient with respect to theta; training takes
-           df/dtheta = -theta / bandwidth where |pre - theta| < bandwidth / 2 (Rajamanoharan et al. 2024).
+JumpReLU   f = pre where pre > theta_k, else 0; the threshold theta_k of every feature is learned. The jump has no
+           gradient with respect to theta; training takes df/dtheta = -theta / bandwidth where
+           |pre - theta| < bandwidth / 2 (Rajamanoharan et al. 2024). Where a feature is off, the tanh penalty is as
+           steep as L1 with beta = weight * c, so weak features stay off as under that beta; a contribution well above
+           1 / c costs `weight` however strong it is, and so is not shrunk.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
-from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU, Sparsity
 
 THRESHOLD_MOMENTUM = 0.99
 """Share of BatchTopK's threshold that survives a step: a window of about a hundred batches, short enough for short
 runs."""
-
-
-@dataclass(frozen=True)
-class ReLU:
-    """ReLU under an L1 penalty; under it a contribution c to one model becomes max(0, c - weight / 2)."""
-
-    weight: float = 2.0
-    """beta of Eq. 3, for a loss summed over models and d_model and averaged over tokens."""
-    warmup: float = 0.05
-    """Share of the steps over which the weight rises linearly from 0."""
-
-    def __post_init__(self) -> None:
-        if self.weight < 0 or not 0 <= self.warmup <= 1:
-            raise ValueError(f"{self}: weight must be 0 or more, and warmup a share between 0 and 1")
-
-
-@dataclass(frozen=True)
-class BatchTopK:
-    """Keep the k largest contributions per token, on average over the batch."""
-
-    k: int = 64
-    """Active features per token, on average."""
-    aux_weight: float = 1 / 32
-    """Weight of AuxK, in the units of the reconstruction loss."""
-    aux_k: int | None = None
-    """Dead features per token that reconstruct the residual; None: half of d_model."""
-    dead_after_tokens: int = 10_000_000
-    """A feature that was silent for so many tokens is dead."""
-
-    def __post_init__(self) -> None:
-        if (
-            self.k < 1
-            or self.aux_weight < 0
-            or self.dead_after_tokens < 1
-            or (self.aux_k is not None and self.aux_k < 1)
-        ):
-            raise ValueError(f"{self}: k, aux_k and dead_after_tokens must be at least 1, and aux_weight 0 or more")
-
-
-@dataclass(frozen=True)
-class JumpReLU:
-    """A learned threshold for each feature, under a penalty that counts the active ones.
-
-    Where a feature is off the penalty is as steep as L1 with beta = weight * c, so weak features stay off as they do
-    under that beta. A contribution well above 1 / c costs `weight` however strong it is, and so is not shrunk.
-    """
-
-    weight: float = 0.5
-    """Cost of a strong feature, in the units of the reconstruction loss; 0.5 * c is the paper's beta = 2."""
-    c: float = 4.0
-    """Steepness of tanh: a contribution of 2 / c costs 96 % of `weight`."""
-    warmup: float = 1.0
-    """Share of the steps over which the weight rises linearly from 0."""
-    pre_weight: float = 3e-6
-    """Weight of the distance between a pre-activation and the threshold above it; it pulls dead features back."""
-    bandwidth: float = 2.0
-    """Width of the window around the threshold, in units of the pre-activation, from which the threshold learns."""
-    threshold: float = 0.1
-    """theta of every feature at the start."""
-
-    def __post_init__(self) -> None:
-        if self.weight < 0 or self.pre_weight < 0 or not 0 <= self.warmup <= 1:
-            raise ValueError(f"{self}: weight and pre_weight must be 0 or more, and warmup a share between 0 and 1")
-        if self.c <= 0 or self.bandwidth <= 0 or self.threshold <= 0:
-            raise ValueError(f"{self}: c, bandwidth and threshold must be above 0")
-
-
-Sparsity = ReLU | BatchTopK | JumpReLU
-
-
-def sparsity_from(record: Mapping[str, object]) -> Sparsity:
-    """The sparsity that `sparsity_record`, or the `sparsity` section of a study, describes; its `kind` says which."""
-    settings = {name: value for name, value in record.items() if name != "kind"}
-    match record.get("kind"):
-        case "relu":
-            return ReLU(**settings)  # pyright: ignore[reportArgumentType] -- the fields come from JSON
-        case "batchtopk":
-            return BatchTopK(**settings)  # pyright: ignore[reportArgumentType] -- the fields come from JSON
-        case "jumprelu":
-            return JumpReLU(**settings)  # pyright: ignore[reportArgumentType] -- the fields come from JSON
-        case kind:
-            raise ValueError(f"sparsity kind {kind!r} is unknown; use 'relu', 'batchtopk' or 'jumprelu'")
-
-
-def sparsity_record(sparsity: Sparsity) -> dict[str, str | float | int | None]:
-    """What `sparsity_from` reads; it goes into config.json."""
-    match sparsity:
-        case ReLU():
-            return {"kind": "relu", "weight": sparsity.weight, "warmup": sparsity.warmup}
-        case BatchTopK():
-            return {
-                "kind": "batchtopk",
-                "k": sparsity.k,
-                "aux_weight": sparsity.aux_weight,
-                "aux_k": sparsity.aux_k,
-                "dead_after_tokens": sparsity.dead_after_tokens,
-            }
-        case JumpReLU():
-            return {"kind": "jumprelu", **asdict(sparsity)}
 
 
 def training_features(
@@ -191,28 +93,6 @@ def updated_threshold(threshold: Float[Tensor, ""], cut: Float[Tensor, ""]) -> F
     """BatchTopK's threshold after a batch whose smallest kept contribution was `cut`; the first batch sets it."""
     mean = torch.where(threshold == 0, cut, THRESHOLD_MOMENTUM * threshold + (1 - THRESHOLD_MOMENTUM) * cut)
     return torch.where(cut.isfinite(), mean, threshold)
-
-
-def weighted_l1(features: Float[Tensor, "tokens features"], norms: Float[Tensor, " features"]) -> Float[Tensor, ""]:
-    """sum_k f_k sum_m |W_dec[k, m]|_2, averaged over tokens (second term of Eq. 3 and 7, without beta)."""
-    return einsum(features, norms, "tokens features, features -> tokens").mean()
-
-
-def tanh_penalty(
-    features: Float[Tensor, "tokens features"],
-    norms: Float[Tensor, " features"],
-    c: float,
-    price: Float[Tensor, " features"] | float = 1.0,
-) -> Float[Tensor, ""]:
-    """sum_k price_k tanh(c f_k sum_m |W_dec[k, m]|_2), averaged over tokens: about the number of active features."""
-    return (price * torch.tanh(c * features * norms)).sum(dim=1).mean()
-
-
-def pre_activation_penalty(
-    pre: Float[Tensor, "tokens features"], norms: Float[Tensor, " features"], threshold: Float[Tensor, " features"]
-) -> Float[Tensor, ""]:
-    """sum_k max(0, theta_k - pre_k) sum_m |W_dec[k, m]|_2, averaged over tokens; a feature feels it where it is off."""
-    return weighted_l1(torch.relu(threshold - pre), norms)
 
 
 def auxiliary_features(

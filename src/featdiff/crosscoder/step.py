@@ -1,35 +1,30 @@
 """One crosscoder in training: gradients of a batch, clipping, Adam, and who has been silent for how long.
 
-How a step is computed follows the share of active pairs (token, feature) of the step before: an int8 screen below
-SCREENED, a float32 product with sparse products after it below COMPACT, else dense. The path is part of the state, so
-that a resumed run takes the same one; it changes results by no more than rounding.
+How a step is computed follows the share of active pairs (token, feature) of the step before (`kernels/borders.py`).
+The path is part of the state, so that a resumed run takes the same one; it changes results by no more than rounding.
 """
 
 from dataclasses import replace
+from importlib.util import find_spec
 from math import sqrt
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from featdiff.crosscoder.design import MLP
+from featdiff.config.crosscoder import MLP, BatchTopK, Sparsity
+from featdiff.crosscoder.kernels.borders import PATHS, Path, next_path
+from featdiff.crosscoder.kernels.cpu.step import Cpu
 from featdiff.crosscoder.kernels.cpu.threads import Workers
 from featdiff.crosscoder.kernels.dense import dense_gradients, feature_squares
-from featdiff.crosscoder.kernels.parameter_rows import PATHS, Batch, Found, Path, Rates, Rows, step_weight
-from featdiff.crosscoder.kernels.ranks import Alone, Ranks
+from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Rates, Rows, step_weight
+from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.kernels.reference import reference_gradients
-from featdiff.crosscoder.kernels.select_kernel import Kernel, kernel_for
+from featdiff.crosscoder.kernels.sparse_step import SparseStep
 from featdiff.crosscoder.matmul import fast_int8
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, updated_threshold
+from featdiff.crosscoder.sparsity import updated_threshold
 
-SCREENED, COMPACT = 0.03, 0.15
-"""Shares of active pairs below which a path pays; see docs/benchmarks.md."""
-ON_GPU = 0.065
-"""The same on a GPU, where a float32 product costs so much that between a screen and a dense step nothing pays.
-Measured on an H100: docs/benchmarks.md."""
-HYSTERESIS = 0.15
-"""A path is left only when the share is so much beyond its border."""
 GUESS = 0.95
 """Share of the last batch's cut at which BatchTopK looks for its cut; a high guess is a risk of a dense step, a low one
 costs time."""
@@ -54,7 +49,7 @@ class Learner:
         threads: int = 1,
         ranks: Ranks | None = None,
     ) -> None:
-        self.ranks = Alone() if ranks is None else ranks
+        self.ranks = Ranks() if ranks is None else ranks
         if isinstance(crosscoder.design.encoder, MLP):
             path = "reference"
             if self.ranks.count > 1:
@@ -75,7 +70,7 @@ class Learner:
         self._gradients = Rows.of({name: _grad(parameter) for name, parameter in self.parameters.items()})
         self._blocks = None if crosscoder.blocks is None else crosscoder.blocks.to(device)
         self._workers = Workers(threads)
-        self._kernel: Kernel | None = None
+        self._kernel: SparseStep | None = None
         if path != "reference":
             models = len(crosscoder.models)
             self._kernel = kernel_for(crosscoder.sparsity, self._weights, self._gradients, models, self._workers)
@@ -168,7 +163,9 @@ class Learner:
             self.crosscoder.threshold.copy_(updated_threshold(self.crosscoder.threshold, found.cut))
             self._last_cut.copy_(found.cut.nan_to_num(posinf=0.0))
         if self._fixed is None and self._kernel is not None:
-            self._path.fill_(PATHS.index(self._following(found.considered / (tokens * self.features))))
+            share = found.considered / (tokens * self.features)
+            path = next_path(share, self.path, on_gpu=self.silent_tokens.is_cuda, fast_int8=fast_int8())
+            self._path.fill_(PATHS.index(path))
 
     def _shared(self, found: Found) -> Found:
         """What all processes found together. Gradients are summed over those that hold other tokens."""
@@ -212,18 +209,24 @@ class Learner:
         self._adam.param_groups[0]["lr"] = rates.lr
         self._adam.step()
 
-    def _following(self, share: float) -> Path:
-        """The path of the next step after a share of active pairs."""
-        on_gpu = self.silent_tokens.is_cuda
-        screened, compact = (ON_GPU, ON_GPU) if on_gpu else (SCREENED, COMPACT)
-        screen = on_gpu or fast_int8()
 
-        def below(border: float, inside: bool) -> bool:
-            return share < border * (1 + HYSTERESIS if inside else 1 - HYSTERESIS)
+def kernel_for(sparsity: Sparsity, weights: Rows, gradients: Rows, models: int, workers: Workers) -> SparseStep | None:
+    """The kernel for these parameters; None where there is none: then torch's dense products do all the work.
 
-        if not below(compact, inside=self.path in ("compact", "screened")):
-            return "dense"
-        return "screened" if screen and below(screened, inside=self.path == "screened") else "compact"
+    Kernels compute in float32. A GPU must multiply bfloat16, and triton be installed, as it is with torch for CUDA.
+    """
+    if weights.enc.dtype != torch.float32:
+        return None
+    match weights.enc.device.type:
+        case "cpu":
+            return Cpu(sparsity, weights, gradients, models, workers)
+        case "cuda" if find_spec("triton") and torch.cuda.is_bf16_supported(including_emulation=False):
+            # Not at the top: where there is no GPU, triton need not be installed.
+            from featdiff.crosscoder.kernels.triton.step import Triton
+
+            return Triton(sparsity, weights, gradients, models)
+        case _:
+            return None
 
 
 def _grad(parameter: torch.nn.Parameter) -> Tensor:

@@ -22,11 +22,6 @@ class PlantedState:
         """The state by name, for a checkpoint."""
         return {"step": torch.tensor(self.step), "generator": self.generator}
 
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> "PlantedState":
-        """The state that `tensors` gave."""
-        return PlantedState(int(tensors["step"]), tensors["generator"])
-
 
 @dataclass(frozen=True)
 class PlantedStream:
@@ -43,6 +38,10 @@ class PlantedStream:
     def models(self) -> tuple[str, ...]:
         """Names along the models axis."""
         return self.world.models
+
+    def state_from(self, tensors: dict[str, Tensor]) -> PlantedState:
+        """The state whose `tensors` a checkpoint holds."""
+        return PlantedState(int(tensors["step"]), tensors["generator"])
 
     def batches(self, state: PlantedState | None = None) -> Iterator[tuple[Activations, PlantedState]]:
         """The batches after `state`, each with the state after it."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU, Sparsity
+
 Number = int | float
 Interval = Sequence[Number]
 Unknown = Number | None
@@ -88,6 +90,17 @@ def plural(number: int, word: str) -> str:
 def edited(edit: str) -> str:
     """What an edit does to features, to follow them in a sentence: zero as set to 0."""
     return "set to 0" if edit == "zero" else edit
+
+
+def sparsity(settings: Sparsity) -> str:
+    """How a crosscoder was made sparse: L1, beta 2."""
+    match settings:
+        case ReLU(weight=weight):
+            return f"L1, beta {weight:g}"
+        case BatchTopK(k=k):
+            return f"BatchTopK, k {k}"
+        case JumpReLU(weight=weight):
+            return f"JumpReLU, weight {weight:g}"
 
 
 def _minus(text: str) -> str:

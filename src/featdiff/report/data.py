@@ -8,117 +8,13 @@ the page says so.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from featdiff.analyses.editing_methods.result import WaysPanel
-from featdiff.analyses.feature_cards.result import FeatureCard
 from featdiff.analyses.intervention.result import CausalPanel, GeneratedRow
-from featdiff.analyses.ownership.result import TailPanel
 from featdiff.analyses.sensitivity.result import SensitivityPanel
-from featdiff.attribution import Attribution
-from featdiff.presentation.words import Interval, Number, Unknown
+from featdiff.presentation.words import Number, Unknown
 
-TRAIN, UNSEEN = "train", "unseen"
-"""Roles of a task: trained on; kept out of the selection of features."""
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """One model of the lineup: where it lies, how it was made, and anything worth a line each."""
-
-    name: str
-    path: str
-    origin: str
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CorpusCard:
-    """The text that every model read: sources with their shares, and how many tokens were kept."""
-
-    sources: Mapping[str, Number]
-    tokens_seen: int
-    first_dropped: int
-    sinks_dropped: int
-    tokens_kept: int
-    tokens_held_out: int
-
-
-@dataclass(frozen=True)
-class AccuracyCell:
-    """Accuracy of one model on one task (Table 1).
-
-    `constant_baseline` is what always giving one answer would score. `gain_interval` is the paired interval of the
-    difference to the base; where it is absent, a gain counts only if the two intervals do not touch.
-    """
-
-    value: Number
-    n: int
-    interval: Interval
-    constant_baseline: Number
-    role: str
-    gain_interval: Interval | None = None
-    note: str = ""
-    """What a reader must know about the task's questions."""
-    churn: str = ""
-    """Of a tuned model: whether the items that it gained are more than churn, in one sentence."""
-
-
-@dataclass(frozen=True)
-class QualityRow:
-    """How well one crosscoder fits, on one kind of text ("held-out corpus", "evaluation prompts")."""
-
-    lineup: str
-    measured_on: str
-    tokens: int
-    features: int
-    sparsity: str
-    variance_explained: Mapping[str, Unknown]
-    ce_recovered: Mapping[str, Unknown]
-    kl_recovered: Mapping[str, Unknown]
-    l0: Number
-    dead_share: Number
-
-
-@dataclass(frozen=True)
-class SpecificityPanel:
-    """The scores of one model's features in one crosscoder, as a histogram over the alive ones (Fig. 1, 3)."""
-
-    lineup: str
-    model: str
-    score: str
-    """"NRN" in a crosscoder of two models, "MAS" in one of more."""
-    aligned: Sequence[str]
-    """All models of that crosscoder, base first; a feature that they share equally scores 1 / len(aligned)."""
-    features: int
-    alive: int
-    edges: Sequence[Number]
-    counts: Sequence[int]
-    tails: Mapping[str, int]
-    """Alive features above each cut, by the cut, for example "0.8"."""
-    tails_l2: Mapping[str, int] = field(default_factory=dict)
-    """The same under the L2 norm."""
-
-    @staticmethod
-    def of(
-        attribution: Attribution, model: str, *, lineup: str, cuts: Sequence[float] = (0.8, 0.9), bins: int = 50
-    ) -> "SpecificityPanel":
-        """Count one model's alive features in equal bins between 0 and 1."""
-        scores = attribution[model][attribution.alive].float().cpu()
-        l2 = attribution.mas_l2[:, attribution.models.index(model)][attribution.alive]
-        tails = attribution.tails(model, cuts)
-        return SpecificityPanel(
-            lineup=lineup,
-            model=model,
-            score="NRN" if len(attribution.models) == 2 else "MAS",
-            aligned=attribution.models,
-            features=len(attribution.alive),
-            alive=tails["alive"],
-            edges=torch.linspace(0, 1, bins + 1, dtype=torch.float64).tolist(),
-            counts=torch.histc(scores, bins=bins, min=0, max=1).long().tolist(),
-            tails={f"{cut:g}": tails[f"{cut:g}"] for cut in cuts},
-            tails_l2={f"{cut:g}": int((l2 > cut).sum()) for cut in cuts},
-        )
+UNSEEN = "unseen"
+"""Role of a task that is kept out of the selection of features."""
 
 
 @dataclass(frozen=True)
@@ -230,26 +126,11 @@ class ReportData:
     """Everything that the page says."""
 
     study: str
-    models: Sequence[ModelCard]
+    models: Sequence[str]
     """Base first."""
-    layer: int
-    blocks: int
-    d_model: int
-    corpus: CorpusCard
-    accuracy: Mapping[str, Mapping[str, AccuracyCell]]
-    """By task, then by model."""
-    quality: Sequence[QualityRow]
-    specificity: Sequence[SpecificityPanel]
     selection: SelectionPanel | None
     effects: Sequence[EffectRow]
-    provenance: Mapping[str, str]
     confidence: Number = 0.95
-    crosscoder_seeds: int = 1
-    """Crosscoders of each kind that were trained from different seeds."""
-    tails: Sequence[TailPanel] = ()
-    """Tails before and after latent scaling."""
-    cards: Sequence[FeatureCard] = ()
-    """Evidence for single features."""
     chosen_stability: ChosenStability | None = None
     """The selected features under other seeds."""
     sensitivity: SensitivityPanel | None = None
@@ -258,5 +139,3 @@ class ReportData:
     """Claims, controls, doses, side effects, and where the selected features come from."""
     ways: WaysPanel | None = None
     """Features beside other ways to change the base."""
-    shrinkage: Unknown = None
-    """beta / 2 where an L1 penalty was used: contributions below it vanish from a model."""

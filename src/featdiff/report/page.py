@@ -20,10 +20,12 @@ from featdiff.report.findings import caveats, groups, headline
 from featdiff.report.pictures import pictures
 
 
-def write_report(data: ReportData, folder: Path, analyses: Sequence[Section] = ()) -> Path:
+def write_report(
+    data: ReportData, folder: Path, analyses: Sequence[Section] = (), provenance: Section | None = None
+) -> Path:
     """Write `report.html` and `figures/<name>.svg` with `<name>.json` into `folder`; the path of the page.
 
-    The same data give the same bytes.
+    `provenance` stands at the end, after what the analyses do not show. The same data give the same bytes.
     """
     found = [*pictures(data), *(picture for section in analyses for picture in section.figures)]
     drawings = {picture.name: picture.draw() for picture in found}
@@ -33,11 +35,17 @@ def write_report(data: ReportData, folder: Path, analyses: Sequence[Section] = (
         (figures / f"{picture.name}.svg").write_text(drawings[picture.name].standalone(), encoding="utf-8")
         (figures / f"{picture.name}.json").write_text(_json(picture.numbers) + "\n", encoding="utf-8")
     page = folder / "report.html"
-    page.write_text(_page(data, found, drawings, analyses), encoding="utf-8")
+    page.write_text(_page(data, found, drawings, analyses, provenance), encoding="utf-8")
     return page
 
 
-def _page(data: ReportData, found: list[Picture], drawings: Mapping[str, Drawing], analyses: Sequence[Section]) -> str:
+def _page(
+    data: ReportData,
+    found: list[Picture],
+    drawings: Mapping[str, Drawing],
+    analyses: Sequence[Section],
+    provenance: Section | None,
+) -> str:
     sections: defaultdict[str, list[Picture]] = defaultdict(list)
     for picture in found:
         sections[picture.section].append(picture)
@@ -45,6 +53,7 @@ def _page(data: ReportData, found: list[Picture], drawings: Mapping[str, Drawing
     return environment.get_template("page.html").render(
         data=data,
         analyses=analyses,
+        provenance=provenance,
         html=lambda section: _rendered(environment, section),
         causal=data.causal,
         origin=data.causal.origin,
@@ -100,6 +109,7 @@ def _environment(drawings: Mapping[str, Drawing]) -> Environment:
         "tokens_change": words.tokens_change,
         "tokens_interval": words.tokens_interval,
         "mean": words.mean,
+        "sparsity": words.sparsity,
     }
     return environment
 

@@ -10,15 +10,15 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from featdiff.environment import surroundings
-from featdiff.files import Json, Record, read_json, replace_folder, write_json, write_text
+from featdiff.environment import Surroundings, surroundings
+from featdiff.files import Json, Record, as_json, read_json, replace_folder, write_json, write_text
 
 State = Literal["done", "stale", "missing"]
 
@@ -37,6 +37,17 @@ class StagePlan:
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(json.dumps(self.made_from, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class StageNote(Surroundings):
+    """How one stage was made: an entry of provenance.json."""
+
+    fingerprint: str
+    began: str
+    seconds: float
+    method: int | None = None
+    """That of the registry; None in notes of versions that did not number methods."""
 
 
 class Run:
@@ -91,7 +102,7 @@ class Run:
         return self.path(stage.folder + ".partial")
 
     @contextmanager
-    def making(self, stage: StagePlan, resumable: bool = False) -> Iterator[Path]:
+    def making(self, stage: StagePlan, resumable: bool = False) -> Generator[Path]:
         """A folder to write the stage into; it takes the stage's place when the block ends without an error.
 
         A resumable stage finds what a killed attempt at the very same stage left there.
@@ -115,10 +126,13 @@ class Run:
     def _note(self, stage: StagePlan, began: float) -> None:
         path = self.path("provenance.json")
         notes = read_json(path) if path.is_file() else {}
-        notes[stage.name] = {
-            "fingerprint": stage.fingerprint,
-            "began": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.time() - began, 1),
-            **surroundings(),
-        }
+        method = stage.made_from.get("method")
+        note = StageNote(
+            **vars(surroundings()),
+            fingerprint=stage.fingerprint,
+            began=datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
+            seconds=round(time.time() - began, 1),
+            method=method if isinstance(method, int) else None,
+        )
+        notes[stage.name] = as_json(note)
         write_json(path, notes)

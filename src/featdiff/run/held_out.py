@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from featdiff.activations.stream import Activations, Calibration, collect
 from featdiff.data.corpus import Corpus
-from featdiff.files import read_json
 from featdiff.models.loading import Lineup
 from featdiff.run.plan import Plan
+from featdiff.run.results import stream_of
 
 HELD_OUT = "held_out.safetensors"
 
@@ -33,9 +33,9 @@ def held_out_corpus(plan: Plan) -> Corpus:
 
 def calibration_of(plan: Plan, models: tuple[str, ...]) -> Calibration:
     """Sink threshold and scale of some models, as they were estimated when the crosscoders were trained."""
-    record = read_json(plan.run.path("crosscoders", "stream.json"))
-    numbers = [torch.tensor([record[key][name] for name in models]) for key in ("largest_norm", "scale")]
-    return Calibration(models, *numbers)
+    stream = stream_of(plan)
+    largest_norm, scale = ([of[name] for name in models] for of in (stream.largest_norm, stream.scale))
+    return Calibration(models, torch.tensor(largest_norm), torch.tensor(scale))
 
 
 def held_out_activations(plan: Plan, lineup: Lineup, limit: int) -> Iterator[Activations]:

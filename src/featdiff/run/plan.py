@@ -4,49 +4,17 @@ Nothing here imports torch, so that `featdiff show` answers at once.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from featdiff.config.crosscoder import (
-    AlignmentSettings,
-    CrosscoderLineup,
-    EncoderSettings,
-    ObjectiveSettings,
-    Partition,
-    SharedSettings,
-    SparsitySettings,
-    check_blocks,
-)
+from featdiff.config.crosscoder import CrosscoderPlan, check_blocks
 from featdiff.config.study import BASE, LineupSettings, Study
 from featdiff.config.study_file import DEMO_PREFIX
-from featdiff.files import Json
 from featdiff.run.folder import Run
 from featdiff.run.lineups import PER_CHECKPOINT, lineups_of, seeds_of
 
 MADE_BY = {"sft": "sft", "rl": "grpo"}  # tuned model -> the paradigm of `posttrain` that makes it
 REJECTION = "rft"
 """The control of drift: SFT on RL's own right answers. It has the name of its stage, and no part in the lineup."""
-
-
-@dataclass(frozen=True)
-class CrosscoderPlan:
-    """One crosscoder of the study, with every choice made."""
-
-    models: tuple[str, ...]
-    features: int
-    sparsity: SparsitySettings
-    seed: int
-    objective: ObjectiveSettings
-    encoder: EncoderSettings
-    align: AlignmentSettings
-    shared: SharedSettings
-    partition: Partition
-
-    def record(self) -> Json:
-        """All of it as JSON, for a fingerprint."""
-        choices = (self.sparsity, self.objective, self.encoder, self.align, self.shared)
-        dumped = [choice.model_dump(mode="json") for choice in choices]
-        return [list(self.models), self.features, self.seed, *dumped, dict(self.partition)]
 
 
 class Plan:
@@ -192,24 +160,8 @@ class Plan:
             if taken := [other for other in made if other in crosscoders]:
                 raise ValueError(f"two crosscoders would be called {taken[0]}; give a lineup another name")
             seeds[name] = tuple(made)
-            crosscoders |= {of_seed: self._crosscoder(lineup, seed) for of_seed, seed in made.items()}
+            crosscoders |= {of_seed: self.study.crosscoder.plan(lineup, seed) for of_seed, seed in made.items()}
         return seeds, crosscoders
-
-    def _crosscoder(self, lineup: CrosscoderLineup, seed: int) -> CrosscoderPlan:
-        """What a lineup does not choose is as in `crosscoder`; of its partition, what concerns the lineup's models."""
-        common = self.study.crosscoder
-        inherited = {key: share for key, share in common.partition.items() if set(key.split("+")) < set(lineup.models)}
-        return CrosscoderPlan(
-            models=lineup.models,
-            features=lineup.features or common.features,
-            sparsity=lineup.sparsity or common.sparsity,
-            seed=seed,
-            objective=lineup.objective or common.objective,
-            encoder=lineup.encoder or common.encoder,
-            align=lineup.align or common.align,
-            shared=lineup.shared or common.shared,
-            partition=inherited if lineup.partition is None else lineup.partition,
-        )
 
     def _check_names(self) -> None:
         for name, plan in self.crosscoders.items():
@@ -221,7 +173,7 @@ class Plan:
             if plan.models[0] != BASE or len(set(plan.models)) != len(plan.models):
                 raise ValueError(f"crosscoder.lineups.{name}.models must begin with {BASE} and name each model once")
             try:
-                check_blocks(plan.models, plan.features, plan.sparsity.kind, plan.shared.features, plan.partition)
+                check_blocks(plan.models, plan.features, plan.sparsity, plan)
             except ValueError as error:
                 raise ValueError(f"crosscoder {name}: {error}") from error
         for key in self.study.crosscoder.partition:

@@ -1,25 +1,27 @@
-"""CE and KL recovered: what a model still predicts when a reconstruction takes the place of its activations."""
+"""How well crosscoders fit a text: variance explained, and what a model still predicts from the reconstruction."""
 
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from featdiff.activations.stream import Calibration
+from featdiff.activations.stream import Activations, Calibration, collect
+from featdiff.config.study import ActivationSettings
 from featdiff.crosscoder import Crosscoder
-from featdiff.crosscoder.metrics import NO_LABEL, SplicedLosses, spliced_losses
+from featdiff.crosscoder.metrics import NO_LABEL, Quality, SplicedLosses, measure_all, spliced_losses
 from featdiff.data.corpus import Corpus
-from featdiff.files import Json
-from featdiff.models.loading import Lineup
+from featdiff.models.loading import Lineup, PreTrainedModel
 from featdiff.models.logits import rows_at_once
 from featdiff.models.partial_model import UpperModel
 from featdiff.progress import Progress
-from featdiff.run.models import load_whole
-from featdiff.run.plan import Plan
+from featdiff.run.results import HeldOutFit
 
 FLOAT_BYTES = 4
 MIB = 2**20
+
+LoadWhole = Callable[[str], PreTrainedModel]
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,27 @@ class Harvested:
         """Some of the rows."""
         return Harvested(self.part.select(rows), self.residuals[rows], self.keep[rows])
 
+    def activations(self, models: tuple[str, ...]) -> Activations:
+        """What is kept, token by token; `models` are those of the lineup."""
+        return Activations(models, self.residuals[self.keep], self.part.input_ids[self.keep])
 
-def packed_parts(plan: Plan, corpus: Corpus) -> list[Part]:
+
+def packed_parts(corpus: Corpus, batch_size: int) -> list[Part]:
     """Rows of packed documents: each position predicts the next one of the same document."""
-    rows = torch.arange(len(corpus.input_ids)).split(plan.study.activations.batch_size)
+    rows = torch.arange(len(corpus.input_ids)).split(batch_size)
     return [_packed(corpus.select(row)) for row in rows]
 
 
-def harvest(plan: Plan, lineup: Lineup, calibration: Calibration, parts: list[Part]) -> list[Harvested]:
-    """The residual streams on as many parts as fit the buffer of the study; on one at least."""
-    room = plan.study.activations.buffer_mib * MIB // (FLOAT_BYTES * len(lineup.names) * lineup.d_model)
+def harvest(lineup: Lineup, calibration: Calibration, parts: Sequence[Part], buffer_mib: int) -> list[Harvested]:
+    """The residual streams on as many parts as fit a buffer; on one at least.
+
+    Args:
+        lineup: the models up to the tap.
+        calibration: of the models of the lineup, in their order; tokens beyond its norms are sinks.
+        parts: what the models read.
+        buffer_mib: size of the buffer in MiB.
+    """
+    room = buffer_mib * MIB // (FLOAT_BYTES * len(lineup.names) * lineup.d_model)
     found: list[Harvested] = []
     for part in parts:
         room -= part.input_ids.numel()
@@ -72,19 +85,27 @@ def harvest(plan: Plan, lineup: Lineup, calibration: Calibration, parts: list[Pa
 
 
 def recovered(
-    plan: Plan,
     lineup: Lineup,
     crosscoder: Crosscoder,
     mean: Float[Tensor, "models d_model"],
-    harvested: list[Harvested],
-) -> dict[str, Json]:
-    """`ce_recovered` and `kl_recovered` of each model of one crosscoder. Sinks keep their own activation."""
+    harvested: Sequence[Harvested],
+    load_whole: LoadWhole,
+) -> dict[str, SplicedLosses]:
+    """By model of one crosscoder, its losses with the reconstruction in the place of its activations.
+
+    Args:
+        lineup: the models up to the tap, which `harvested` is of.
+        crosscoder: reads some of the models of the lineup.
+        mean: raw mean activation of each model of the crosscoder, by which is ablated.
+        harvested: the text. Sinks keep their own activation.
+        load_whole: gives a whole model by its name; they are loaded one after another.
+    """
     columns = [lineup.names.index(name) for name in crosscoder.models]
     rebuilt = [_rebuilt(crosscoder, one.residuals[:, :, columns]) for one in harvested]
-    losses, device = dict[str, SplicedLosses](), plan.study.lineup.device
+    losses = dict[str, SplicedLosses]()
     with Progress("splicing", total=len(columns), unit="model") as progress:
         for index, name in enumerate(crosscoder.models):
-            whole = load_whole(plan, plan.paths[name])
+            whole = load_whole(name)
             upper, vocabulary = UpperModel(whole, lineup.layers), whole.config.get_text_config().vocab_size
             losses[name] = SplicedLosses()
             for one, reconstruction in zip(harvested, rebuilt, strict=True):
@@ -92,12 +113,42 @@ def recovered(
                 every, positions = one.keep.shape
                 for rows in torch.arange(every).split(rows_at_once(positions, vocabulary)):
                     part = one.select(rows)
-                    losses[name] += _losses(upper, device, part, own[rows], spliced[rows], mean[index])
+                    losses[name] += _losses(upper, whole.device, part, own[rows], spliced[rows], mean[index])
             progress.advance()
-    return {
-        "ce_recovered": {name: loss.ce_recovered for name, loss in losses.items()},
-        "kl_recovered": {name: loss.kl_recovered for name, loss in losses.items()},
-    }
+    return losses
+
+
+def held_out_fits(
+    crosscoders: Mapping[str, Crosscoder],
+    lineup: Lineup,
+    corpus: Corpus,
+    calibration: Calibration,
+    settings: ActivationSettings,
+    load_whole: LoadWhole | None,
+    spliced: Collection[str],
+) -> dict[str, tuple[Quality, HeldOutFit]]:
+    """The fit of several crosscoders on one text that the models of the lineup read.
+
+    Args:
+        crosscoders: by name.
+        lineup: holds the models of all of them, up to the tap.
+        corpus: text that they were not trained on.
+        calibration: of the models of the lineup, in their order.
+        settings: rows per forward pass, what is dropped, and how much text fits memory to be spliced.
+        load_whole: gives a whole model by its name; without it nothing is spliced.
+        spliced: names of the crosscoders whose reconstructions are put into the models.
+    """
+    batches = collect(lineup, corpus, calibration, settings)
+    measured = dict(zip(crosscoders, measure_all(list(crosscoders.values()), batches), strict=True))
+    parts = packed_parts(corpus, settings.batch_size)
+    harvested = harvest(lineup, calibration, parts, settings.buffer_mib) if load_whole and spliced else []
+
+    def losses(name: str, mean: Float[Tensor, "models d_model"]) -> dict[str, SplicedLosses] | None:
+        if load_whole is None or name not in spliced:
+            return None
+        return recovered(lineup, crosscoders[name], mean, harvested, load_whole)
+
+    return {name: (one, HeldOutFit.of(one, losses(name, one.mean))) for name, one in measured.items()}
 
 
 @torch.no_grad()
@@ -110,7 +161,7 @@ def _rebuilt(
 
 def _losses(
     upper: UpperModel,
-    device: str,
+    device: torch.device,
     harvested: Harvested,
     own: Float[Tensor, "batch positions d_model"],
     reconstruction: Float[Tensor, "batch positions d_model"],

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,28 +9,26 @@ from safetensors.torch import save_file
 
 from featdiff import torchrun
 from featdiff.activations.cache import CachedResiduals, CacheOrigin, cached, model_fingerprint, tokenizer_fingerprint
+from featdiff.activations.chunk_writer import StreamCounts
 from featdiff.activations.model_parallel import ModelParallel, ResidualSource, spread_names
-from featdiff.activations.stream import ActivationStream, Calibration, StreamState, collect
-from featdiff.config.crosscoder import BatchTopKSettings
+from featdiff.activations.stream import ActivationStream, Calibration
+from featdiff.config.crosscoder import BatchTopK, CrosscoderPlan
 from featdiff.config.study import BASE, CorpusSettings
-from featdiff.costs.memory import check_memory, return_freed_memory
 from featdiff.crosscoder import Crosscoder
-from featdiff.crosscoder.design import design_from
 from featdiff.crosscoder.distributed import joined
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
-from featdiff.crosscoder.metrics import measure_all
 from featdiff.crosscoder.provenance import note_origin
-from featdiff.crosscoder.sparsity import sparsity_from
 from featdiff.crosscoder.trainer import train as train_crosscoders
 from featdiff.data.corpus import Corpus, build_corpus
-from featdiff.files import Json, read_json, write_json
+from featdiff.files import load, save
 from featdiff.models.loading import Lineup, load_tokenizer
 from featdiff.run.held_out import save_held_out
-from featdiff.run.models import load_lineup
-from featdiff.run.plan import CrosscoderPlan, Plan
-from featdiff.run.splice import harvest, packed_parts, recovered
+from featdiff.run.memory import check_memory, return_freed_memory
+from featdiff.run.models import load_lineup, load_whole
+from featdiff.run.plan import Plan
+from featdiff.run.results import FIT, STREAM, HeldOutFit, StreamRecord
+from featdiff.run.splice import held_out_fits
 
-STREAM = "stream.json"
 L0_FACTOR = 1.5
 """Beyond this ratio of L0 and k, the threshold that BatchTopK uses once trained is not the one that it learned by."""
 
@@ -72,12 +69,11 @@ def train(plan: Plan, folder: Path) -> None:
                 stream,
                 study.training,
                 folder=folder,
-                state_from=StreamState.from_tensors,
                 device=study.lineup.device,
                 ranks=ranks,
             )
             if ranks.rank == 0:
-                write_json(folder / STREAM, _record(stream, lineup, study.training.epochs))
+                save(_record(stream, lineup, study.training.epochs), folder / STREAM)
             return_freed_memory()
     if ranks.rank == 0:
         if spread:  # one process measures: the models take turns on its device
@@ -158,59 +154,49 @@ def _new(plan: Plan, one: CrosscoderPlan, d_model: int) -> Crosscoder:
         models=one.models,
         d_model=d_model,
         features=one.features,
-        sparsity=sparsity_from(one.sparsity.model_dump()),
+        sparsity=one.sparsity,
         seed=one.seed,
         decoder_init_norm=plan.study.crosscoder.decoder_init_norm,
-        design=design_from(
-            {
-                "objective": one.objective.model_dump(),
-                "encoder": one.encoder.model_dump(),
-                "align": one.align.model_dump(),
-                "shared": one.shared.model_dump(),
-                "partition": one.partition,
-            }
-        ),
+        design=one.design,
     )
 
 
-def _record(stream: ActivationStream, lineup: Lineup, epochs: int) -> dict[str, Json]:
+def _record(stream: ActivationStream, lineup: Lineup, epochs: int) -> StreamRecord:
     """What was read, in one epoch; every epoch reads the same tokens."""
-    calibration = stream.calibration
-    return {
-        "counts": {name: count // epochs for name, count in asdict(stream.counts).items()},
-        "epochs": epochs,
-        "layers": lineup.layers,
-        "d_model": lineup.d_model,
-        "scale": dict(zip(calibration.models, calibration.scale.tolist(), strict=True)),
-        "largest_norm": dict(zip(calibration.models, calibration.largest_norm.tolist(), strict=True)),
-    }
+    calibration, counts = stream.calibration, stream.counts
+    return StreamRecord(
+        counts=StreamCounts(
+            counts.seen // epochs, counts.first_dropped // epochs, counts.sinks_dropped // epochs, counts.kept // epochs
+        ),
+        epochs=epochs,
+        layers=lineup.layers,
+        d_model=lineup.d_model,
+        scale=dict(zip(calibration.models, calibration.scale.tolist(), strict=True)),
+        largest_norm=dict(zip(calibration.models, calibration.largest_norm.tolist(), strict=True)),
+    )
 
 
 def _measure(plan: Plan, folder: Path, lineup: Lineup, held_out: Corpus, calibration: Calibration) -> None:
     save_held_out(held_out, folder)
-    crosscoders = {name: Crosscoder.load(folder / name).to(plan.study.lineup.device) for name in plan.crosscoders}
-    batches = collect(lineup, held_out, calibration, plan.study.activations)
-    found = dict(zip(crosscoders, measure_all(list(crosscoders.values()), batches), strict=True))
-    harvested = harvest(plan, lineup, calibration, packed_parts(plan, held_out))
-    for name, quality in found.items():
-        fit = recovered(plan, lineup, crosscoders[name], quality.mean, harvested) if name in plan.lineups else {}
+    found = held_out_fits(
+        {name: Crosscoder.load(folder / name).to(plan.study.lineup.device) for name in plan.crosscoders},
+        lineup,
+        held_out,
+        calibration,
+        plan.study.activations,
+        lambda name: load_whole(plan, plan.paths[name]),
+        spliced=plan.lineups,
+    )
+    for name, (quality, fit) in found.items():
         save_file({"density": quality.density, "mean": quality.mean}, folder / name / "quality.safetensors")
-        write_json(
-            folder / name / "quality.json",
-            {
-                "variance_explained": dict(zip(quality.models, quality.variance_explained.tolist(), strict=True)),
-                "l0": quality.l0,
-                "dead_share": quality.dead_share,
-                "tokens": quality.tokens,
-                **fit,
-            },
-        )
+        save(fit, folder / name / FIT)
 
 
 def _judge(plan: Plan, folder: Path) -> None:
     """Refuse crosscoders that fit held-out text too poorly; all seeds of those that stand for themselves."""
     names = [seed for name in plan.lineups for seed in plan.seeds[name]]
-    poor = [text for name in names if (text := _poor_fit(name, plan.crosscoders[name], folder / name))]
+    fits = {name: load(HeldOutFit, folder / name / FIT) for name in names}
+    poor = [text for name, fit in fits.items() if (text := _poor_fit(name, plan.crosscoders[name], fit))]
     if not poor:
         return
     found = f"too poor a fit on held-out text: {'; '.join(poor)}; the measurements lie in {folder}"
@@ -222,16 +208,15 @@ def _judge(plan: Plan, folder: Path) -> None:
     print(f"warning: {found}; going on, as training.accept_poor_fit is set", file=sys.stderr)
 
 
-def _poor_fit(name: str, one: CrosscoderPlan, folder: Path) -> str:
+def _poor_fit(name: str, one: CrosscoderPlan, fit: HeldOutFit) -> str:
     """What is wrong with the fit of a crosscoder, with its numbers; empty where nothing is."""
-    quality = read_json(folder / "quality.json")
     faults: list[str] = []
-    worse = {model: share for model, share in quality["variance_explained"].items() if share is not None and share < 0}
+    worse = {model: share for model, share in fit.variance_explained.items() if share is not None and share < 0}
     if worse:
         listed = ", ".join(f"{model} {share:.2f}" for model, share in worse.items())
         faults.append(f"variance explained is below 0, that of no dictionary ({listed})")
-    if isinstance(one.sparsity, BatchTopKSettings):
-        k, l0 = one.sparsity.k, quality["l0"]
+    if isinstance(one.sparsity, BatchTopK):
+        k, l0 = one.sparsity.k, fit.l0
         if max(l0, k) > L0_FACTOR * min(l0, k):
             faults.append(f"L0 is {l0:.0f} where k = {k}")
     return f"crosscoder {name}: {' and '.join(faults)}" if faults else ""

@@ -2,8 +2,8 @@
 
 from itertools import pairwise
 
+from featdiff.config.crosscoder import BatchTopK
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK
 from featdiff.planted import Group, World, interpolated
 from featdiff.verify.check import Check
 from featdiff.verify.training import TrainingPlan, scored, trained

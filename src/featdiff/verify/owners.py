@@ -7,8 +7,8 @@ from torch import Tensor
 from featdiff.attribution.latent_scaling import latent_scaling, scaled_tails
 from featdiff.attribution.matching import match_decoders
 from featdiff.attribution.scores import Attribution
+from featdiff.config.crosscoder import BatchTopK, ReLU
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, ReLU
 from featdiff.planted import Group, World
 from featdiff.selection.scores import swap_score
 from featdiff.verify.check import Check

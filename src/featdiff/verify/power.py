@@ -1,9 +1,7 @@
 """T14: how much energy a feature of rl alone needs to be found, and what the delta loss finds where room is short."""
 
-from featdiff.crosscoder.design import Design
+from featdiff.config.crosscoder import MSE, BatchTopK, DeltaMSE, Design, Objective
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.objectives import MSE, DeltaMSE, Objective
-from featdiff.crosscoder.sparsity import BatchTopK
 from featdiff.planted import Group, World
 from featdiff.verify.check import Check
 from featdiff.verify.training import TrainingPlan, found, scored, trained

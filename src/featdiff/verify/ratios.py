@@ -5,8 +5,8 @@ import math
 import torch
 
 from featdiff.attribution.scores import Attribution
+from featdiff.config.crosscoder import BatchTopK
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK
 from featdiff.planted import Group, World
 from featdiff.verify.check import Check
 from featdiff.verify.training import TrainingPlan, found, trained

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from featdiff.attribution.latent_scaling import latent_scaling
 from featdiff.attribution.scores import Attribution
+from featdiff.config.crosscoder import ReLU
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import ReLU
 from featdiff.planted import Group, World
 from featdiff.verify.check import Check
 from featdiff.verify.training import TrainingPlan, alone, held_out, trained

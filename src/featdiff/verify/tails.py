@@ -3,8 +3,8 @@
 import torch
 
 from featdiff.attribution.latent_scaling import latent_scaling, scaled_tails
+from featdiff.config.crosscoder import BatchTopK, ReLU
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.sparsity import BatchTopK, ReLU
 from featdiff.planted import Group, World
 from featdiff.verify.check import Check
 from featdiff.verify.training import TrainingPlan, found, held_out, scored, trained

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +13,7 @@ from featdiff.attribution.scores import Attribution
 from featdiff.config.study import TrainingSettings
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.trainer import train
-from featdiff.planted import PlantedState, PlantedStream, World
+from featdiff.planted import PlantedStream, World
 
 NEAR = 0.8
 """Cosine from which a learned feature counts as the planted one."""
@@ -38,9 +36,8 @@ def trained(
     """Train all of them in place on one stream, in the world's own units; a crosscoder may read some of the models."""
     stream = PlantedStream(world, plan.steps, plan.batch_size, seed, torch.ones(len(world.models)))
     settings = TrainingSettings(batch_size=plan.batch_size, lr=plan.lr, log_every=max(plan.steps, 2))
-    with TemporaryDirectory(prefix="featdiff-verify-") as folder:
-        made = dict(crosscoders)
-        train(made, stream, settings, folder=Path(folder), state_from=PlantedState.from_tensors)
+    made = dict(crosscoders)
+    train(made, stream, settings)
     return made
 
 

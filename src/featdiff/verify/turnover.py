@@ -7,9 +7,9 @@ import torch
 from featdiff.attribution.alignments import joint_trajectory, matched_trajectory, same_seed_index_trajectory
 from featdiff.attribution.stability import ScoredCrosscoder
 from featdiff.attribution.trajectories import Trajectory
+from featdiff.config.crosscoder import BatchTopK
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.provenance import note_origin
-from featdiff.crosscoder.sparsity import BatchTopK
 from featdiff.planted import Group, World
 from featdiff.verify.check import Check
 from featdiff.verify.training import TrainingPlan, scored, trained

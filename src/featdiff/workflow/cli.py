@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from traceback import walk_tb
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import tyro
 
@@ -23,6 +23,7 @@ from featdiff.config.study_file import read_study, validated
 from featdiff.openmp import spin_briefly
 from featdiff.workflow.help import help_text, verb_help, verbs
 
+Read = TypeVar("Read")
 HINTS = {
     "trl": "posttrain",
     "accelerate": "eval",  # post-training needs these two as well
@@ -113,7 +114,10 @@ def _dispatch(arguments: list[str]) -> int:
         case ["demo", *rest]:
             from featdiff.workflow.demo import demo_study
 
-            _run_verb("run", demo_study(), rest)
+            if "-h" in rest or "--help" in rest:
+                print(verb_help("demo", read_study(demo_study())))
+            else:
+                _run_verb("run", demo_study(), rest)
         case [verb, *rest] if verb in verbs():
             if not rest or rest[0] in ("-h", "--help"):
                 print(verb_help(verb))
@@ -122,8 +126,8 @@ def _dispatch(arguments: list[str]) -> int:
                 print(verb_help(verb, read_study(Path(rest[0]))))
                 return 0
             _run_verb(verb, Path(rest[0]), rest[1:])
-        case [unknown, *_]:
-            raise ValueError(f"unknown verb {unknown}; verbs: {', '.join(verbs())}")
+        case _:
+            raise ValueError(f"unknown verb {arguments[0]}; verbs: {', '.join(verbs())}")
     return 0
 
 
@@ -146,13 +150,18 @@ def _overridden(study: Study, flags: list[str]) -> Study:
     """The study with flags such as `--training.lr 3e-4` laid over it."""
     if not flags:
         return study
+    changed = _told(lambda: _tyro(study, flags))
+    return validated(changed.model_dump(mode="json"), "flags")
+
+
+def _told(read: Callable[[], Read]) -> Read:
+    """What tyro reads; ValueError with its words where it refuses."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            changed = _tyro(study, flags)
+            return read()
     except SystemExit:
         raise ValueError(_flattened(said.getvalue())) from None
-    return validated(changed.model_dump(mode="json"), "flags")
 
 
 def _flattened(box: str) -> str:
@@ -204,16 +213,26 @@ def _show_arguments(rest: list[str]) -> tuple[Path, bool]:
 
 
 def _plan(rest: list[str]) -> str:
-    from featdiff.costs.options import HELP, USAGE, read_options
+    """The estimate of a study; with --calibrate after a measurement, whose file alone is given where no study is."""
+    from featdiff.costs.assumptions import Assumptions, assumptions_of
+    from featdiff.workflow.estimate_table import PlanOptions, calibrated, plan_text
 
-    if "-h" in rest or "--help" in rest:
-        return HELP
-    if not rest or rest[0].startswith("-"):
-        raise ValueError(USAGE)
-    options, flags = read_options(rest[1:])
-    from featdiff.costs.table import plan_text
-
-    return plan_text(_overridden(read_study(Path(rest[0])), flags), options)
+    usage = "featdiff plan STUDY [--section.setting VALUE ...]"
+    said = [word for word in rest if word != "--calibrate"]
+    if "-h" in said or "--help" in said:
+        tyro.cli(PlanOptions, default=PlanOptions(Assumptions()), args=["--help"], prog=usage)
+    if not said and rest:
+        return str(calibrated())
+    if not said or said[0].startswith("-"):
+        raise ValueError(f"usage: {usage} [--gpus N] [--kind H200] [--json]; featdiff plan --help lists the others")
+    study = read_study(Path(said[0]))
+    default = PlanOptions(assumptions_of(study))
+    options, flags = _told(
+        lambda: tyro.cli(PlanOptions, default=default, args=said[1:], return_unknown_args=True, prog=usage)
+    )
+    if said != rest:
+        print(f"measured: {calibrated()}", file=sys.stderr)
+    return plan_text(_overridden(study, flags), options)
 
 
 def _verify(rest: list[str]) -> int:

@@ -1,10 +1,11 @@
 """The help of the command line: the verbs, and the settings that a verb reads with their values in a study."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import get_args
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from featdiff.config.study import Study
 from featdiff.workflow.registry import definition, every
@@ -15,7 +16,7 @@ OTHERS = {
     "run": "Run all missing or stale stages in order.",
     "verify": "Check this installation on planted worlds whose answers are known: verify [--seed N] [--json].",
     "show": "Show existing results, their inputs, and which are stale: show STUDY|RUN [--json].",
-    "plan": "Estimate what every stage costs in time, memory and disk: plan STUDY [--gpus N] [--kind H200] [--json].",
+    "plan": "Estimate what stages cost: plan STUDY [--gpus N] [--kind H200] [--json]; measure first: --calibrate.",
 }
 COMMON = ("name", "seed", "runs", "threads")
 WIDTH = 118
@@ -65,22 +66,28 @@ def _listed(study: Study, path: str) -> Iterator[str]:
         holder = getattr(holder, section)
         if holder is None:
             return
-    assert isinstance(holder, BaseModel)
     yield from _setting(holder, name, path)
 
 
-def _setting(holder: BaseModel, name: str, path: str) -> Iterator[str]:
-    value, field = getattr(holder, name), type(holder).model_fields[name]
-    if isinstance(value, BaseModel):
-        for inner in type(value).model_fields:
+def _setting(holder: object, name: str, path: str) -> Iterator[str]:
+    value, field = getattr(holder, name), _fields(holder)[name]
+    if inside := _fields(value):
+        for inner in inside:
             yield from _setting(value, inner, f"{path}.{inner}")
         return
     described = " ".join((field.description or "").split())
     choices = [one for one in get_args(field.annotation) if isinstance(one, str)]
     among = f" One of {', '.join(choices)}." if choices else ""
-    head = f"  --{path} {_value(value)}"
-    yield textwrap.shorten(head, WIDTH, placeholder=" ...") if len(head) > WIDTH else head
+    head = f"--{path} {_value(value)}"
+    yield "  " + (textwrap.shorten(head, WIDTH - 2, placeholder=" ...") if len(head) > WIDTH - 2 else head)
     yield from textwrap.wrap(described + among, WIDTH, initial_indent="      ", subsequent_indent="      ")
+
+
+def _fields(value: object) -> Mapping[str, FieldInfo]:
+    """The settings in a section, or in a choice such as a sparsity; none in a plain value."""
+    if isinstance(value, BaseModel):
+        return type(value).model_fields
+    return getattr(type(value), "__pydantic_fields__", {})
 
 
 def _value(value: object) -> str:
@@ -91,11 +98,11 @@ def _value(value: object) -> str:
             return str(value).lower()
         case float():
             return f"{value:g}"
-        case BaseModel():
-            return "{" + ", ".join(f"{name} = {_value(one)}" for name, one in value if one is not None) + "}"
         case dict():
             return "{" + ", ".join(f"{name} = {_value(one)}" for name, one in value.items()) + "}"
         case tuple():
             return "[" + ", ".join(map(_value, value)) + "]"
+        case _ if fields := _fields(value):
+            return _value({name: one for name in fields if (one := getattr(value, name)) is not None})
         case _:
             return str(value)

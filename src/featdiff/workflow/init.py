@@ -7,10 +7,10 @@ import tomllib
 from pathlib import Path
 
 from featdiff.config.study_file import is_hub_id, validated
-from featdiff.costs.shapes import shape_of
-from featdiff.costs.table import scaled
 from featdiff.files import write_text
 from featdiff.models.loading import ModelFacts, facts_of
+from featdiff.models.shapes import shape_of
+from featdiff.workflow.estimate_table import scaled
 
 TEMPLATE = """\
 # A featdiff study. Run it with: featdiff run {file}
@@ -173,7 +173,7 @@ def _facts(base: str) -> ModelFacts | None:
 def _parameters(base: str) -> int:
     """Parameters of the base, as far as they are known without a network; else 0."""
     try:
-        return shape_of(base, {}).shape.parameters
+        return shape_of(base).parameters
     except ValueError:
         return 0
 

@@ -20,9 +20,23 @@ from featdiff.analyses import (
     sensitivity,
     stability,
 )
+from featdiff.analyses.accuracy.cost import cost as accuracy_cost
+from featdiff.analyses.drift.cost import cost as drift_cost
+from featdiff.analyses.dynamics.cost import cost as dynamics_cost
+from featdiff.analyses.editing_methods.cost import cost as editing_methods_cost
+from featdiff.analyses.feature_cards.cost import cost as feature_cards_cost
+from featdiff.analyses.intervention.cost import cost as intervention_cost
+from featdiff.analyses.ownership.cost import cost as ownership_cost
+from featdiff.analyses.quality.cost import cost as quality_cost
+from featdiff.analyses.selection.cost import cost as selection_cost
+from featdiff.analyses.sensitivity.cost import cost as sensitivity_cost
+from featdiff.analyses.stability.cost import cost as stability_cost
 from featdiff.config import methods
 from featdiff.config.fingerprint import outside
+from featdiff.costs.estimate import Cost, CostInputs
+from featdiff.costs.training import cost as training_cost
 from featdiff.files import Json
+from featdiff.posttraining import cost as posttraining_cost
 from featdiff.presentation.section import Section
 from featdiff.run.folder import StagePlan
 from featdiff.run.plan import Plan
@@ -49,7 +63,7 @@ def _task_data(plan: Plan) -> dict[str, Json]:
 
 
 def _crosscoders(plan: Plan) -> dict[str, Json]:
-    return {"crosscoder": {name: one.record() for name, one in plan.crosscoders.items()}}
+    return {"crosscoder": {name: one.model_dump(mode="json") for name, one in plan.crosscoders.items()}}
 
 
 STAGES: tuple[Stage, ...] = (
@@ -75,6 +89,7 @@ STAGES: tuple[Stage, ...] = (
         ),
         after=("inputs",),
         run=posttraining.run_sft,
+        cost=posttraining_cost.sft,
         folder="posttrain/sft",
         in_study=lambda plan: plan.study.posttrain is not None,
         resumable=True,
@@ -86,6 +101,7 @@ STAGES: tuple[Stage, ...] = (
         settings=(*POSTTRAINING, "posttrain.grpo"),
         after=("inputs",),
         run=posttraining.run_grpo,
+        cost=posttraining_cost.grpo,
         folder="posttrain/grpo",
         in_study=lambda plan: plan.study.posttrain is not None,
         resumable=True,
@@ -97,6 +113,7 @@ STAGES: tuple[Stage, ...] = (
         settings=(*POSTTRAINING, "posttrain.rejection", "posttrain.sft"),
         after=("inputs", "grpo"),
         run=posttraining.run_rft,
+        cost=posttraining_cost.rft,
         folder="posttrain/rft",
         in_study=lambda plan: plan.study.posttrain is not None and plan.study.posttrain.rejection is not None,
         resumable=True,
@@ -108,6 +125,7 @@ STAGES: tuple[Stage, ...] = (
         settings=(*MODELS, "evaluation", "intervention.confidence"),
         after=MADE,
         run=accuracy.run,
+        cost=accuracy_cost,
         summary=accuracy.summary,
         section=accuracy.section,
         folder="evaluation",
@@ -132,6 +150,9 @@ STAGES: tuple[Stage, ...] = (
         ),
         after=MADE,
         run=run.train_crosscoders,
+        cost=training_cost,
+        summary=quality.summary,
+        section=quality.section,
         folder="crosscoders",
         reads=lambda plan: _crosscoders(plan) | {"harvest": methods.HARVEST},
         resumable=True,
@@ -143,8 +164,7 @@ STAGES: tuple[Stage, ...] = (
         settings=PLACEMENT,
         after=("evaluate", "train"),
         run=quality.run,
-        summary=quality.summary,
-        section=quality.section,
+        cost=quality_cost,
         in_study=_has_tasks,
     ),
     Stage(
@@ -154,6 +174,7 @@ STAGES: tuple[Stage, ...] = (
         settings=(*PLACEMENT, "attribution"),
         after=("train",),
         run=ownership.run,
+        cost=ownership_cost,
         summary=ownership.summary,
         section=ownership.section,
         folder="attribution",
@@ -165,6 +186,7 @@ STAGES: tuple[Stage, ...] = (
         settings=(*ALIVE, "attribution.tails", "stability", "lineup.device"),
         after=("train",),
         run=stability.run,
+        cost=stability_cost,
         summary=stability.summary,
         section=stability.section,
         in_study=lambda plan: any(len(names) > 1 for names in plan.seeds.values()),
@@ -176,6 +198,7 @@ STAGES: tuple[Stage, ...] = (
         settings=(*PLACEMENT, "drift", "attribution"),
         after=("rft", "evaluate", "train"),
         run=drift.run,
+        cost=drift_cost,
         summary=drift.summary,
         section=drift.section,
         in_study=_has_tasks,
@@ -188,6 +211,7 @@ STAGES: tuple[Stage, ...] = (
         settings=(*PLACEMENT, *ALIVE, "dynamics", "stability"),
         after=("train",),
         run=dynamics.run,
+        cost=dynamics_cost,
         summary=dynamics.summary,
         section=dynamics.section,
         in_study=lambda plan: bool(plan.follows),
@@ -199,6 +223,7 @@ STAGES: tuple[Stage, ...] = (
         settings=(*PLACEMENT, *ALIVE, "selection"),
         after=("evaluate", "train", "stability"),
         run=selection.run,
+        cost=selection_cost,
         summary=selection.summary,
         section=selection.section,
         folder="selection",
@@ -211,6 +236,7 @@ STAGES: tuple[Stage, ...] = (
         settings=(*PLACEMENT, "intervention"),
         after=("select",),
         run=intervention.run,
+        cost=intervention_cost,
         summary=intervention.summary,
         section=intervention.section,
         folder="interventions",
@@ -224,6 +250,7 @@ STAGES: tuple[Stage, ...] = (
         settings=(*PLACEMENT, "ways", *EDITING),
         after=("select",),
         run=editing_methods.run,
+        cost=editing_methods_cost,
         summary=editing_methods.summary,
         section=editing_methods.section,
         in_study=lambda plan: _has_tasks(plan) and plan.study.ways.compare,
@@ -236,6 +263,7 @@ STAGES: tuple[Stage, ...] = (
         settings=(*PLACEMENT, "sensitivity", "stability", "attribution", "selection", "intervention"),
         after=("evaluate", "train", "attribute"),
         run=sensitivity.run,
+        cost=sensitivity_cost,
         summary=sensitivity.summary,
         section=sensitivity.section,
         in_study=lambda plan: plan.study.sensitivity is not None,
@@ -248,6 +276,7 @@ STAGES: tuple[Stage, ...] = (
         settings=(*PLACEMENT, "examples"),
         after=("train", "attribute", "select"),
         run=feature_cards.run,
+        cost=feature_cards_cost,
         section=feature_cards.section,
     ),
 )
@@ -290,6 +319,11 @@ def stage_of(plan: Plan, name: str) -> StagePlan:
 def definition(name: str) -> Stage:
     """The stage called `name`."""
     return next(stage for stage in every() if stage.name == name)
+
+
+def stage_costs(inputs: CostInputs) -> list[tuple[Stage, Cost]]:
+    """The stages of a study in order, each with its cost."""
+    return [(stage, stage.cost(inputs)) for stage in every() if stage.in_study(inputs.plan)]
 
 
 def sections_of(plan: Plan) -> list[Section]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featdiff.config.fingerprint import described
+from featdiff.costs.estimate import Cost, CostInputs
 from featdiff.files import Json
 from featdiff.presentation.section import Section
 from featdiff.run.folder import StagePlan
@@ -19,6 +20,11 @@ def always(plan: Plan) -> bool:
 def nothing(plan: Plan) -> dict[str, Json]:
     """No key."""
     return {}
+
+
+def free(inputs: CostInputs) -> Cost:
+    """Seconds, and a few megabytes."""
+    return Cost()
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class Stage:
     """The stages that it reads."""
     run: Callable[[Plan, Path], None]
     """Write the stage of a study into a folder."""
+    cost: Callable[[CostInputs], Cost] = free
+    """What the stage takes on given devices."""
     section: Callable[[Plan], Section | None] | None = None
     """The stage's part of the report; None where there is nothing to say."""
     summary: Callable[[Plan], Mapping[str, Json]] = nothing

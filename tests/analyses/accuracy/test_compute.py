@@ -8,14 +8,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from made_up_accuracy import made_up
 from scipy.stats import binomtest
 from transformers import PreTrainedModel
 
-from featdiff.analyses.accuracy.compute import evaluate
+from featdiff.analyses import accuracy
+from featdiff.analyses.accuracy.text import table_of
 from featdiff.config.study import EvaluationSettings
 from featdiff.evaluation.harness import evaluate as evaluate_model
 from featdiff.evaluation.results import TaskResult
-from featdiff.files import read_json
 from featdiff.models.loading import Lineup, Tokenizer, load_model, load_tokenizer
 from featdiff.run.evaluation import choice_tasks, outcomes_of, requests_of
 from featdiff.run.models import load_lineup
@@ -53,27 +54,27 @@ def test_every_item_of_the_data_is_there_once_and_in_order(tiny: Plan, study_fil
 
 
 def test_accuracies_stand_beside_the_best_constant_answer_and_the_role(tiny: Plan, study_file: Path) -> None:
-    accuracy = read_json(tiny.run.path("evaluation", "accuracy.json"))
+    table = table_of(tiny)
     for task, role in (("colours", "train"), ("animals", "far"), ("numbers", "unseen")):
         lines = (study_file.parent / "tasks" / f"{task}.jsonl").read_text().splitlines()
         most = max(Counter(json.loads(line)["answer"] for line in lines).values())
-        assert all(cell["constant_baseline"] == most / 48 and cell["role"] == role for cell in accuracy[task].values())
+        assert all(one.constant_baseline == most / 48 and one.role == role for one in table[task].values())
 
 
 def test_intervals_and_churn_agree_with_scipy(tiny: Plan) -> None:
-    accuracy = read_json(tiny.run.path("evaluation", "accuracy.json"))
+    table = table_of(tiny)
     for task in TASKS:
         right = {model: outcomes_of(tiny, task)[model] for model in tiny.models}
-        for model, cell in accuracy[task].items():
+        for model, one in table[task].items():
             wilson = binomtest(int(right[model].sum()), 48).proportion_ci(method="wilson")
-            assert cell["interval"] == pytest.approx([wilson.low, wilson.high])
-            if model != "base":
+            assert one.interval == pytest.approx((wilson.low, wilson.high))
+            if one.gain and one.flips:
                 gained, lost = int((right[model] & ~right["base"]).sum()), int((~right[model] & right["base"]).sum())
-                assert (cell["flips"]["gained"], cell["flips"]["lost"]) == (gained, lost)
-                assert cell["flips"]["p"] == pytest.approx(binomtest(gained, gained + lost).pvalue)
-                assert cell["gain"]["value"] == pytest.approx((gained - lost) / 48)
-                assert cell["gain"]["interval"][0] <= cell["gain"]["value"] <= cell["gain"]["interval"][1]
-    assert "gain" not in accuracy["colours"]["base"]
+                assert (one.flips.gained, one.flips.lost) == (gained, lost)
+                assert one.flips.p == pytest.approx(binomtest(gained, gained + lost).pvalue)
+                assert one.gain.value == pytest.approx((gained - lost) / 48)
+                assert one.gain.interval[0] <= one.gain.value <= one.gain.interval[1]
+            assert (model == "base") == (one.gain is None) == (one.flips is None)
 
 
 def test_requests_are_the_items_of_the_records(tiny: Plan, lineup: Lineup) -> None:
@@ -103,21 +104,28 @@ def test_what_an_attempt_has_finished_is_not_evaluated_again(own: Plan, monkeypa
     monkeypatch.setattr("featdiff.run.evaluation.evaluate", counted)
     folder = own.run.path("evaluation")
     (folder / "rl" / "animals.parquet").unlink()
-    evaluate(own, folder)
+    accuracy.run(own, folder)
     assert asked == [["animals"]]
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_sets_histograms_and_churn_stand_beside_the_accuracy(tiny: Plan, task: str) -> None:
-    accuracy, outcomes = read_json(tiny.run.path("evaluation", "accuracy.json")), outcomes_of(tiny, task)
-    for name, cell in accuracy[task].items():
+    outcomes = outcomes_of(tiny, task)
+    for name, one in table_of(tiny)[task].items():
         result = TaskResult.load(tiny.run.path("evaluation", name, f"{task}.parquet"))
-        assert (cell["acc"], cell["acc_norm"]) == (result.accuracy_by("acc"), result.accuracy_by("acc_norm"))
-        assert sum(cell["histogram"]) == cell["n"] and cell["note"] == ""
-        if name != "base":
-            assert sum(cell["sets"].values()) == cell["n"]
-            assert cell["sets"]["critical"] == len(outcomes.critical("base", name)) == cell["flips"]["gained"]
-            assert cell["churn"] == outcomes.churn("base", name)
+        assert (one.acc, one.acc_norm) == (result.accuracy_by("acc"), result.accuracy_by("acc_norm"))
+        assert sum(one.histogram or ()) == one.n and one.note == "" and one.repeats is None
+        if one.sets and one.flips:
+            assert sum(one.sets.values()) == one.n
+            assert one.sets["critical"] == len(outcomes.critical("base", name)) == one.flips.gained
+            assert one.churn == outcomes.churn("base", name)
+
+
+def test_the_summary_leaves_out_what_a_kind_of_task_or_the_base_does_not_have(tiny: Plan) -> None:
+    found = tiny.run.read("summary.json")["accuracy"]["colours"]
+    tuned = {"gain", "flips", "sets", "churn"}
+    assert not tuned & found["base"].keys() and tuned <= found["rl"].keys()
+    assert "repeats" not in found["base"] and "repeats" in replace(made_up(0.5), repeats=1).summary()
 
 
 @pytest.mark.parametrize("task", TASKS)

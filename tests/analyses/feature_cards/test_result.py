@@ -1,25 +1,31 @@
 """Cards of features: the token that excites is marked, and no text can break out of the page."""
 
-from dataclasses import replace
 from pathlib import Path
 
-from featdiff.analyses.feature_cards.result import Context, FeatureCard
+from featdiff.analyses.feature_cards.result import Context, FeatureCard, FeatureCards
+from featdiff.analyses.feature_cards.text import report_section
 from featdiff.report.data import ReportData
 from featdiff.report.page import write_report
 
 CARD = FeatureCard(
-    lineup="joint",
     feature=12,
-    why=["tail of rl", "selected"],
+    why=("tail of rl", "selected"),
     density=0.0123,
     owner="rl",
     mas={"base": 0.01, "sft": 0.04, "rl": 0.95},
     cosine_to_base={"base": 1.0, "sft": 0.5, "rl": None},
     nu_error={"base": 0.02, "sft": None, "rl": 1.0},
     nu_reconstruction={"base": 0.1, "sft": 0.2, "rl": 1.0},
-    nearest={"base": [("<b>", 3.25)], "sft": [], "rl": [(" sum", 5.0), ("&", 4.0)]},
-    contexts={"joint": [Context(2.5, ["a <i>", " =", " 7", "\n"], 1)], "base": [], "sft": [], "rl": []},
+    nearest={"base": (("<b>", 3.25),), "sft": (), "rl": ((" sum", 5.0), ("&", 4.0))},
+    examples={
+        "joint": (Context(2.5, (5, 6, 7, 8), ("a <i>", " =", " 7", "\n"), 1, 9),),
+        "base": (),
+        "sft": (),
+        "rl": (),
+    },
 )
+
+CARDS = FeatureCards(("base", "sft", "rl"), 1000, (CARD,))
 
 
 def section(page: str) -> str:
@@ -27,12 +33,12 @@ def section(page: str) -> str:
 
 
 def test_a_context_is_parted_at_its_token() -> None:
-    context = CARD.contexts["joint"][0]
+    context = CARD.examples["joint"][0]
     assert (context.before, context.token, context.after) == ("a <i>", " =", " 7\n")
 
 
 def test_a_card_shows_the_evidence_escaped(study: ReportData, tmp_path: Path) -> None:
-    found = section(write_report(replace(study, cards=[CARD]), tmp_path).read_text())
+    found = section(write_report(study, tmp_path, [report_section({"joint": CARDS})]).read_text())
     assert "a &lt;i&gt;<mark> =</mark> 7" in found and "<i>" not in found and "<b>" not in found
     assert "<strong>joint 12</strong> · tail of rl, selected · fires on 1.2 % of tokens" in found
     assert "<q>&lt;b&gt;</q> 3.2" in found or "<q>&lt;b&gt;</q> 3.3" in found
@@ -40,4 +46,4 @@ def test_a_card_shows_the_evidence_escaped(study: ReportData, tmp_path: Path) ->
 
 
 def test_a_study_without_such_features_says_so(study: ReportData, tmp_path: Path) -> None:
-    assert "no features to show one by one" in section(write_report(study, tmp_path).read_text())
+    assert "no features to show one by one" in section(write_report(study, tmp_path, [report_section({})]).read_text())

@@ -8,16 +8,22 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from featdiff.activations.stream import collect
-from featdiff.analyses.ownership.compute import attribute, scaled_tails_of, scaling_of
-from featdiff.attribution import latent_scaling
+from featdiff.analyses.ownership import run as attribute
+from featdiff.analyses.ownership.compute import ownership
+from featdiff.analyses.ownership.result import Ownership, load_scaling
+from featdiff.attribution import LatentScaling, latent_scaling
 from featdiff.crosscoder import Crosscoder
 from featdiff.data.corpus import build_corpus
-from featdiff.files import read_json
+from featdiff.files import load
 from featdiff.models.loading import Lineup
 from featdiff.run.held_out import calibration_of, held_out_corpus
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
 from featdiff.run.scored import attribution_of
+
+
+def scaling_of(plan: Plan, name: str) -> LatentScaling:
+    return load_scaling(plan.run.path("attribution"), name)
 
 
 @pytest.mark.parametrize("name", ["joint", "base-rl", "dynamics-sft", "dynamics-rl"])
@@ -43,13 +49,16 @@ def test_tails_are_counted_at_the_cuts_of_the_study(own: Plan) -> None:
     plan = Plan(changed(own.study, attribution__tails=[0.3, 0.5]))
     own.run.path("new").mkdir()
     attribute(plan, own.run.path("new"))
-    tails = read_json(own.run.path("new", "base-rl.json"))["tails"]
+    tails = load(Ownership, own.run.path("new", "base-rl.json")).summary()
     mas = load_file(own.run.path("attribution", "base-rl.safetensors"))["mas"]
     for model, column in zip(("base", "rl"), mas.T, strict=True):
         counted = {"0.3": int((column > 0.3).sum()), "0.5": int((column > 0.5).sum()), "alive": 64}
         assert {key: tails[model][key] for key in counted} == counted
-    assert tails["base"]["0.5"] + tails["rl"]["0.5"] == 64  # of two shares that sum to 1, one is above a half
-    assert 0 < tails["rl"]["0.5"] < 64
+        assert load(Ownership, own.run.path("new", "base-rl.json")).of[model].specificity.tails == {
+            cut: counted[cut] for cut in ("0.3", "0.5")
+        }
+    above = [int((column > 0.5).sum()) for column in mas.T]
+    assert sum(above) == 64 and 0 < above[1] < 64  # of two shares that sum to 1, one is above a half
 
 
 @pytest.mark.parametrize("name", ["joint", "base-rl", "dynamics-rl"])
@@ -71,9 +80,11 @@ def test_latent_scaling_is_that_of_the_held_out_tokens(tiny: Plan, name: str) ->
 def test_a_scaled_tail_accounts_for_every_feature_of_the_tail(tiny: Plan) -> None:
     plan = Plan(changed(tiny.study, attribution__tails=[0.3, 0.5]))
     for name in plan.crosscoders:
-        attribution, scaling = attribution_of(plan, name), scaling_of(plan, name)
-        for model in attribution.models:
-            for tail in scaled_tails_of(plan, attribution, scaling, model):
+        attribution = attribution_of(plan, name)
+        found = ownership(attribution, scaling_of(plan, name), plan.study.attribution)
+        for model, one in found.of.items():
+            assert [tail.cut for tail in one.scaled] == [0.3, 0.5] and one.lowest.cut == 0.3
+            for tail in one.scaled:
                 assert tail.before == attribution.tails(model, [tail.cut])[f"{tail.cut:g}"]
                 assert tail.before == tail.absent + tail.shrunk + tail.rebuilt + tail.unmeasured
 
@@ -83,12 +94,12 @@ def test_the_cuts_and_tokens_of_latent_scaling_are_those_of_the_study(own: Plan)
     plan = Plan(changed(own.study, attribution__tails=[0.3], attribution__scaling=scaling))
     own.run.path("new").mkdir()
     attribute(plan, own.run.path("new"))
-    record = read_json(own.run.path("new", "joint.json"))
-    assert record["scaling"] == scaling | {"space": "normalised", "uncounted": record["scaling"]["uncounted"]}
-    for tail in record["tails"].values():
-        scaled = tail["scaled"]
-        assert scaled["0.3"] == 0 == scaled["rebuilt"]["0.3"]  # nothing is below a cut of nothing
-        assert scaled["shrunk"]["0.3"] + scaled["unmeasured"]["0.3"] == tail["0.3"] > 0
+    found = load(Ownership, own.run.path("new", "joint.json"))
+    assert {key: getattr(found.scaling, key) for key in scaling} == scaling and found.scaling.space == "normalised"
+    for one in found.of.values():
+        (tail,) = one.scaled
+        assert tail.absent == 0 == tail.rebuilt  # nothing is below a cut of nothing
+        assert tail.shrunk + tail.unmeasured == tail.before > 0
 
 
 def test_the_models_read_the_held_out_text_once_for_all_crosscoders(own: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

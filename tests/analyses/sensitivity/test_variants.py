@@ -1,6 +1,5 @@
 """What a sensitivity analysis varies: one thing at a time, each at every strength, in groups that train together."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from featdiff.analyses.sensitivity.variants import (
     rescorings_of,
     scaled,
 )
-from featdiff.config.crosscoder import BatchTopKSettings, JumpReLUSettings, ReLUSettings
+from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU
 from featdiff.config.study_file import validated
 from featdiff.run.plan import Plan
 
@@ -52,7 +51,7 @@ def test_every_choice_differs_from_the_studys_own_in_one_thing() -> None:
     own, *others = choices_of(plan())
     assert [choice.label for choice in (own, *others)] == LABELS
     for choice in others:
-        values = asdict(own.crosscoder), asdict(choice.crosscoder)
+        values = dict(own.crosscoder), dict(choice.crosscoder)
         changed = sum(values[0][key] != values[1][key] for key in values[0]) + (choice.layer != own.layer)
         assert changed == 1, choice.label
     assert [one.label for one in rescorings_of(plan())] == ["L2 norm", "raw units"]
@@ -65,9 +64,9 @@ def test_each_is_trained_at_every_strength_under_a_name_of_its_own() -> None:
 
 
 def test_a_strength_multiplies_beta_and_divides_k() -> None:
-    assert scaled(ReLUSettings(weight=2.0), 0.25) == ReLUSettings(weight=0.5)
-    assert scaled(JumpReLUSettings(weight=0.5, c=3.0), 4.0) == JumpReLUSettings(weight=2.0, c=3.0)
-    assert scaled(BatchTopKSettings(k=64), 4.0).k == 16 and scaled(BatchTopKSettings(k=64), 0.25).k == 256  # pyright: ignore
+    assert scaled(ReLU(weight=2.0), 0.25) == ReLU(weight=0.5)
+    assert scaled(JumpReLU(weight=0.5, c=3.0), 4.0) == JumpReLU(weight=2.0, c=3.0)
+    assert scaled(BatchTopK(k=64), 4.0).k == 16 and scaled(BatchTopK(k=64), 0.25).k == 256  # pyright: ignore
 
 
 def test_what_shares_a_layer_trains_together_unless_memory_is_short() -> None:
@@ -96,7 +95,7 @@ def test_a_group_is_a_study_of_its_own_whose_crosscoders_lie_elsewhere(tmp_path:
     group: Group = groups_of(made)[-1]
     varied = group_plan(made, group, tmp_path)
     assert list(varied.crosscoders) == [point.name for point in group.points]
-    assert [one.record() for one in varied.crosscoders.values()] == [p.crosscoder.record() for p in group.points]
+    assert list(varied.crosscoders.values()) == [point.crosscoder for point in group.points]
     assert varied.study.lineup.layer == 3 and varied.harvested == ("base", "sft", "rl")
     settings = varied.study.intervention
     assert (settings.drawn("activity-matched"), settings.drawn("uniform alive"), settings.items) == (3, 0, 9)

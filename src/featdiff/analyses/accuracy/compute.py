@@ -1,60 +1,56 @@
-"""`evaluate`: every model on every task, item by item; who was right on what, and whether that is churn."""
+"""Accuracies with their intervals, and what tuned models gain over the base item by item."""
 
 from collections import Counter
-from pathlib import Path
+from collections.abc import Mapping
 from typing import get_args
 
+from featdiff.analyses.accuracy.result import Accuracy, Gain
 from featdiff.config.study import BASE, TaskSettings
-from featdiff.evaluation.outcomes import Outcomes, SetName, save_outcomes
+from featdiff.evaluation.outcomes import Outcomes, SetName
 from featdiff.evaluation.repeated_sampling import gain_over, share_interval
 from featdiff.evaluation.results import TaskResult
-from featdiff.files import Json, write_json
-from featdiff.run.evaluation import evaluate_missing, located_settings, record_file
-from featdiff.run.plan import Plan
 
 
-def evaluate(plan: Plan, folder: Path) -> None:
-    """Write `<model>/<task>.parquet` for each model and task, `outcomes/<task>.parquet`, and `accuracy.json`."""
-    settings = located_settings(plan)
-    for name in plan.models:
-        evaluate_missing(plan, folder, name, plan.paths[name], settings)
-    accuracy: dict[str, Json] = {}
-    for task in settings.tasks:
-        results = {name: TaskResult.load(record_file(folder, name, task.name)) for name in plan.models}
-        save_outcomes(folder / "outcomes" / f"{task.name}.parquet", results, BASE)
-        accuracy[task.name] = _accuracies(plan, results, task)
-    write_json(folder / "accuracy.json", accuracy)
+def accuracies(results: Mapping[str, TaskResult], task: TaskSettings, confidence: float) -> dict[str, Accuracy]:
+    """Every model on one task, by name, and tuned ones compared with the base on the same items.
+
+    Args:
+        results: by model, the base among them.
+        task: its role is kept.
+        confidence: of all intervals; churn is tested at 1 - confidence.
+    """
+    outcomes, base = Outcomes.of(dict(results)), results[BASE]
+    return {name: _accuracy(base, result, outcomes, name, task, confidence) for name, result in results.items()}
 
 
-def _accuracies(plan: Plan, results: dict[str, TaskResult], task: TaskSettings) -> dict[str, Json]:
-    outcomes, base = Outcomes.of(results), results[BASE]
-    about: dict[str, Json] = {"constant_baseline": base.constant_baseline, "role": task.role, "note": base.note}
-    confidence = plan.study.intervention.confidence
-    return {
-        name: _accuracy(result, confidence) | _beside_base(results, outcomes, name, confidence) | about
-        for name, result in results.items()
-    }
-
-
-def _accuracy(result: TaskResult, confidence: float) -> dict[str, Json]:
-    """Accuracy with Wilson's interval, by both metrics where choices are scored, and how often each was predicted."""
+def _accuracy(
+    base: TaskResult, result: TaskResult, outcomes: Outcomes, name: str, task: TaskSettings, confidence: float
+) -> Accuracy:
     share = share_interval(result.shares, confidence=confidence)
-    record: dict[str, Json] = {"value": share.value, "n": len(result.samples), "interval": [share.low, share.high]}
-    if result.kind == "multiple_choice":
-        by = {metric: result.accuracy_by(metric) for metric in ("acc", "acc_norm")}
-        return record | by | {"histogram": list(result.histogram)}
-    return record | {"repeats": len(result.samples[0].rights)}
+    choices, tuned = result.kind == "multiple_choice", name != BASE
+    return Accuracy(
+        value=share.value,
+        n=len(result.samples),
+        interval=(share.low, share.high),
+        acc=result.accuracy_by("acc") if choices else None,
+        acc_norm=result.accuracy_by("acc_norm") if choices else None,
+        histogram=tuple(result.histogram) if choices else None,
+        repeats=None if choices else len(result.samples[0].rights),
+        gain=_gain(base, result, confidence) if tuned else None,
+        flips=outcomes.mcnemar(BASE, name) if tuned else None,
+        sets=_sets(outcomes, name) if tuned else None,
+        churn=outcomes.churn(BASE, name, alpha=1 - confidence) if tuned else None,
+        constant_baseline=base.constant_baseline,
+        role=task.role,
+        note=base.note,
+    )
 
 
-def _beside_base(results: dict[str, TaskResult], outcomes: Outcomes, name: str, confidence: float) -> dict[str, Json]:
-    """Of a tuned model: the gain over the base on the same items, the items that flipped, and whether that is churn."""
-    if name == BASE:
-        return {}
-    gain = gain_over(results[BASE], results[name], confidence=confidence)
-    flips, sets = outcomes.mcnemar(BASE, name), Counter(outcomes.sets(BASE, name))
-    return {
-        "gain": {"value": gain.value, "interval": [gain.low, gain.high]},
-        "flips": {"gained": flips.gained, "lost": flips.lost, "p": flips.p},
-        "sets": {one: sets[one] for one in get_args(SetName)},
-        "churn": outcomes.churn(BASE, name, alpha=1 - confidence),
-    }
+def _gain(base: TaskResult, result: TaskResult, confidence: float) -> Gain:
+    gain = gain_over(base, result, confidence=confidence)
+    return Gain(gain.value, (gain.low, gain.high))
+
+
+def _sets(outcomes: Outcomes, name: str) -> dict[str, int]:
+    counts = Counter(outcomes.sets(BASE, name))
+    return {one: counts[one] for one in get_args(SetName)}

@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from featdiff.analyses.accuracy.result import Accuracy
 from featdiff.presentation.style import INK, canvas, colour_of, fitted, styled
-from featdiff.report.data import AccuracyCell
 
 BAR = 0.8
 """Height of a task's group of bars, where a task takes 1."""
 
 
 @styled
-def accuracy_bars(accuracy: Mapping[str, Mapping[str, AccuracyCell]], models: Sequence[str]) -> Figure:
+def accuracy_bars(accuracy: Mapping[str, Mapping[str, Accuracy]], models: Sequence[str]) -> Figure:
     """Horizontal bars, tasks from the top; the vertical tick in each group is what one constant answer would score."""
     figure, axes = canvas(0.9 + len(accuracy) * (0.12 + 0.17 * len(models)))
     for row, cells in enumerate(accuracy.values()):
@@ -27,20 +27,19 @@ def accuracy_bars(accuracy: Mapping[str, Mapping[str, AccuracyCell]], models: Se
     return figure
 
 
-def _task(axes: Axes, row: int, cells: Mapping[str, AccuracyCell], models: Sequence[str]) -> None:
+def _task(axes: Axes, row: int, cells: Mapping[str, Accuracy], models: Sequence[str]) -> None:
     height = BAR / len(models)
     for position, model in enumerate(models):
-        if cell := cells.get(model):
-            y = row - BAR / 2 + (position + 0.5) * height
-            axes.barh(y, 100 * cell.value, height * 0.86, color=colour_of(model, models), alpha=0.85)
-            axes.plot([100 * bound for bound in cell.interval], [y, y], color=INK, linewidth=1.4)
+        y, cell = row - BAR / 2 + (position + 0.5) * height, cells[model]
+        axes.barh(y, 100 * cell.value, height * 0.86, color=colour_of(model, models), alpha=0.85)
+        axes.plot([100 * bound for bound in cell.interval], [y, y], color=INK, linewidth=1.4)
     baseline = 100 * next(iter(cells.values())).constant_baseline
     axes.plot(
         [baseline, baseline], [row - BAR / 2 - 0.04, row + BAR / 2 + 0.04], color=INK, linewidth=1.4, linestyle=":"
     )
 
 
-def _label(task: str, cells: Mapping[str, AccuracyCell]) -> str:
+def _label(task: str, cells: Mapping[str, Accuracy]) -> str:
     cell = next(iter(cells.values()))
     return f"{fitted(task)}\n{cell.role}, n = {cell.n:,}"
 

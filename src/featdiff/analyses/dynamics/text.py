@@ -36,13 +36,12 @@ def _numbers(found: CheckpointOverlap) -> dict[str, object]:
 
 def section_of(plan: Plan) -> Section | None:
     """A table of all overlaps, and their figures by alignment."""
-    return dynamics_section(dynamics_of(plan), plan.models)
+    by_model = dynamics_of(plan)
+    return dynamics_section(by_model, plan.models) if by_model else None
 
 
-def dynamics_section(by_model: Mapping[str, Dynamics], models: tuple[str, ...]) -> Section | None:
+def dynamics_section(by_model: Mapping[str, Dynamics], models: tuple[str, ...]) -> Section:
     """The section of these tuned models; `models` are those of the study, for their colours."""
-    if not by_model:
-        return None
     return Section(
         anchor="dynamics",
         title="Dynamics",

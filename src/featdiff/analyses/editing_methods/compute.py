@@ -171,7 +171,8 @@ def _neutral_parts(plan: Plan) -> list[TextPart]:
     """So many rows of held-out text as hold the tokens that the study wants; all where there are fewer."""
     corpus = held_out_corpus(plan)
     rows = -(-plan.study.intervention.neutral_tokens // corpus.input_ids.shape[1])
-    return packed_parts(plan, corpus.select(torch.arange(min(rows, len(corpus.input_ids))))) if rows else []
+    some = corpus.select(torch.arange(min(rows, len(corpus.input_ids))))
+    return packed_parts(some, plan.study.activations.batch_size) if rows else []
 
 
 def _histogram_shift(items: TaskItems, before: Int[Tensor, " items"], after: Int[Tensor, " items"]) -> float:

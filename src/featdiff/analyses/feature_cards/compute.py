@@ -1,177 +1,157 @@
-"""`examples`: what the features at the top of every tail, and those that were selected, react to and say."""
+"""What features react to and say: the contexts that excite them most, and the tokens that their decoders raise."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from math import ceil
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from featdiff.analyses.ownership.compute import scaling_of
-from featdiff.attribution import Attribution, Examples, LatentScaling, Passages, top_examples
-from featdiff.config.study import BASE
+from featdiff.activations.stream import Calibration, calibrate
+from featdiff.analyses.feature_cards.result import Context, Contexts, FeatureCard, Shares, Tokens, TopContexts
+from featdiff.attribution import Attribution, LatentScaling, Passages, top_examples
+from featdiff.config.evidence import ExampleSettings
+from featdiff.config.study import ActivationSettings
 from featdiff.crosscoder import Crosscoder
 from featdiff.data.corpus import Corpus
-from featdiff.files import Json, read_json, write_json
-from featdiff.models.loading import Lineup
+from featdiff.models.loading import Lineup, PreTrainedModel
 from featdiff.models.residual import token_logits
 from featdiff.models.tokenizer import Tokenizer
 from featdiff.progress import Progress
-from featdiff.run.held_out import calibration_of, held_out_corpus
-from featdiff.run.models import load_lineup, load_whole
-from featdiff.run.plan import Plan
-from featdiff.run.scored import attribution_of, held_out_statistics
 from featdiff.run.splice import harvest, packed_parts
 
-SELECTED = "selected"
+Features = Sequence[int]
+SMALLEST_DEVIATION = 1e-12
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """A crosscoder, and why each of some of its features is shown."""
+def top_contexts(
+    crosscoder: Crosscoder,
+    lineup: Lineup,
+    features: Features,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    mean: Float[Tensor, "models d_model"],
+    *,
+    examples: ExampleSettings | None = None,
+    activations: ActivationSettings | None = None,
+    calibration: Calibration | None = None,
+) -> TopContexts:
+    """Find the places of a text that excite each of `features` most, and the text around them.
 
-    name: str
-    crosscoder: Crosscoder
-    why: Mapping[int, list[str]]
-
-    @property
-    def features(self) -> Tensor:
-        return torch.tensor(list(self.why))
-
-
-def examples(plan: Plan, folder: Path) -> None:
-    """Write `<crosscoder>.json` for the joint crosscoder and each tuned model's pair: its features, one by one."""
-    shown = [one for name in plan.shown if (one := _shown(plan, name)).why]
-    corpus, settings = held_out_corpus(plan), plan.study.examples
-    corpus = corpus.select(torch.arange(min(len(corpus.input_ids), ceil(settings.tokens / corpus.input_ids.shape[1]))))
-    lineup = load_lineup(plan, plan.models_of(plan.shown))
-    found = {one.name: _examples(plan, one, lineup, corpus) for one in shown}
-    nearest = _nearest(plan, shown, lineup.tokenizer)
-    for one in shown:
-        attribution, scaling = attribution_of(plan, one.name), scaling_of(plan, one.name)
-        contexts = _contexts(plan, found[one.name], corpus, lineup.tokenizer)
-        cards = [
-            {
-                "feature": feature,
-                "why": why,
-                **_scores(attribution, scaling, feature),
-                "nearest": {model: nearest[one.name, model][row] for model in attribution.models},
-                "examples": {reading: rows[row] for reading, rows in contexts.items()},
-            }
-            for row, (feature, why) in enumerate(one.why.items())
-        ]
-        tokens = found[one.name].tokens
-        write_json(
-            folder / f"{one.name}.json", {"models": list(attribution.models), "tokens": tokens, "features": cards}
-        )
-
-
-def _shown(plan: Plan, name: str) -> _Shown:
-    """The top of each tuned model's tail, by the lowest cut, and the selected features of the joint crosscoder."""
-    attribution, settings = attribution_of(plan, name), plan.study.attribution
-    why: dict[int, list[str]] = {}
-    for model in attribution.models:
-        if model != BASE and settings.tails:
-            top = attribution.top(model, plan.study.examples.tail)
-            for feature in top[attribution[model][top] > min(settings.tails)].tolist():
-                why.setdefault(feature, []).append(f"tail of {model}")
-    selection = plan.run.path("selection", "selection.json")
-    if name == plan.joint and selection.is_file():
-        for feature in read_json(selection)["chosen"]:
-            why.setdefault(feature, []).append(SELECTED)
-    crosscoder = Crosscoder.load(plan.run.path("crosscoders", name)).to(plan.study.lineup.device)
-    return _Shown(name, crosscoder, why)
-
-
-def _examples(plan: Plan, one: _Shown, lineup: Lineup, corpus: Corpus) -> Examples:
-    mean = held_out_statistics(plan, one.name)["mean"]
+    Args:
+        crosscoder: whose features they are.
+        lineup: holds its models, up to the tap.
+        features: indices.
+        corpus: the text, all of it.
+        tokenizer: turns tokens into text.
+        mean: raw mean activation of each model of the crosscoder (`Quality.mean`), which takes a model's place when
+            its own part is read.
+        examples: how many contexts, and how long.
+        activations: rows per forward pass, and what counts as a sink where no calibration is given.
+        calibration: which tokens are attention sinks, as in training; else it is estimated on `corpus`.
+    """
+    settings, activations = examples or ExampleSettings(), activations or ActivationSettings()
+    calibration = calibration or calibrate(lineup, corpus, activations)
     with Progress("looking for examples", total=len(corpus.input_ids), unit="row") as progress:
-        passages = _passages(plan, lineup, corpus, progress)
-        return top_examples(one.crosscoder, passages, one.features, mean, top=plan.study.examples.top)
+        passages = _passages(lineup, corpus, calibration, activations.batch_size, progress)
+        found = top_examples(crosscoder, passages, torch.tensor(features), mean, top=settings.top)
+    values, places = found.value.tolist(), found.place.tolist()
+
+    def contexts(reading: int, row: int) -> tuple[Context, ...]:
+        pairs = zip(values[reading][row], places[reading][row], strict=True)
+        return tuple(_context(value, place, corpus, tokenizer, settings) for value, place in pairs if place >= 0)
+
+    by_feature = (
+        {reading: contexts(one, row) for one, reading in enumerate(found.readings)} for row in range(len(features))
+    )
+    return TopContexts(tuple(by_feature), found.tokens)
 
 
-def _passages(plan: Plan, lineup: Lineup, corpus: Corpus, progress: Progress) -> Iterator[Passages]:
+def nearest_tokens(
+    crosscoder: Crosscoder, features: Features, model: str, whole: PreTrainedModel, tokenizer: Tokenizer, top: int
+) -> tuple[Tokens, ...]:
+    """The `top` tokens that the decoder row of each feature in `model` raises most, through `whole`'s unembedding.
+
+    Each with how far it lies above the mean token, in standard deviations of the row.
+    """
+    rows = crosscoder.W_dec.detach()[torch.tensor(features), crosscoder.index(model)]
+    logits = token_logits(whole, rows)
+    logits = logits - logits.mean(dim=1, keepdim=True)
+    heights = logits / logits.std(dim=1, keepdim=True).clamp_min(SMALLEST_DEVIATION)
+    best = heights.topk(min(top, logits.shape[1]), dim=1)
+    return tuple(
+        tuple((str(tokenizer.decode([token])), round(value, 3)) for token, value in zip(tokens, values, strict=True))
+        for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    )
+
+
+def shown_features(
+    attribution: Attribution, models: Sequence[str], cuts: Sequence[float], top: int, selected: Features
+) -> dict[int, tuple[str, ...]]:
+    """Why each feature is shown: the `top` of the tail of each of `models` above the lowest cut, and those selected."""
+    why: dict[int, tuple[str, ...]] = {}
+    for model in models if cuts else ():
+        best = attribution.top(model, top)
+        for feature in best[attribution[model][best] > min(cuts)].tolist():
+            why[feature] = (*why.get(feature, ()), f"tail of {model}")
+    for feature in selected:
+        why[feature] = (*why.get(feature, ()), "selected")
+    return why
+
+
+def card(
+    attribution: Attribution,
+    scaling: LatentScaling,
+    feature: int,
+    why: tuple[str, ...],
+    nearest: Mapping[str, Tokens],
+    contexts: Contexts,
+) -> FeatureCard:
+    """All that is known of a feature: density, MAS, cosines to the base, and nu along the direction of its owner."""
+    models, mas = attribution.models, attribution.mas[feature]
+    owner = int(mas.nan_to_num(-1).argmax())
+
+    def by_model(values: Tensor) -> Shares:
+        return {model: _defined(value) for model, value in zip(models, values.tolist(), strict=True)}
+
+    return FeatureCard(
+        feature=feature,
+        why=why,
+        density=_defined(float(attribution.density[feature])),
+        mas=by_model(mas),
+        cosine_to_base=by_model(attribution.cosine[feature, 0]),
+        owner=models[owner],
+        nu_error=by_model(scaling.feature.error[feature, :, owner]),
+        nu_reconstruction=by_model(scaling.feature.reconstruction[feature, :, owner]),
+        nearest=dict(nearest),
+        examples=contexts,
+    )
+
+
+def _context(value: float, place: int, corpus: Corpus, tokenizer: Tokenizer, settings: ExampleSettings) -> Context:
+    """The text around a token, inside its document."""
+    ids, start = corpus.input_ids.flatten(), corpus.document_start.flatten()
+    begin = place
+    while begin > max(0, place - settings.before) and not start[begin]:
+        begin -= 1
+    end = place + 1
+    while end < min(len(ids), place + 1 + settings.after) and not start[end]:
+        end += 1
+    tokens = tuple(ids[begin:end].tolist())
+    return Context(value, tokens, tuple(str(tokenizer.decode([token])) for token in tokens), place - begin, place)
+
+
+def _passages(
+    lineup: Lineup, corpus: Corpus, calibration: Calibration, batch_size: int, progress: Progress
+) -> Iterator[Passages]:
     """The tokens that crosscoders are measured on, forward pass by forward pass."""
-    calibration = calibration_of(plan, lineup.names)
     place = torch.arange(corpus.input_ids.numel()).view(corpus.input_ids.shape)
     document = corpus.document_start.flatten().cumsum(0).view(place.shape)
-    rows = torch.arange(len(place)).split(plan.study.activations.batch_size)
-    for part, row in zip(packed_parts(plan, corpus), rows, strict=True):
-        (one,) = harvest(plan, lineup, calibration, [part])
+    rows = torch.arange(len(place)).split(batch_size)
+    for part, row in zip(packed_parts(corpus, batch_size), rows, strict=True):
+        (one,) = harvest(lineup, calibration, [part], buffer_mib=1)
         yield Passages(lineup.names, one.residuals[one.keep], place[row][one.keep], document[row][one.keep])
         progress.advance(len(row))
 
 
-def _contexts(
-    plan: Plan, found: Examples, corpus: Corpus, tokenizer: Tokenizer
-) -> dict[str, list[list[dict[str, Json]]]]:
-    """By reading, for every feature its contexts: token ids, their text, and which of them excited the feature."""
-    settings, ids = plan.study.examples, corpus.input_ids.flatten()
-    start = corpus.document_start.flatten()
-    first = torch.where(start, torch.arange(len(ids)), 0).cummax(0).values
-
-    def context(value: float, place: int) -> dict[str, Json]:
-        begin = max(int(first[place]), place - settings.before)
-        end = place + 1
-        while end < min(len(ids), place + 1 + settings.after) and not start[end]:
-            end += 1
-        tokens = ids[begin:end].tolist()
-        pieces = [tokenizer.decode([token]) for token in tokens]
-        return {"value": value, "token_ids": tokens, "pieces": pieces, "position": place - begin, "place": place}
-
-    def contexts(values: list[float], places: list[int]) -> list[dict[str, Json]]:
-        return [context(value, place) for value, place in zip(values, places, strict=True) if place >= 0]
-
-    return {
-        reading: [contexts(*row) for row in zip(value.tolist(), place.tolist(), strict=True)]
-        for reading, value, place in zip(found.readings, found.value, found.place, strict=True)
-    }
-
-
-def _nearest(plan: Plan, shown: list[_Shown], tokenizer: Tokenizer) -> dict[tuple[str, str], list[list[Json]]]:
-    """For each crosscoder and model, the tokens that the decoder row of every shown feature raises most.
-
-    Whole models are loaded one after another.
-    """
-    found: dict[tuple[str, str], list[list[Json]]] = {}
-    for model in plan.models_of(plan.shown):
-        reading = [one for one in shown if model in one.crosscoder.models]
-        if not reading:
-            continue
-        whole = load_whole(plan, plan.paths[model])
-        for one in reading:
-            rows = one.crosscoder.W_dec.detach()[one.features, one.crosscoder.index(model)]
-            logits = token_logits(whole, rows)
-            found[one.name, model] = _top_tokens(logits - logits.mean(dim=1, keepdim=True), plan, tokenizer)
-    return found
-
-
-def _top_tokens(logits: Float[Tensor, "rows vocabulary"], plan: Plan, tokenizer: Tokenizer) -> list[list[Json]]:
-    """Tokens and how far each lies above the mean token, in standard deviations of the row."""
-    best = (logits / logits.std(dim=1, keepdim=True).clamp_min(1e-12)).topk(
-        min(plan.study.examples.nearest, logits.shape[1]), dim=1
-    )
-    return [
-        [[tokenizer.decode([token]), round(value, 3)] for token, value in zip(tokens, values, strict=True)]
-        for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    ]
-
-
-def _scores(attribution: Attribution, scaling: LatentScaling, feature: int) -> dict[str, Json]:
-    """Density, MAS, cosines to the base, and nu along the direction of the model that owns most of the feature."""
-    models, mas = attribution.models, attribution.mas[feature]
-    owner = int(mas.nan_to_num(-1).argmax())
-
-    def by_model(values: Tensor) -> dict[str, Json]:
-        return {model: value if value == value else None for model, value in zip(models, values.tolist(), strict=True)}
-
-    return {
-        "density": float(attribution.density[feature]),
-        "mas": by_model(mas),
-        "cosine_to_base": by_model(attribution.cosine[feature, 0]),
-        "owner": models[owner],
-        "nu_error": by_model(scaling.feature.error[feature, :, owner]),
-        "nu_reconstruction": by_model(scaling.feature.reconstruction[feature, :, owner]),
-    }
+def _defined(value: float) -> float | None:
+    return None if value != value else value

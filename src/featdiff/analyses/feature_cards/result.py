@@ -1,19 +1,22 @@
 """One card for every feature that is shown by itself: what it reacts to, what it writes, and whose it is."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-Number = int | float
-Unknown = Number | None
+Shares = dict[str, float | None]
+"""By model; None where the number is not defined."""
 
 
 @dataclass(frozen=True)
 class Context:
     """A piece of text; the token at `position` excites the feature by `value`."""
 
-    value: Number
-    pieces: Sequence[str]
+    value: float
+    token_ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    """The tokens as text."""
     position: int
+    place: int
+    """Of the token in the whole text."""
 
     @property
     def before(self) -> str:
@@ -31,23 +34,48 @@ class Context:
         return "".join(self.pieces[self.position + 1 :])
 
 
+Contexts = dict[str, tuple[Context, ...]]
+"""Of one feature, best first, by reading: joint, and each model."""
+
+
+@dataclass(frozen=True)
+class TopContexts:
+    """The contexts of some features in a text."""
+
+    contexts: tuple[Contexts, ...]
+    """Feature by feature."""
+    tokens: int
+    """That were searched."""
+
+
+Tokens = tuple[tuple[str, float], ...]
+"""Tokens that a decoder direction raises most, and how far above the mean token in standard deviations."""
+
+
 @dataclass(frozen=True)
 class FeatureCard:
-    """The evidence for one feature of one crosscoder.
+    """The evidence for one feature of one crosscoder."""
 
-    `nu_error` and `nu_reconstruction` are those of latent scaling along the direction of `owner`, the model with the
-    largest score. `nearest` are tokens with their distance above the mean token in standard deviations. `contexts` are
-    by reading: joint, and each model.
-    """
-
-    lineup: str
     feature: int
-    why: Sequence[str]
-    density: Number
+    why: tuple[str, ...]
+    density: float | None
+    mas: Shares
+    cosine_to_base: Shares
     owner: str
-    mas: Mapping[str, Unknown]
-    cosine_to_base: Mapping[str, Unknown]
-    nu_error: Mapping[str, Unknown]
-    nu_reconstruction: Mapping[str, Unknown]
-    nearest: Mapping[str, Sequence[tuple[str, Number]]]
-    contexts: Mapping[str, Sequence[Context]]
+    """The model with the largest score."""
+    nu_error: Shares
+    """Of latent scaling along the direction of `owner`, as is `nu_reconstruction`."""
+    nu_reconstruction: Shares
+    nearest: dict[str, Tokens]
+    """By model."""
+    examples: Contexts
+
+
+@dataclass(frozen=True)
+class FeatureCards:
+    """The features of one crosscoder that are shown."""
+
+    models: tuple[str, ...]
+    tokens: int
+    """That were searched."""
+    features: tuple[FeatureCard, ...]

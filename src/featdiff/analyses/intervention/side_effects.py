@@ -25,7 +25,7 @@ def side_effects(bench: Bench, tests: list[PlannedEdit], chosen: Int[Tensor, " n
     if not settings.neutral_tokens or not tests:
         return []
     order, parts, tokens = order_of(bench.lineup, bench.crosscoder), [], 0
-    for part in packed_parts(plan, held_out_corpus(plan)):
+    for part in packed_parts(held_out_corpus(plan), plan.study.activations.batch_size):
         if tokens >= settings.neutral_tokens:
             break
         parts.append(part)

@@ -1,96 +1,126 @@
-"""`attribute`: read the crosscoders, write who owns their features and what latent scaling says of it."""
+"""Who owns the features of a crosscoder, and what latent scaling says of it."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from jaxtyping import Bool, Float
 from safetensors.torch import save_file
 from torch import Tensor
 
-from featdiff.attribution import Attribution, LatentScaling, ScaledTail, latent_scalings, scaled_tails
+from featdiff.analyses.ownership.result import (
+    LARGEST_NU,
+    RATIOS,
+    ModelOwnership,
+    NuHistogram,
+    Ownership,
+    ScalingRecord,
+    Specificity,
+)
+from featdiff.attribution import Attribution, LatentScaling, scaled_tails
 from featdiff.attribution.latent_scaling import Ratios
-from featdiff.crosscoder import Crosscoder
-from featdiff.files import Json, read_json, write_json
-from featdiff.run.held_out import held_out_activations
-from featdiff.run.models import load_lineup
-from featdiff.run.plan import Plan
-from featdiff.run.scored import attribution_of, read_tensors
+from featdiff.config.study import AttributionSettings
+from featdiff.files import save
 
-RATIOS = ("feature", "random", "other")
+SCORE_BINS, NU_BINS = 50, 30
 
 
-def scaling_of(plan: Plan, name: str) -> LatentScaling:
-    """Latent scaling of one crosscoder of the run, from `attribute`."""
-    folder = plan.run.path("attribution")
-    record, tensors = read_json(folder / f"{name}.json"), read_tensors(folder / f"{name}.safetensors", folder)
-    ratios = {kind: Ratios(tensors[f"{kind}_nu_error"], tensors[f"{kind}_nu_reconstruction"]) for kind in RATIOS}
-    return LatentScaling(
-        models=tuple(record["models"]),
-        space=record["scaling"]["space"],
-        beta_error=tensors["beta_error"],
-        beta_reconstruction=tensors["beta_reconstruction"],
-        active=tensors["active"],
-        tokens=record["scaling"]["tokens"],
-        min_active=record["scaling"]["min_active"],
-        **ratios,
-    )
+def write_ownership(
+    attribution: Attribution, scaling: LatentScaling, settings: AttributionSettings, place: Path
+) -> Ownership:
+    """Count the features of every model in one crosscoder.
 
-
-def scaled_tails_of(plan: Plan, attribution: Attribution, scaling: LatentScaling, model: str) -> tuple[ScaledTail, ...]:
-    """The tails of one model before and after latent scaling, by the cuts of the study."""
-    settings = plan.study.attribution
-    return scaled_tails(
-        attribution,
-        scaling,
-        model,
-        settings.tails,
-        max_error=settings.scaling.max_error,
-        max_reconstruction=settings.scaling.max_reconstruction,
-    )
-
-
-def attribute(plan: Plan, folder: Path) -> None:
-    """Write `<crosscoder>.safetensors` (scores, nu) and `<crosscoder>.json` (tails) for every crosscoder.
-
-    One pass of the models over held-out tokens serves the latent scaling of all crosscoders.
+    Args:
+        attribution: scores of its features.
+        scaling: what latent scaling has measured of them.
+        settings: the cuts of the tails, and when a feature counts as absent.
+        place: path without ending; `.json` gets the counts, `.safetensors` the scores (mas and mas_l2 [features
+            models], cosine [features models models], density and alive [features]) and all of the latent scaling.
     """
-    settings, device = plan.study.attribution, plan.study.lineup.device
-    batches = held_out_activations(plan, load_lineup(plan, plan.harvested), settings.scaling.tokens)
-    scalings = latent_scalings(
-        [Crosscoder.load(plan.run.path("crosscoders", name)).to(device) for name in plan.crosscoders],
-        batches,
-        space=settings.space,
-        min_active=settings.scaling.min_active,
-        seed=plan.study.seed,
-    )
-    for name, scaling in zip(plan.crosscoders, scalings, strict=True):
-        attribution = attribution_of(plan, name)
-        tensors = {key: getattr(attribution, key) for key in ("mas", "mas_l2", "cosine", "density", "alive")}
-        tensors |= _scaling_tensors(scaling)
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")
-        tails = {model: _tails(plan, attribution, scaling, model) for model in attribution.models}
-        record = {"space": scaling.space, "tokens": scaling.tokens, "min_active": scaling.min_active}
-        record |= settings.scaling.model_dump(include={"max_error", "max_reconstruction"})
-        record |= {"uncounted": scaling.uncounted}
-        write_json(folder / f"{name}.json", {"models": list(attribution.models), "tails": tails, "scaling": record})
-
-
-def _scaling_tensors(scaling: LatentScaling) -> dict[str, Tensor]:
-    tensors = {"beta_error": scaling.beta_error, "beta_reconstruction": scaling.beta_reconstruction}
-    tensors["active"] = scaling.active
+    result = ownership(attribution, scaling, settings)
+    tensors = {key: getattr(attribution, key) for key in ("mas", "mas_l2", "cosine", "density", "alive")}
+    tensors |= {key: getattr(scaling, key) for key in ("beta_error", "beta_reconstruction", "active")}
     for kind in RATIOS:
         ratios: Ratios = getattr(scaling, kind)
         tensors |= {f"{kind}_nu_error": ratios.error, f"{kind}_nu_reconstruction": ratios.reconstruction}
-    return tensors
+    contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    save_file(contiguous, place.with_name(f"{place.name}.safetensors"))
+    save(result, place.with_name(f"{place.name}.json"))
+    return result
 
 
-def _tails(plan: Plan, attribution: Attribution, scaling: LatentScaling, model: str) -> dict[str, Json]:
-    """The tails of one model; under "scaled" what latent scaling leaves of each, and what it took out and why."""
-    found = {f"{tail.cut:g}": asdict(tail) for tail in scaled_tails_of(plan, attribution, scaling, model)}
-    scaled: dict[str, Json] = {cut: tail["absent"] for cut, tail in found.items()}
-    for why in ("shrunk", "rebuilt", "unmeasured"):
-        scaled[why] = {cut: tail[why] for cut, tail in found.items()}
-    for control in ("random_absent", "other_absent"):
-        scaled[control] = {
-            cut: tail[control] if tail[control] == tail[control] else None for cut, tail in found.items()
-        }
-    return {**attribution.tails(model, plan.study.attribution.tails), "scaled": scaled}
+def ownership(attribution: Attribution, scaling: LatentScaling, settings: AttributionSettings) -> Ownership:
+    """The counts of one crosscoder."""
+    rule = settings.scaling
+    return Ownership(
+        models=attribution.models,
+        features=len(attribution.alive),
+        alive=int(attribution.alive.sum()),
+        of={model: _of_model(attribution, scaling, model, settings) for model in attribution.models},
+        scaling=ScalingRecord(
+            space=scaling.space,
+            tokens=scaling.tokens,
+            min_active=scaling.min_active,
+            max_error=rule.max_error,
+            max_reconstruction=rule.max_reconstruction,
+            uncounted=scaling.uncounted,
+        ),
+    )
+
+
+def specificity(attribution: Attribution, model: str, cuts: Sequence[float] = (0.8, 0.9)) -> Specificity:
+    """The histogram of one model's scores over alive features, and how many lie above each cut."""
+    scores = attribution[model][attribution.alive].float().cpu()
+    l2 = attribution.mas_l2[:, attribution.models.index(model)][attribution.alive]
+    return Specificity(
+        counts=tuple(torch.histc(scores, bins=SCORE_BINS, min=0, max=1).long().tolist()),
+        tails={f"{cut:g}": int((scores > cut).sum()) for cut in cuts},
+        tails_l2={f"{cut:g}": int((l2 > cut).sum()) for cut in cuts},
+    )
+
+
+def nu_histogram(attribution: Attribution, scaling: LatentScaling, model: str, cut: float) -> NuHistogram:
+    """The largest |nu_eps| over the other models, of the features of one model above a cut and of all others."""
+    alive, reference = attribution.alive.cpu(), scaling.index(model)
+    beyond = alive & (attribution[model].cpu() > cut)
+    return NuHistogram(
+        beyond=_counts(scaling.feature, reference, beyond),
+        others=_counts(scaling.feature, reference, alive & ~beyond),
+        control=_middle(scaling.random, reference, beyond),
+    )
+
+
+def _of_model(
+    attribution: Attribution, scaling: LatentScaling, model: str, settings: AttributionSettings
+) -> ModelOwnership:
+    cuts, rule = settings.tails, settings.scaling
+    return ModelOwnership(
+        specificity=specificity(attribution, model, cuts),
+        scaled=scaled_tails(
+            attribution,
+            scaling,
+            model,
+            cuts,
+            max_error=rule.max_error,
+            max_reconstruction=rule.max_reconstruction,
+        ),
+        nu=nu_histogram(attribution, scaling, model, min(cuts)) if cuts else None,
+    )
+
+
+def _elsewhere(ratios: Ratios, reference: int, of: Bool[Tensor, " features"]) -> Float[Tensor, " measured"]:
+    error, reconstruction = ratios.elsewhere(reference)
+    return error[of & ~error.isnan() & ~reconstruction.isnan()]
+
+
+def _counts(ratios: Ratios, reference: int, of: Bool[Tensor, " features"]) -> tuple[int, ...]:
+    error = _elsewhere(ratios, reference, of).clamp(max=LARGEST_NU)
+    return tuple(torch.histc(error, bins=NU_BINS, min=0, max=LARGEST_NU).long().tolist())
+
+
+def _middle(ratios: Ratios, reference: int, of: Bool[Tensor, " features"]) -> tuple[float, float] | None:
+    error = _elsewhere(ratios, reference, of).double()
+    if not len(error):
+        return None
+    low, high = error.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high

@@ -1,106 +1,128 @@
-"""What the report says of tails: how many features are left once latent scaling has asked the other models."""
+"""Which model owns the features of one crosscoder, and how many are left once latent scaling has asked the others."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
-from featdiff.attribution import Attribution, LatentScaling, ScaledTail
+from featdiff.attribution import LatentScaling, ScaledTail
 from featdiff.attribution.latent_scaling import Ratios
+from featdiff.files import Json, load
 
-BINS = 30
-LARGEST = 1.5
-"""Right edge of the histogram; larger values are in its last bin."""
-
-
-@dataclass(frozen=True)
-class PeerTails:
-    """The tails of the same model in a BatchTopK crosscoder over the same models, without L1 to shrink features."""
-
-    lineup: str
-    features: int
-    alive: int
-    tails: Mapping[str, int]
-    """Alive features above each cut."""
+LARGEST_NU = 1.5
+"""Right edge of the histograms of nu; larger values are in their last bin."""
+RATIOS = ("feature", "random", "other")
 
 
 @dataclass(frozen=True)
-class TailPanel:
-    """The tails of one model in one crosscoder before and after latent scaling, and nu of its features.
+class Specificity:
+    """How many alive features belong how much to one model (Fig. 1 and 3)."""
 
-    `beyond` and `others` count measured alive features per bin of their largest |nu_eps| over the other models:
-    those above the lowest cut, and all the rest. `control` is the middle 95 % of the same number for random directions
-    in the place of those above the cut; None where there is none.
-    """
+    counts: tuple[int, ...]
+    """In equal bins of the score between 0 and 1."""
+    tails: dict[str, int]
+    """Above each cut, by the cut, for example "0.8"."""
+    tails_l2: dict[str, int]
+    """The same by L2 norms."""
 
-    lineup: str
-    model: str
-    sparsity: str
-    tails: Sequence[ScaledTail]
-    peer: PeerTails | None
-    edges: Sequence[float]
-    beyond: Sequence[int]
-    others: Sequence[int]
+
+@dataclass(frozen=True)
+class NuHistogram:
+    """Measured alive features by their largest |nu_eps| over the other models, in equal bins from 0 to LARGEST_NU."""
+
+    beyond: tuple[int, ...]
+    """Those above the lowest cut."""
+    others: tuple[int, ...]
+    """All the rest."""
     control: tuple[float, float] | None
-    max_error: float
-    max_reconstruction: float
-    tokens: int
-    min_active: int
+    """The middle 95 % of the same number for random directions in the place of those above the cut."""
 
-    @staticmethod
-    def of(
-        attribution: Attribution,
-        scaling: LatentScaling,
-        tails: Sequence[ScaledTail],
-        *,
-        lineup: str,
-        sparsity: str,
-        peer: PeerTails | None,
-        max_error: float,
-        max_reconstruction: float,
-    ) -> "TailPanel":
-        """Count the features of the model that `tails` are of."""
-        model = tails[0].model
-        alive, scores = attribution.alive.cpu(), attribution[model].cpu()
-        beyond = alive & (scores > min(tail.cut for tail in tails))
-        reference = scaling.index(model)
-        return TailPanel(
-            lineup=lineup,
-            model=model,
-            sparsity=sparsity,
-            tails=tails,
-            peer=peer,
-            edges=torch.linspace(0, LARGEST, BINS + 1, dtype=torch.float64).tolist(),
-            beyond=_counts(scaling.feature, reference, beyond),
-            others=_counts(scaling.feature, reference, alive & ~beyond),
-            control=_middle(scaling.random, reference, beyond),
-            max_error=max_error,
-            max_reconstruction=max_reconstruction,
-            tokens=scaling.tokens,
-            min_active=scaling.min_active,
-        )
+
+@dataclass(frozen=True)
+class ModelOwnership:
+    """The features of one model."""
+
+    specificity: Specificity
+    scaled: tuple[ScaledTail, ...]
+    """The tail above each cut before and after latent scaling."""
+    nu: NuHistogram | None
+    """None where the study has no cuts."""
 
     @property
     def lowest(self) -> ScaledTail:
-        """The tail at the lowest cut."""
-        return min(self.tails, key=lambda tail: tail.cut)
+        """The tail above the lowest cut."""
+        return min(self.scaled, key=lambda tail: tail.cut)
 
 
-def _elsewhere(ratios: Ratios, reference: int, of: Bool[Tensor, " features"]) -> Float[Tensor, " measured"]:
-    error, reconstruction = ratios.elsewhere(reference)
-    return error[of & ~error.isnan() & ~reconstruction.isnan()]
+@dataclass(frozen=True)
+class ScalingRecord:
+    """How latent scaling was done."""
+
+    space: Literal["normalised", "raw"]
+    tokens: int
+    min_active: int
+    """Tokens on which a feature must fire to be measured."""
+    max_error: float
+    """|nu_eps| below which a feature is absent, if |nu_r| is below `max_reconstruction`."""
+    max_reconstruction: float
+    uncounted: int
+    """Features that fired too rarely."""
 
 
-def _counts(ratios: Ratios, reference: int, of: Bool[Tensor, " features"]) -> list[int]:
-    error = _elsewhere(ratios, reference, of).clamp(max=LARGEST)
-    return torch.histc(error, bins=BINS, min=0, max=LARGEST).long().tolist()
+@dataclass(frozen=True)
+class Ownership:
+    """Who owns the features of one crosscoder."""
+
+    models: tuple[str, ...]
+    """Base first; a feature that all share equally scores 1 / len(models)."""
+    features: int
+    alive: int
+    of: dict[str, ModelOwnership]
+    """By model."""
+    scaling: ScalingRecord
+
+    @property
+    def score(self) -> str:
+        """What the score is called: of two models Eq. 4, of more Eq. 8-10."""
+        return "NRN" if len(self.models) == 2 else "MAS"
+
+    def summary(self) -> dict[str, dict[str, Json]]:
+        """By model the features above each cut, and under "scaled" those left by latent scaling and why others went."""
+        return {
+            model: {**one.specificity.tails, "alive": self.alive, "scaled": _scaled(one)}
+            for model, one in self.of.items()
+        }
 
 
-def _middle(ratios: Ratios, reference: int, of: Bool[Tensor, " features"]) -> tuple[float, float] | None:
-    error = _elsewhere(ratios, reference, of).double()
-    if not len(error):
-        return None
-    low, high = error.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
+def _scaled(one: ModelOwnership) -> dict[str, Json]:
+    def by_cut(name: str) -> dict[str, Json]:
+        return {f"{tail.cut:g}": getattr(tail, name) for tail in one.scaled}
+
+    kept = ("shrunk", "rebuilt", "unmeasured", "random_absent", "other_absent")
+    return {**by_cut("absent"), **{name: by_cut(name) for name in kept}}
+
+
+def load_scaling(folder: Path, name: str) -> LatentScaling:
+    """Latent scaling of one crosscoder, from the folder of the stage."""
+    found, path = load(Ownership, folder / f"{name}.json"), folder / f"{name}.safetensors"
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete {folder} and run again") from error
+    feature, random, other = (
+        Ratios(tensors[f"{kind}_nu_error"], tensors[f"{kind}_nu_reconstruction"]) for kind in RATIOS
+    )
+    return LatentScaling(
+        models=found.models,
+        space=found.scaling.space,
+        feature=feature,
+        random=random,
+        other=other,
+        beta_error=tensors["beta_error"],
+        beta_reconstruction=tensors["beta_reconstruction"],
+        active=tensors["active"],
+        tokens=found.scaling.tokens,
+        min_active=found.scaling.min_active,
+    )

@@ -1,63 +1,81 @@
-"""`quality`: how well the crosscoders explain the models on the evaluation prompts, where causal claims are made."""
+"""How well a crosscoder explains its models on a text, and on the evaluation prompts, where causal claims are made."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from featdiff.activations.stream import Activations
+from featdiff.activations.stream import Calibration, calibrate
+from featdiff.config.study import ActivationSettings
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.metrics import NO_LABEL, measure
+from featdiff.data.corpus import Corpus
 from featdiff.evaluation.batches import padded
 from featdiff.evaluation.results import Requests
-from featdiff.files import write_json
 from featdiff.models.loading import Lineup
-from featdiff.run.evaluation import choice_tasks, longest_read, requests_of
-from featdiff.run.held_out import calibration_of
-from featdiff.run.models import load_lineup
-from featdiff.run.plan import Plan
-from featdiff.run.scored import held_out_statistics
-from featdiff.run.splice import Harvested, Part, harvest, recovered
+from featdiff.run.results import HeldOutFit
+from featdiff.run.splice import Harvested, LoadWhole, Part, held_out_fits, recovered
 
 
-def quality(plan: Plan, folder: Path) -> None:
-    """Write `<lineup>.json` for every lineup that aligns tuned models with the base (not the checkpoints)."""
-    names = [name for name in plan.lineups if set(plan.crosscoders[name].models) <= set(plan.models)]
-    place = plan.run.path("crosscoders")
-    crosscoders = {name: Crosscoder.load(place / name).to(plan.study.lineup.device) for name in names}
-    models = tuple(model for model in plan.models if any(model in one.models for one in crosscoders.values()))
-    lineup = load_lineup(plan, models)
-    calibration = calibration_of(plan, lineup.names)
-    longest = longest_read(lineup)
-    parts = [
-        part for task in choice_tasks(plan) for part in _parts(plan, requests_of(plan, task.name, lineup), longest)
-    ]
-    harvested = harvest(plan, lineup, calibration, parts)
-    for name, crosscoder in crosscoders.items():
-        mean = held_out_statistics(plan, name)["mean"]
-        found = measure(crosscoder, (_activations(lineup, one) for one in harvested))
-        write_json(
-            folder / f"{name}.json",
-            {
-                "variance_explained": dict(zip(found.models, found.variance_explained.tolist(), strict=True)),
-                "l0": found.l0,
-                "dead_share": found.dead_share,
-                "tokens": found.tokens,
-                **recovered(plan, lineup, crosscoder, mean, harvested),
-            },
-        )
+def quality(
+    crosscoder: Crosscoder,
+    lineup: Lineup,
+    corpus: Corpus,
+    load_whole: LoadWhole | None = None,
+    *,
+    calibration: Calibration | None = None,
+    settings: ActivationSettings | None = None,
+) -> HeldOutFit:
+    """Measure how well a crosscoder fits a text: variance explained, L0, dead features, and CE and KL recovered.
+
+    Args:
+        crosscoder: reads some of the models of the lineup.
+        lineup: the models up to the tap.
+        corpus: text that the crosscoder was not trained on.
+        load_whole: gives a whole model by its name; without it nothing is spliced in, and no CE or KL is recovered.
+        calibration: which tokens are attention sinks, as in training; else it is estimated on `corpus`.
+        settings: rows per forward pass, what is dropped, and how much text fits memory to be spliced.
+    """
+    settings = settings or ActivationSettings()
+    calibration = calibration or calibrate(lineup, corpus, settings)
+    name = "crosscoder"
+    found = held_out_fits({name: crosscoder}, lineup, corpus, calibration, settings, load_whole, spliced=(name,))
+    return found[name][1]
 
 
-def _parts(plan: Plan, requests: Requests, longest: int) -> list[Part]:
+def fit(
+    crosscoder: Crosscoder,
+    lineup: Lineup,
+    harvested: Sequence[Harvested],
+    mean: Float[Tensor, "models d_model"],
+    load_whole: LoadWhole,
+) -> HeldOutFit:
+    """Measure the fit on text that the models have read.
+
+    Args:
+        crosscoder: reads some of the models of the lineup.
+        lineup: the models up to the tap.
+        harvested: their residual streams.
+        mean: raw mean activation of each model of the crosscoder, by which is ablated; that of ordinary text, so that
+            prompts of one form have no mean of their own.
+        load_whole: gives a whole model by its name.
+    """
+    found = measure(crosscoder, (one.activations(lineup.names) for one in harvested))
+    return HeldOutFit.of(found, recovered(lineup, crosscoder, mean, harvested, load_whole))
+
+
+def prompt_parts(requests: Requests, longest: int, batch_size: int) -> list[Part]:
     """Every item once, its prompt with the right answer, in padded batches; the first position is left alone.
 
-    Unlike a model that scores the answer, all read its last token too; a row that is then too long loses its first.
+    Unlike a model that scores the answer, all read its last token too; a row of more than `longest` tokens loses its
+    first.
     """
     right = requests.choice_of == requests.target[requests.sample_of]
     pairs = [(requests.context_ids[i], requests.continuation_ids[i]) for i in right.nonzero().flatten().tolist()]
     rows = [[*context, *answer][-longest:] for context, answer in pairs]
     rows.sort(key=len)
-    size = plan.study.intervention.batch_size
-    return [_padded_part(rows[start : start + size]) for start in range(0, len(rows), size)]
+    return [_padded_part(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
 
 
 def _padded_part(rows: list[list[int]]) -> Part:
@@ -67,8 +85,3 @@ def _padded_part(rows: list[list[int]]) -> Part:
     replaceable = attention_mask.bool()
     replaceable[:, 0] = False
     return Part(input_ids, attention_mask, None, labels, replaceable)
-
-
-def _activations(lineup: Lineup, harvested: Harvested) -> Activations:
-    keep = harvested.keep
-    return Activations(lineup.names, harvested.residuals[keep], harvested.part.input_ids[keep])

@@ -1,22 +1,25 @@
 """How well the crosscoders fit: variance explained and cross-entropy recovered, per model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from featdiff.presentation.style import BLUE, LINE, ORANGE, canvas, fitted, styled
-from featdiff.report.data import QualityRow, Unknown
+from featdiff.run.results import HeldOutFit, Shares
+
+Row = tuple[str, str, HeldOutFit]
+"""Name of a crosscoder, text, and its fit there."""
 
 
 @styled
-def quality_dots(rows: Sequence[QualityRow]) -> Figure:
+def quality_dots(rows: Sequence[Row]) -> Figure:
     """A row for each crosscoder and text, a dot for each model; the axis begins below the worst of them."""
     figure, axes = canvas(1.2 + 0.42 * len(rows))
-    for row, quality in enumerate(rows):
-        _dots(axes, row - 0.13, quality.variance_explained, BLUE, "o")
-        _dots(axes, row + 0.13, quality.ce_recovered, ORANGE, "^")
-    axes.set_yticks(range(len(rows)), [f"{fitted(row.lineup)}\n{row.measured_on}" for row in rows], fontsize=8.5)
+    for row, (_, _, fit) in enumerate(rows):
+        _dots(axes, row - 0.13, fit.variance_explained, BLUE, "o")
+        _dots(axes, row + 0.13, fit.ce_recovered or {}, ORANGE, "^")
+    axes.set_yticks(range(len(rows)), [f"{fitted(name)}\n{text}" for name, text, _ in rows], fontsize=8.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("share, % (100 is a perfect fit)")
     axes.tick_params(axis="y", length=0)
@@ -25,7 +28,7 @@ def quality_dots(rows: Sequence[QualityRow]) -> Figure:
     return figure
 
 
-def _dots(axes: Axes, y: float, shares: Mapping[str, Unknown], colour: str, marker: str) -> None:
+def _dots(axes: Axes, y: float, shares: Shares, colour: str, marker: str) -> None:
     measured = [100 * share for share in shares.values() if share is not None]
     axes.plot(measured, [y] * len(measured), marker, color=colour, markersize=5, alpha=0.85)
 

@@ -14,7 +14,7 @@ Each crosscoder's part of each step is a file or folder, so a killed attempt is 
 from collections.abc import Callable
 from pathlib import Path
 
-from featdiff.analyses.ownership.compute import attribute
+from featdiff.analyses.ownership import run as attribute
 from featdiff.analyses.sensitivity.features import choose_features, edit_features
 from featdiff.analyses.sensitivity.record import sensitivity_record
 from featdiff.analyses.sensitivity.variants import (

@@ -170,7 +170,7 @@ def _point(plan: Plan, place: Place, folder: Path) -> Record:
         "kind": choice.kind,
         "strength": place.point.strength,
         "layer": choice.layer,
-        "sparsity": place.point.crosscoder.sparsity.model_dump(mode="json"),
+        "sparsity": asdict(place.point.crosscoder.sparsity),
         **{key: quality[key] for key in ("variance_explained", "l0", "dead_share", "tokens")},
         "ce_recovered": quality.get("ce_recovered"),
         "tails": place.tails(),

@@ -7,26 +7,32 @@ crosscoders lie in the stage's folder, all else in the run. So every function th
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from featdiff.config.base import Settings
+from featdiff.analyses.ownership.result import Ownership
 from featdiff.config.crosscoder import (
-    BatchTopKSettings,
+    Alignment,
+    BatchTopK,
     CrosscoderLineup,
-    JumpReLUSettings,
-    ReLUSettings,
-    SparsitySettings,
+    CrosscoderPlan,
+    Encoder,
+    JumpReLU,
+    Objective,
+    ReLU,
+    Shared,
+    Sparsity,
     check_blocks,
 )
 from featdiff.config.intervention import ControlName
 from featdiff.config.sensitivity import SensitivitySettings
-from featdiff.files import Record, read_json
-from featdiff.run.plan import CrosscoderPlan, Plan
+from featdiff.files import Record, load, read_json
+from featdiff.run.plan import Plan
 
 Trained = Literal["reference", "seed", "objective", "sparsity", "shared", "encoder", "align", "layer"]
 Rescored = Literal["norm_p", "space"]
+Varied = Objective | Sparsity | Shared | Encoder | Alignment
 FIELDS: tuple[Trained, ...] = ("objective", "sparsity", "shared", "encoder", "align")
 """Choices that are settings of a crosscoder, by its field."""
 MEASURES = {"weight", "k", "width", "features"}
@@ -68,7 +74,7 @@ class Point:
     def crosscoder(self) -> CrosscoderPlan:
         """With its sparsity scaled."""
         own = self.choice.crosscoder
-        return replace(own, sparsity=scaled(own.sparsity, self.strength))
+        return own.model_copy(update={"sparsity": scaled(own.sparsity, self.strength)})
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Place:
 
     def tails(self) -> Record:
         """Its tails, by model."""
-        return read_json(self.plan.run.path("attribution", f"{self.name}.json"))["tails"]
+        return load(Ownership, self.plan.run.path("attribution", f"{self.name}.json")).summary()
 
 
 def settings_of(plan: Plan) -> SensitivitySettings:
@@ -181,8 +187,7 @@ def _had(plan: Plan, point: Point) -> str | None:
     """Name of the study's crosscoder that differs in nothing from a point."""
     if point.choice.layer is not None:
         return None
-    wanted = point.crosscoder.record()
-    return next((name for name, one in plan.crosscoders.items() if one.record() == wanted), None)
+    return next((name for name, one in plan.crosscoders.items() if one == point.crosscoder), None)
 
 
 def group_plan(plan: Plan, group: Group, folder: Path) -> Plan:
@@ -198,7 +203,10 @@ def group_plan(plan: Plan, group: Group, folder: Path) -> Plan:
             "items": settings.items or study.intervention.items,
         }
     )
-    lineups = {name: _lineup(point.crosscoder) for name, point in zip(group.names, group.points, strict=True)}
+    lineups = {
+        name: CrosscoderLineup.model_validate(dict(point.crosscoder))
+        for name, point in zip(group.names, group.points, strict=True)
+    }
     varied = study.model_copy(
         update={
             "lineup": study.lineup.model_copy(update={"layer": group.layer or study.lineup.layer}),
@@ -227,25 +235,25 @@ def rescored_plan(own: "Place", one: Rescoring, folder: Path) -> Plan:
     return Plan(varied, {**own.plan.run.elsewhere, "attribution": scores})
 
 
-def scaled(sparsity: SparsitySettings, strength: float) -> SparsitySettings:
+def scaled(sparsity: Sparsity, strength: float) -> Sparsity:
     """So many times as strong: beta or the weight times `strength`, k divided by it."""
     match sparsity:
-        case ReLUSettings(weight=weight) | JumpReLUSettings(weight=weight):
-            return sparsity.model_copy(update={"weight": weight * strength})
-        case BatchTopKSettings(k=k):
-            return sparsity.model_copy(update={"k": max(1, round(k / strength))})
+        case ReLU(weight=weight) | JumpReLU(weight=weight):
+            return replace(sparsity, weight=weight * strength)
+        case BatchTopK(k=k):
+            return replace(sparsity, k=max(1, round(k / strength)))
 
 
 def _choices(plan: Plan) -> Iterator[Choice]:
     settings, own = settings_of(plan), plan.crosscoders[plan.joint]
     yield Choice("reference", "reference", own, None, "reference")
     for seed in settings.seeds:
-        yield Choice("seed", f"seed {seed}", replace(own, seed=seed), None, f"seed {seed}")
+        yield Choice("seed", f"seed {seed}", own.model_copy(update={"seed": seed}), None, f"seed {seed}")
     for kind in FIELDS:
-        given: Sequence[Settings] = getattr(settings, kind)
+        given: Sequence[Varied] = getattr(settings, kind)
         for one in given:
             label, words = _words(kind, one, brief=True), _words(kind, one, brief=False)
-            yield Choice(kind, label, replace(own, **{kind: one}), None, words)
+            yield Choice(kind, label, own.model_copy(update={kind: one}), None, words)
     for layer in settings.layers:
         here = None if layer == plan.study.lineup.layer else layer
         yield Choice("layer", f"layer {layer}", own, here, f"layer {layer}")
@@ -259,43 +267,30 @@ def _distinct(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
     )
 
 
-def _words(kind: Trained, settings: Settings, brief: bool) -> str:
+def _words(kind: Trained, choice: Varied, brief: bool) -> str:
     """A choice in words: its kind and how much of it; unless `brief` all that is not as by default."""
-    given = settings.model_dump(exclude_defaults=not brief, include=MEASURES if brief else None)
-    if kind == "sparsity":
-        given |= settings.model_dump(include={"weight", "k"})
-    name = getattr(settings, "kind", "")
-    given.pop("kind", None)
+    default = asdict(type(choice)())
+    given = {
+        key: value
+        for key, value in asdict(choice).items()
+        if key != "kind"
+        and ((key in MEASURES if brief else value != default[key]) or (kind == "sparsity" and key in ("weight", "k")))
+    }
     values = [f"{key.replace('_', ' ')} {value:g}" for key, value in given.items()]
-    return ", ".join([f"{kind} {name}" if kind != "shared" else "shared block", *values])
+    return ", ".join([f"{kind} {getattr(choice, 'kind', '')}" if kind != "shared" else "shared block", *values])
 
 
 def _check(choice: Choice, strengths: Sequence[float]) -> None:
     one = choice.crosscoder
     try:
-        check_blocks(one.models, one.features, one.sparsity.kind, one.shared.features, one.partition)
+        check_blocks(one.models, one.features, one.sparsity, one)
     except ValueError as error:
         raise ValueError(f"sensitivity, {choice.label}: {error}") from error
-    if isinstance(one.sparsity, BatchTopKSettings):
+    if isinstance(one.sparsity, BatchTopK):
         kept = [scaled(one.sparsity, strength) for strength in strengths]
-        sizes = sorted(each.k for each in kept if isinstance(each, BatchTopKSettings))
+        sizes = sorted(each.k for each in kept if isinstance(each, BatchTopK))
         if len(set(sizes)) != len(sizes) or sizes[-1] > one.features:
             raise ValueError(
                 f"sensitivity, {choice.label}: the strengths make k {', '.join(map(str, sizes))}; give others, so that "
                 f"each k is another one and none exceeds {one.features} features"
             )
-
-
-def _lineup(one: CrosscoderPlan) -> CrosscoderLineup:
-    """A crosscoder as the study's file would give it."""
-    return CrosscoderLineup(
-        models=one.models,
-        features=one.features,
-        sparsity=one.sparsity,
-        objective=one.objective,
-        encoder=one.encoder,
-        align=one.align,
-        shared=one.shared,
-        partition=one.partition,
-        seed=one.seed,
-    )

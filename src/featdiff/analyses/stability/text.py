@@ -4,6 +4,7 @@ from featdiff.analyses.stability.result import LineupStability, OverSeeds
 from featdiff.files import Json, as_json, load
 from featdiff.presentation.section import Section
 from featdiff.run.plan import Plan
+from featdiff.run.results import fit_of
 
 Row = tuple[str, OverSeeds, int | None]
 """A cut, the counts above it, and how many of them are stable."""
@@ -19,10 +20,8 @@ def headline_numbers(plan: Plan) -> dict[str, Json]:
     """By lineup the counts under every seed, and the variance explained under each."""
     found: dict[str, Json] = {}
     for name, one in lineups(plan).items():
-        fits = [plan.run.read("crosscoders", seed, "quality.json") for seed in plan.seeds[name]]
-        explained = {
-            model: [fit["variance_explained"][model] for fit in fits if fit] for model in plan.crosscoders[name].models
-        }
+        fits = [fit_of(plan, seed) for seed in plan.seeds[name]]
+        explained = {model: [fit.variance_explained[model] for fit in fits] for model in plan.crosscoders[name].models}
         numbers = as_json(one)
         assert isinstance(numbers, dict)
         found[name] = numbers | {"variance_explained": explained}

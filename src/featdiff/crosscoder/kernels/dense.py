@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU, Sparsity
 from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Rows, no_cut
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.kernels.reconstruction_gradient import Pull
-from featdiff.crosscoder.sparsity import BatchTopK, Gates, JumpReLU, ReLU, Sparsity, gates
+from featdiff.crosscoder.sparsity import Gates, gates
 
 
 def dense_gradients(

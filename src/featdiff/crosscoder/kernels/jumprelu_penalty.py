@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from featdiff.config.crosscoder import JumpReLU, Sparsity
 from featdiff.crosscoder.kernels.parameter_rows import Batch, Rows
-from featdiff.crosscoder.sparsity import Gates, JumpReLU, Sparsity
+from featdiff.crosscoder.sparsity import Gates
 
 
 @dataclass(frozen=True)

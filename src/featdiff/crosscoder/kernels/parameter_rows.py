@@ -3,19 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from featdiff.crosscoder.objectives import MSE, Objective
-from featdiff.crosscoder.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity
-
-Path = Literal["reference", "dense", "compact", "screened"]
-"""How a step is computed: dense autograd; five products; active pairs from a float32 product; active pairs from a
-screen in low precision."""
-PATHS: tuple[Path, ...] = get_args(Path)
+from featdiff.config.crosscoder import MSE, BatchTopK, JumpReLU, Objective, ReLU, Sparsity
 
 
 @dataclass(frozen=True)

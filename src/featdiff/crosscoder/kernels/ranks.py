@@ -1,47 +1,31 @@
-"""What a training step shares with other processes; a single process shares nothing."""
+"""What a training step shares with other processes."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from featdiff.activations.data_parallel import Shares
 
-@runtime_checkable
-class Ranks(Protocol):
-    """The processes that train together, in a grid: along one axis they hold other features of the same tokens, along
-    the other axis other tokens for the same features.
 
-    Each method is called by all processes, or by none.
+class Ranks(Shares):
+    """The processes that train together: here a single one, which shares nothing; `distributed.Grid` is a grid of them.
+
+    Along one axis of the grid they hold other features of the same tokens, along the other axis other tokens for the
+    same features. Each method is called by all processes, or by none. Process 0 writes and speaks for all.
     """
 
-    @property
-    def rank(self) -> int:
-        """Number of this process; 0 writes and speaks for all."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """Number of processes."""
-        ...
-
-    @property
-    def feature_shards(self) -> int:
-        """Processes that share the features; the others share the tokens."""
-        ...
-
-    def sum(self, partial: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
-        """Sum, in place, over all processes."""
-        ...
+    feature_shards: int = 1
+    """Processes that share the features; the others share the tokens."""
 
     def sum_over_features(self, partial: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
         """Sum, in place, over the processes that hold other features of the same tokens."""
-        ...
+        return partial
 
     def sum_over_tokens(self, partial: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
         """Sum, in place, over the processes that hold other tokens for the same features."""
-        ...
+        return partial
 
     def cut(self, contributions: Float[Tensor, " some"] | None, count: int, guess: float) -> Float[Tensor, ""] | None:
         """The `count`-th largest positive contribution over all processes, or the smallest where fewer are positive.
@@ -50,82 +34,36 @@ class Ranks(Protocol):
         where that is so in any process, and where fewer than `count` exceed a guess > 0, so that the cut may lie below
         it. inf where no contribution is positive.
         """
-        ...
+        if contributions is None:
+            return None
+        contributions = contributions[contributions > max(guess, 0.0)]
+        if len(contributions) < count and guess > 0:
+            return None
+        if not len(contributions):
+            return contributions.new_tensor(torch.inf)
+        return contributions.topk(min(count, len(contributions)), sorted=False).values.min()
 
     def least_of_largest(self, values: Float[Tensor, "tokens some"], count: int) -> Float[Tensor, " tokens"]:
         """The `count`-th largest value of each token over the processes that hold other features of it, or the smallest
         where there are fewer."""
-        ...
+        return values.topk(min(count, values.shape[1]), dim=1, sorted=False).values.amin(dim=1)
 
     def tokens_of_row(self, values: Float[Tensor, "tokens ..."]) -> Float[Tensor, "more ..."]:
         """The tokens of all processes that hold other features of the same tokens, in one order for all of them."""
-        ...
-
-    def own(self, whole: Tensor, axis: int | None) -> Tensor:
-        """The part of a tensor that lies here; `axis` runs over features, None: all of it."""
-        ...
-
-    def whole(self, part: Tensor, axis: int | None) -> Tensor:
-        """The tensor of which each process holds its `own`."""
-        ...
-
-    def placed(self, part: Num[Tensor, "features ..."]) -> Num[Tensor, "all ..."]:
-        """The part as torch.distributed knows it: where features are divided, a DTensor."""
-        ...
-
-    def together(self) -> AbstractContextManager[None]:
-        """For work of all processes: the loss of one becomes a ValueError of one line that names it."""
-        ...
-
-
-class Alone:
-    """One process that holds all tokens and all features."""
-
-    rank = 0
-    count = 1
-    feature_shards = 1
-
-    def sum(self, partial: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
-        return partial
-
-    def sum_over_features(self, partial: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
-        return partial
-
-    def sum_over_tokens(self, partial: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
-        return partial
-
-    def cut(self, contributions: Float[Tensor, " some"] | None, count: int, guess: float) -> Float[Tensor, ""] | None:
-        return None if contributions is None else smallest_of_largest(contributions, count, guess)
-
-    def least_of_largest(self, values: Float[Tensor, "tokens some"], count: int) -> Float[Tensor, " tokens"]:
-        return least_of_largest(values, count)
-
-    def tokens_of_row(self, values: Float[Tensor, "tokens ..."]) -> Float[Tensor, "more ..."]:
         return values
 
     def own(self, whole: Tensor, axis: int | None) -> Tensor:
+        """The part of a tensor that lies here; `axis` runs over features, None: all of it."""
         return whole
 
     def whole(self, part: Tensor, axis: int | None) -> Tensor:
+        """The tensor of which each process holds its `own`."""
         return part
 
     def placed(self, part: Num[Tensor, "features ..."]) -> Num[Tensor, "all ..."]:
+        """The part as torch.distributed knows it: where features are divided, a DTensor."""
         return part
 
     def together(self) -> AbstractContextManager[None]:
+        """For work of all processes: the loss of one becomes a ValueError of one line that names it."""
         return nullcontext()
-
-
-def smallest_of_largest(contributions: Float[Tensor, " some"], count: int, guess: float) -> Float[Tensor, ""] | None:
-    """The cut among all contributions that exceed `guess`, as `Ranks.cut` gives it."""
-    contributions = contributions[contributions > max(guess, 0.0)]
-    if len(contributions) < count and guess > 0:
-        return None
-    if not len(contributions):
-        return contributions.new_tensor(torch.inf)
-    return contributions.topk(min(count, len(contributions)), sorted=False).values.min()
-
-
-def least_of_largest(values: Float[Tensor, "tokens some"], count: int) -> Float[Tensor, " tokens"]:
-    """The `count`-th largest of each token's values, or the smallest where there are fewer."""
-    return values.topk(min(count, values.shape[1]), dim=1, sorted=False).values.amin(dim=1)

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_crosscoders import KINDS, World, assert_equal, dead_but_silent, sparsity_of
 
-from featdiff.crosscoder.kernels.parameter_rows import PATHS, Path
-from featdiff.crosscoder.sparsity import BatchTopK, ReLU
+from featdiff.config.crosscoder import BatchTopK, ReLU
+from featdiff.crosscoder.kernels.borders import PATHS, Path
 from featdiff.crosscoder.step import Learner
 
 WORLD = World(features=600, d_model=24)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from featdiff.crosscoder.kernels.parameter_rows import Rows
-from featdiff.crosscoder.kernels.triton.active_pairs import Pairs, TritonScreen
+from featdiff.crosscoder.kernels.sparse_step import Pairs
+from featdiff.crosscoder.kernels.triton.active_pairs import TritonScreen
 from featdiff.crosscoder.kernels.triton.adam import Derived, refresh
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -41,7 +42,7 @@ def screen_of(weights: Rows) -> TritonScreen:
 
 def mask_of(pairs: Pairs) -> Tensor:
     mask = torch.zeros(TOKENS, FEATURES, dtype=torch.bool, device=DEVICE)
-    mask[pairs.token, pairs.feature] = True
+    mask[pairs.token(TOKENS), pairs.feature] = True
     assert torch.equal(pairs.starts.diff(), mask.sum(dim=1)) and int(pairs.starts[0]) == 0
     return mask
 

@@ -15,13 +15,11 @@ from tiny_crosscoders import KINDS, World, assert_equal, dead_but_silent, sparsi
 from torch import Tensor
 from triton.runtime import interpreter, jit
 
-from featdiff.crosscoder.design import Design, Shared
-from featdiff.crosscoder.kernels.parameter_rows import Path
-from featdiff.crosscoder.kernels.triton import step as triton
+from featdiff.config.crosscoder import BatchTopK, Cosine, DeltaMSE, Design, Objective, ReLU, Shared
+from featdiff.crosscoder.kernels import sparse_step
+from featdiff.crosscoder.kernels.borders import Path
 from featdiff.crosscoder.kernels.triton.step import Triton
 from featdiff.crosscoder.model import Crosscoder
-from featdiff.crosscoder.objectives import Cosine, DeltaMSE, Objective
-from featdiff.crosscoder.sparsity import BatchTopK, ReLU
 from featdiff.crosscoder.step import Learner
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -66,15 +64,15 @@ def test_gradients_are_those_of_autograd_in_float64(
         # Any guess below the cut must do.
         one._last_cut.copy_(0.9 * wanted[1].cut.nan_to_num(posinf=0.0))
     if active < 20:
-        monkeypatch.delattr(triton, "dense_gradients")
+        monkeypatch.delattr(sparse_step, "dense_gradients")
     assert_equal((one, one.gradients(x.to(DEVICE), 0.7)), wanted)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("objective", [DeltaMSE(-0.5), Cosine()])
 def test_other_objectives_and_features_set_apart_are_those_of_autograd(kind: str, objective: Objective) -> None:
-    shared = None if kind == "batchtopk" else Shared(6, 0.3)
-    design = Design(objective, shared=shared, partition={"rl": 0.2})
+    shared = Shared(0 if kind == "batchtopk" else 6, 0.3)
+    design = Design(objective=objective, shared=shared, partition={"rl": 0.2})
     x = WORLD.activations(9, seed=5)
     wanted = WORLD.expected(kind, 2, x, dead=True, design=design)
     one = learner(WORLD.crosscoder(sparsity_of(kind, 2), 2, design=design), "screened", dead=True)

@@ -16,7 +16,7 @@ from numba import njit
 from numpy import bool_, float32, float64, int32, int64
 from numpy.typing import NDArray
 
-Function = TypeVar("Function", bound=Callable)
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def compiled(function: Function) -> Function:
@@ -66,14 +66,6 @@ class Background(NamedTuple):
 
 
 # ------------------------------------------------------------------ one row
-
-
-@compiled
-def dot(left: NDArray[float32], right: NDArray[float32]) -> float32:
-    total = float32(0)
-    for index in range(left.shape[0]):
-        total += left[index] * right[index]
-    return total
 
 
 @compiled

@@ -4,7 +4,7 @@
 # pyright: reportArgumentType=false, reportReturnType=false
 
 import numpy as np
-from numpy import bool_, float32, int8, int32, int64, uint8, uint64
+from numpy import float32, int8, int32, int64, uint8, uint64
 from numpy.typing import NDArray
 
 from featdiff.crosscoder.kernels.cpu.compiled import compiled, dot_four
@@ -153,17 +153,6 @@ def order_by_feature(
             target = place[feature[source]]
             by_feature[target], token[target] = source, row
             place[feature[source]] = target + 1
-
-
-@compiled
-def mark_active(feature: NDArray[int32], value: NDArray[float32], fired: NDArray[bool_]) -> int:
-    """Mark the features of pairs whose value is not 0; the number of these pairs."""
-    count = 0
-    for entry in range(feature.shape[0]):
-        on = value[entry] != 0
-        fired[feature[entry]] |= on
-        count += on
-    return count
 
 
 @compiled

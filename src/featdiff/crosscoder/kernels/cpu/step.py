@@ -1,28 +1,23 @@
-"""The sparse step on a CPU: cost follows the active features, every gradient is exact.
-
-Pairs (token, feature) come from `Screen`; then decode by token, gradients by feature while its rows are in cache, and
-Adam by feature. A feature without a pair has no gradient, and none is written. No result depends on the number of
-threads, save where torch's own products do.
-"""
+"""The sparse step on a CPU: gradients by feature while its rows are in cache. No result depends on the number of
+threads, save where torch's own products do."""
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from featdiff.crosscoder.kernels.active_pairs import Pairs, Screen
+from featdiff.config.crosscoder import MSE, Sparsity
+from featdiff.crosscoder.kernels.cpu.active_pairs import Int8Screen
 from featdiff.crosscoder.kernels.cpu.adam import adam, norms_of, update
 from featdiff.crosscoder.kernels.cpu.compiled import Background, EntryArrays, RowArrays, backward, decode, residuals
-from featdiff.crosscoder.kernels.cpu.encode import mark_active, order_by_feature
+from featdiff.crosscoder.kernels.cpu.encode import order_by_feature
 from featdiff.crosscoder.kernels.cpu.threads import Workers
-from featdiff.crosscoder.kernels.dense import add_auxiliary, dense_gradients, feature_squares, penalty
 from featdiff.crosscoder.kernels.jumprelu_penalty import background
-from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Path, Rates, Rows, no_cut
-from featdiff.crosscoder.kernels.quantisation_error import AUDIT_EVERY
+from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Rates, Rows
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.kernels.reconstruction_gradient import Pull
-from featdiff.crosscoder.objectives import MSE
-from featdiff.crosscoder.sparsity import BatchTopK, Gates, Sparsity, floor, gates
+from featdiff.crosscoder.kernels.sparse_step import Pairs, SparseStep
+from featdiff.crosscoder.sparsity import Gates
 
 CHUNKS = 8
 """Ranges of features per thread: busy features may lie side by side, and then equal ranges are unequal work."""
@@ -30,23 +25,21 @@ TOKENS = 128
 """Tokens that a thread decodes at a time."""
 
 
-class Cpu:
-    """The step of one crosscoder: its rows, and what is kept from step to step."""
+class Cpu(SparseStep):
+    """The step on a CPU."""
+
+    screen: Int8Screen
 
     def __init__(self, sparsity: Sparsity, weights: Rows, gradients: Rows, models: int, workers: Workers) -> None:
         features = len(weights.enc)
-        self.sparsity, self.weights, self.gradients = sparsity, weights, gradients
+        super().__init__(sparsity, weights, gradients, torch.empty(features, models), Int8Screen(weights, workers))
         self._workers = workers
-        self.screen = Screen(weights, self._workers)
-        self._row_norms = torch.empty(features, models)
-        self._touched = np.zeros(features, np.bool_)
         self._squares = np.zeros(features)
         self._chunk = max(1, -(-features // (CHUNKS * workers.threads)))
         self.refresh()
 
     def refresh(self) -> None:
-        """Take over weights that something else has changed."""
-        dec, norms = self.weights.dec.numpy(), self._row_norms.numpy()
+        dec, norms = self.weights.dec.numpy(), self.row_norms.numpy()
 
         def chunk(start: int, stop: int) -> None:
             norms_of(dec, norms, start, stop)
@@ -54,26 +47,13 @@ class Cpu:
 
         self._workers.map(chunk, len(norms), self._chunk)
 
-    def take_over_gradients(self) -> None:
-        """Take over gradients that something else has changed: no row of them counts as zero."""
-        self._touched[:] = True
-
-    def find(self, batch: Batch, path: Path, ranks: Ranks) -> Found:
-        """Overwrite the gradients with those of one batch; where `path` finds too many pairs, the step is dense."""
-        if path in ("compact", "screened") and (found := self._sparse(batch, path, ranks)):
-            return found
-        self._touched[:] = True
-        with self._workers.given_to_torch():
-            return dense_gradients(self.sparsity, self.weights, self.gradients, self._row_norms, batch, ranks)
-
     def update(self, means: Rows, squares: Rows, rates: Rates) -> None:
-        """One step of Adam on all rows, in place; `means` and `squares` are its moments."""
         numbers = np.array(rates.numbers(), np.float32)
         w, g, m, v = (_arrays(rows) for rows in (self.weights, self.gradients, means, squares))
-        norms, copies = self._row_norms.numpy(), self.screen.copies
+        norms, touched, copies = self.row_norms.numpy(), self.touched.numpy(), self.screen.copies
 
         def chunk(start: int, stop: int) -> None:
-            update(w, g, m, v, self._touched, numbers, norms, copies, start, stop)
+            update(w, g, m, v, touched, numbers, norms, copies, start, stop)
 
         self._workers.map(chunk, len(norms), self._chunk)
         for name in ("b_dec", "log_threshold"):
@@ -82,57 +62,21 @@ class Cpu:
                 weight, gradient, mean, square = (part.numpy() for part in parts)
                 adam(weight, gradient, mean, square, numbers)
 
-    def _sparse(self, batch: Batch, path: Path, ranks: Ranks) -> Found | None:
-        sparsity, norms, theta = self.sparsity, self._row_norms.sum(dim=-1), self.weights.threshold()
-        floors = floor(sparsity, norms, theta, norms.new_tensor(batch.guess))
-        pairs = self._pairs(batch, path, floors)
-        cut = no_cut(norms)
-        if isinstance(sparsity, BatchTopK):
-            found = None if pairs is None else torch.from_numpy(pairs.pre) * norms[torch.from_numpy(pairs.feature)]
-            cut = ranks.cut(found, sparsity.k * batch.total, batch.guess)
-            if pairs is not None and found is not None and cut is not None:
-                pairs = pairs.only((found >= cut).numpy())
-        if pairs is None or cut is None:
-            return None
-        feature = torch.from_numpy(pairs.feature)
-        nearby = None if theta is None else theta[feature]
-        gate = gates(
-            sparsity, torch.from_numpy(pairs.pre), norms.index_select(0, feature), nearby, batch.weights(feature), cut
-        )
-        return self._gradients(pairs, gate, cut, batch, ranks)
+    def _dense(self, batch: Batch, ranks: Ranks) -> Found:
+        with self._workers.given_to_torch():
+            return super()._dense(batch, ranks)
 
-    def _pairs(self, batch: Batch, path: Path, floors: Float[Tensor, " features"]) -> Pairs | None:
-        if path == "compact":
-            return self.screen.pairs_in_full(batch.x, floors)
-        pairs = self.screen.pairs(batch.x, floors)
-        if pairs is not None and batch.step % AUDIT_EVERY == 0 and self.screen.audit(batch.x, floors, pairs):
-            pairs = self.screen.pairs(batch.x, floors)
-        return pairs
-
-    def _gradients(self, pairs: Pairs, gate: Gates, cut: Float[Tensor, ""], batch: Batch, ranks: Ranks) -> Found:
-        sparsity, norms, gradients = self.sparsity, self._row_norms.sum(dim=-1), self.gradients
-        background = _background(sparsity, self.weights, norms, batch, pairs, gate)
+    def _passes(
+        self, pairs: Pairs, gate: Gates, norms: Float[Tensor, " features"], batch: Batch, ranks: Ranks
+    ) -> tuple[Pull, Float[Tensor, " features"]]:
+        background = _background(self.sparsity, self.weights, norms, batch, pairs, gate)
         entries = _entries(pairs, gate, background, len(norms), batch.total)
         pull = self._decoded(entries, batch, ranks)
         self._backward(entries, background, batch.x, pull.rows)
-        torch.sum(pull.rows, dim=0, out=gradients.b_dec)
-        auxiliary = add_auxiliary(sparsity, self.weights, gradients, self._row_norms.shape[1], batch, pull, ranks)
-        if auxiliary is not None:
-            self._touched |= batch.dead.numpy()
-            self._squares[batch.dead.numpy()] = feature_squares(gradients, batch.dead).numpy()
-        fired, feature = torch.zeros(len(norms), dtype=torch.bool), torch.from_numpy(pairs.feature)
-        active = mark_active(pairs.feature, entries.value, fired.numpy())
-        cost = penalty(sparsity, gate.value, norms.index_select(0, feature), batch.prices(feature), batch.total)
-        return Found(
-            reconstruction=pull.loss,
-            squared_error=pull.squared_error,
-            sparsity=cost if auxiliary is None else auxiliary,
-            cut=cut,
-            active=active,
-            considered=len(pairs.pre),
-            fired=fired,
-            square_norm=torch.tensor(self._squares.sum()),
-        )
+        return pull, torch.from_numpy(self._squares)
+
+    def _sum(self, squares: Float[Tensor, " features"]) -> Float[Tensor, ""]:
+        return torch.tensor(squares.numpy().sum())
 
     def _decoded(self, entries: EntryArrays, batch: Batch, ranks: Ranks) -> Pull:
         """The pull of the batch's reconstruction; under squared error in the pass that makes the residuals."""
@@ -148,15 +92,15 @@ class Cpu:
 
         self._workers.map(chunk, len(x), TOKENS)
         if not squared:
-            return Pull.of(batch, pull, self._row_norms.shape[1])
+            return Pull.of(batch, pull, self.row_norms.shape[1])
         loss = torch.tensor(squares.sum() / batch.total, dtype=torch.float32)
         return Pull(pull, None, loss, loss)
 
     def _backward(
         self, entries: EntryArrays, background: Background, x: Float[Tensor, "tokens width"], pull: Tensor
     ) -> None:
-        weights, gradients, norms = _arrays(self.weights), _arrays(self.gradients), self._row_norms.numpy()
-        inputs, pulls = x.numpy(), pull.numpy()
+        weights, gradients, norms = _arrays(self.weights), _arrays(self.gradients), self.row_norms.numpy()
+        inputs, pulls, touched = x.numpy(), pull.numpy(), self.touched.numpy()
 
         def chunk(start: int, stop: int) -> None:
             backward(
@@ -167,7 +111,7 @@ class Cpu:
                 pulls,
                 background,
                 gradients,
-                self._touched,
+                touched,
                 self._squares,
                 start,
                 stop,
@@ -184,17 +128,18 @@ def _arrays(rows: Rows) -> RowArrays:
 
 def _entries(pairs: Pairs, gate: Gates, background: Background, features: int, total: int) -> EntryArrays:
     """Pairs as the compiled loops read them, their penalties divided by the tokens of the batch."""
+    token_starts, feature = pairs.starts.numpy(), pairs.feature.numpy()
     starts = np.empty(features + 1, np.int64)
-    order, token = np.empty_like(pairs.feature), np.empty_like(pairs.feature)
-    order_by_feature(pairs.token_starts, pairs.feature, starts, order, token)
+    order, token = np.empty_like(feature), np.empty_like(feature)
+    order_by_feature(token_starts, feature, starts, order, token)
     penalty = (gate.penalty / total).numpy()[order]
     if background.present:
         # Pairs that are on do not feel the pull that goes to every token.
-        penalty -= background.pull[pairs.feature][order]
+        penalty -= background.pull[feature][order]
     value = gate.value.contiguous().numpy()
     return EntryArrays(
-        token_starts=pairs.token_starts,
-        feature=pairs.feature,
+        token_starts=token_starts,
+        feature=feature,
         value=value,
         feature_starts=starts,
         token=token,
@@ -209,12 +154,10 @@ def _entries(pairs: Pairs, gate: Gates, background: Background, features: int, t
 def _background(
     sparsity: Sparsity, weights: Rows, norms: Float[Tensor, " features"], batch: Batch, pairs: Pairs, gate: Gates
 ) -> Background:
-    feature, pre = torch.from_numpy(pairs.feature), torch.from_numpy(pairs.pre)
-
     def sums(values: Float[Tensor, "kinds pairs"]) -> Float[Tensor, "kinds features"]:
-        return norms.new_zeros(len(values), len(norms)).index_add_(1, feature, values)
+        return norms.new_zeros(len(values), len(norms)).index_add_(1, pairs.feature, values)
 
-    found = background(sparsity, weights, norms, batch, feature, pre, gate, sums)
+    found = background(sparsity, weights, norms, batch, pairs.feature, pairs.pre, gate, sums)
     if found is None:
         nothing = np.empty(0, np.float32)
         return Background(False, nothing, nothing, nothing, nothing)

@@ -5,7 +5,7 @@ torch has one thread, and hands ranges of rows to others like it; only a dense s
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import get_ident
@@ -55,7 +55,7 @@ class Workers:
         return [results[place] for place in range(len(ranges))]
 
     @contextmanager
-    def given_to_torch(self) -> Iterator[None]:
+    def given_to_torch(self) -> Generator[None]:
         """Within the block, torch's products in this thread use all threads."""
         before = torch.get_num_threads()
         torch.set_num_threads(max(before, self.threads))

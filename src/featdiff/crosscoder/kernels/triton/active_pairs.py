@@ -1,47 +1,31 @@
 """Which features of which tokens are active, on a GPU: a bfloat16 product, then float32 products of what it lists.
 
-The margin is that of `bounds`, and pairs come out as from the screen of a CPU. Encoder rows are not scaled here: the
-score of a pair is compared with the margin of its token times the norm of its row.
+The margin is that of `quantisation_error.py`, and pairs come out as from the screen of a CPU. Encoder rows are not
+scaled here: the score of a pair is compared with the margin of its token times the norm of its row.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from featdiff.crosscoder.kernels.parameter_rows import Rows
-from featdiff.crosscoder.kernels.quantisation_error import AUDITED, MARGIN, MOST_ACTIVE, hidden, missed, rounded_up
+from featdiff.crosscoder.kernels.quantisation_error import MOST_ACTIVE, hidden, rounded_up
+from featdiff.crosscoder.kernels.sparse_step import Pairs, Screen
 from featdiff.crosscoder.kernels.triton.adam import Derived
 from featdiff.crosscoder.kernels.triton.kernels import listed, pair_products
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs (token, feature) above the floor, in the order of the tokens."""
-
-    starts: Int[Tensor, " borders"]
-    token: Int[Tensor, " pairs"]
-    feature: Int[Tensor, " pairs"]
-    pre: Float[Tensor, " pairs"]
-
-    def only(self, kept: Bool[Tensor, " pairs"]) -> "Pairs":
-        """Those that are marked."""
-        before = torch.nn.functional.pad(kept.cumsum(0), (1, 0))
-        return Pairs(before[self.starts], self.token[kept], self.feature[kept], self.pre[kept])
-
-
-class TritonScreen:
+class TritonScreen(Screen):
     """The search that rests on the bfloat16 copy of an encoder."""
 
     def __init__(self, weights: Rows, derived: Derived) -> None:
-        self.margin = torch.tensor(MARGIN)
-        self._weights, self._derived = weights, derived
+        super().__init__(weights)
+        self._derived = derived
 
     def pairs(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"]) -> Pairs | None:
-        """Pairs whose pre-activation lies above the floor of their feature; None where there are too many."""
         weights, derived = self._weights, self._derived
         bias = rounded_up(weights.b_enc - floors)
         with whole_sums():
@@ -56,34 +40,22 @@ class TritonScreen:
         pre = torch.empty_like(token, dtype=torch.float32)
         pre[order] = pair_products(x, weights.enc, token[order], feature[order])
         pre += weights.b_enc[feature]
-        return Pairs(starts, token, feature, pre).only(pre > floors[feature])
+        return Pairs(starts, feature, pre).only(pre > floors[feature])
 
     def pairs_in_full(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"]) -> Pairs | None:
-        """The same by a float32 product over all features: cheaper where many are active."""
         scores = torch.addmm(self._weights.b_enc, x, self._weights.enc.T)
         found = listed(scores, floors, x.new_zeros(len(x)), self._derived.reach, int(MOST_ACTIVE * scores.numel()))
         if found is None:
             return None
         starts, token, feature = found
         pre = scores[token, feature]
-        return Pairs(starts, token, feature, pre).only(pre > floors[feature])
-
-    def audit(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"], found: Pairs) -> int:
-        """Pairs of the first tokens that `found` misses; if there are any, the margin doubles."""
-        x = x[:AUDITED]
-        marks = torch.zeros(len(x), len(floors), dtype=torch.bool, device=x.device)
-        end = int(found.starts[len(x)])
-        marks[found.token[:end], found.feature[:end]] = True
-        count = missed(self._weights, x, floors, marks)
-        if count:
-            self.margin.mul_(2)
-        return count
+        return Pairs(starts, feature, pre).only(pre > floors[feature])
 
 
 @contextmanager
-def whole_sums() -> Iterator[None]:
-    """Within the block a bfloat16 product on a GPU is summed in float32 throughout: no rounding but what `bounds` knows
-    of."""
+def whole_sums() -> Generator[None]:
+    """Within the block a bfloat16 product on a GPU is summed in float32 throughout: no rounding but what
+    `quantisation_error.py` knows of."""
     backend = torch.backends.cuda.matmul
     before = backend.allow_bf16_reduced_precision_reduction
     backend.allow_bf16_reduced_precision_reduction = False

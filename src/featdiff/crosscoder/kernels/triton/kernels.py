@@ -19,7 +19,7 @@ import triton.language as tl
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Function = TypeVar("Function", bound=Callable)
+Function = TypeVar("Function", bound=Callable[..., object])
 
 LISTED = 2048
 """Columns of one token that a program looks through."""
@@ -41,7 +41,7 @@ class Kernel(Protocol):
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]: ...
 
 
-def kernel(function: Callable) -> Kernel:
+def kernel(function: Callable[..., None]) -> Kernel:
     """A program, without the wrappers that tests put around it. It is compiled once for each shape of a crosscoder;
     the number of `pairs` differs from step to step."""
     return triton.jit(do_not_specialize=["pairs"])(inspect.unwrap(function))
