@@ -16,7 +16,7 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
-    from featdiff.report.data import ReportData
+    from featdiff.report.page import Heading
     from featdiff.run.plan import Plan
 
 torch.set_num_threads(1)
@@ -77,8 +77,8 @@ def own(tiny: "Plan", fresh: "Plan") -> "Plan":
 
 
 @pytest.fixture(scope="session")
-def study() -> "ReportData":
-    """A made-up study, plausible in shape, for tests of how results are shown."""
-    from made_up_report import study
+def study() -> "Heading":
+    """The heading of a made-up study, for tests of how results are shown."""
+    from featdiff.report.page import Heading
 
-    return study()
+    return Heading("demo", ("base", "sft", "rl"))

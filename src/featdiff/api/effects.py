@@ -95,7 +95,7 @@ class Intervention:
 
     def plot(self) -> Axes:
         """Draw the change of accuracy on held-out items, task by task, beside that by each control draw."""
-        from featdiff.analyses.intervention.effect_plot import effect_plot
+        from featdiff.analyses.intervention.figures import effect_plot
         from featdiff.presentation.style import on_screen
 
         first = self.effects[0]

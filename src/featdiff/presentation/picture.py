@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from featdiff.presentation.style import Drawing
 else:  # what says that an analysis has a figure is imported where none is drawn
-    Axes = Figure = Drawing = object
+    Figure = Drawing = object
 
 Numbers = Mapping[str, object]
 

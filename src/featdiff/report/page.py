@@ -3,69 +3,82 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from featdiff.analyses.drift.text import equal_drift_verdicts
-from featdiff.analyses.dynamics.result import READINGS, TITLES
-from featdiff.analyses.editing_methods.text import ways_verdicts
 from featdiff.presentation import words
 from featdiff.presentation.picture import Picture
 from featdiff.presentation.section import Section
 from featdiff.presentation.style import Drawing, theme_css
-from featdiff.report.data import UNSEEN, ReportData
-from featdiff.report.findings import caveats, groups, headline
-from featdiff.report.pictures import pictures
+
+WRITTEN_BY = [
+    "percent",
+    "edited",
+    "points",
+    "percent_interval",
+    "points_interval",
+    "probability",
+    "count",
+    "listing",
+    "plural",
+    "nats",
+    "ratio",
+    "tokens",
+    "tokens_change",
+    "tokens_interval",
+    "mean",
+    "sparsity",
+]
+"""Functions of `presentation.words` that templates call as filters."""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What stands above the sections: the study, and its models, base first."""
+
+    study: str
+    models: Sequence[str]
 
 
 def write_report(
-    data: ReportData, folder: Path, analyses: Sequence[Section] = (), provenance: Section | None = None
+    heading: Heading, folder: Path, sections: Sequence[Section] = (), provenance: Section | None = None
 ) -> Path:
     """Write `report.html` and `figures/<name>.svg` with `<name>.json` into `folder`; the path of the page.
 
-    `provenance` stands at the end, after what the analyses do not show. The same data give the same bytes.
+    The sections' findings stand at the top, the last of them in bold; their caveats after the sections, and
+    `provenance` at the end. The same sections give the same bytes.
     """
-    found = [*pictures(data), *(picture for section in analyses for picture in section.figures)]
-    drawings = {picture.name: picture.draw() for picture in found}
+    pictures = [picture for section in sections for picture in section.figures]
+    names = [picture.name for picture in pictures]
+    assert len(set(names)) == len(names), f"two figures share a name: {', '.join(sorted(names))}"
+    drawings = {picture.name: picture.draw() for picture in pictures}
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    for picture in found:
+    for picture in pictures:
         (figures / f"{picture.name}.svg").write_text(drawings[picture.name].standalone(), encoding="utf-8")
         (figures / f"{picture.name}.json").write_text(_json(picture.numbers) + "\n", encoding="utf-8")
     page = folder / "report.html"
-    page.write_text(_page(data, found, drawings, analyses, provenance), encoding="utf-8")
+    page.write_text(_page(heading, sections, provenance, drawings), encoding="utf-8")
     return page
 
 
 def _page(
-    data: ReportData,
-    found: list[Picture],
-    drawings: Mapping[str, Drawing],
-    analyses: Sequence[Section],
-    provenance: Section | None,
+    heading: Heading, sections: Sequence[Section], provenance: Section | None, drawings: Mapping[str, Drawing]
 ) -> str:
-    sections: defaultdict[str, list[Picture]] = defaultdict(list)
-    for picture in found:
-        sections[picture.section].append(picture)
     environment = _environment(drawings)
+    bodies = {section.anchor: _rendered(environment, section) for section in sections}
     return environment.get_template("page.html").render(
-        data=data,
-        analyses=analyses,
-        provenance=provenance,
-        html=lambda section: _rendered(environment, section),
-        causal=data.causal,
+        heading=heading,
         sections=sections,
-        headline=[*(finding for section in analyses for finding in section.findings), *headline(data)],
-        caveats=[*(caveat for section in analyses for caveat in section.caveats), *caveats(data)],
-        groups=groups(data.effects),
-        equal_drift_verdicts=equal_drift_verdicts,
-        ways_verdicts=ways_verdicts,
-        unseen_role=UNSEEN,
+        bodies=bodies,
+        findings=[finding for section in sections for finding in section.findings],
+        caveats=[caveat for section in sections for caveat in section.caveats],
+        provenance=provenance,
+        origin=_rendered(environment, provenance) if provenance else "",
         theme=Markup(theme_css()),
-        alignment_titles=TITLES,
-        alignment_readings=READINGS,
     )
 
 
@@ -90,26 +103,13 @@ def _environment(drawings: Mapping[str, Drawing]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # Safe: matplotlib and Drawing escape every label.
-    environment.globals |= {"svg": lambda picture: Markup(drawings[picture.name].inline()), "numbers": _embedded}
-    environment.filters |= {
-        "percent": words.percent,
-        "edited": words.edited,
-        "points": words.points,
-        "percent_interval": words.percent_interval,
-        "points_interval": words.points_interval,
-        "probability": words.probability,
-        "count": words.count,
-        "listing": words.listing,
-        "plural": words.plural,
-        "nats": words.nats,
-        "ratio": words.ratio,
-        "tokens": words.tokens,
-        "tokens_change": words.tokens_change,
-        "tokens_interval": words.tokens_interval,
-        "mean": words.mean,
-        "sparsity": words.sparsity,
-    }
+
+    # Safe: matplotlib and Drawing escape every label. Jinja types its tables by what they hold at first.
+    def svg(picture: Picture) -> Markup:
+        return Markup(drawings[picture.name].inline())
+
+    environment.globals.update({"svg": svg, "numbers": _embedded})  # pyright: ignore[reportArgumentType, reportCallIssue]
+    environment.filters.update({name: getattr(words, name) for name in WRITTEN_BY})
     return environment
 
 

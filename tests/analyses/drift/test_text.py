@@ -1,17 +1,28 @@
-"""The answers at equal drift: by rule, with counts and intervals, beside what was learned."""
+"""The answers at equal drift, by rule, with counts and intervals; and drift on the page."""
 
 from dataclasses import replace
+from pathlib import Path
 
-from equal_drift_record import EQUAL, WAYS, questions
+from made_up_drift import CONTROLLED, DRIFT, EQUAL, MATCHINGS, SAMPLES, questions
 
-from featdiff.analyses.drift.text import equal_drift_verdicts
+from featdiff.analyses.drift.result import Drift
+from featdiff.analyses.drift.text import drift_section, equal_drift_verdicts
+from featdiff.report.page import Heading, write_report
 
 MINUS = "\N{MINUS SIGN}"
 
 
 def answers(**orders: object) -> list[str]:
-    asked = [question for way in WAYS for question in (questions(way, **orders) if way == WAYS[1] else questions(way))]  # pyright: ignore
+    as_trained, mixed, nearest = MATCHINGS
+    asked = questions(as_trained) + questions(mixed, **orders) + questions(nearest)  # pyright: ignore
     return equal_drift_verdicts(replace(EQUAL, questions=asked), "rl", 0.95)
+
+
+def page_of(study: Heading, drift: Drift, folder: Path) -> str:
+    """What the page says of drift."""
+    section = drift_section(drift, ("base", "sft", "rl"), 0.95, SAMPLES)
+    page = write_report(study, folder, [section]).read_text()
+    return page[page.index('<section id="drift">') :].partition("</section>")[0]
 
 
 def test_one_sentence_answers_both_questions_with_their_counts() -> None:
@@ -56,4 +67,20 @@ def test_it_says_by_which_rule_and_what_would_change_it() -> None:
 
 
 def test_without_pair_crosscoders_it_says_that_nothing_is_known() -> None:
-    assert "are not known" in equal_drift_verdicts(replace(EQUAL, questions=[]), "rl", 0.95)[0]
+    assert "are not known" in equal_drift_verdicts(replace(EQUAL, questions=()), "rl", 0.95)[0]
+
+
+def test_the_page_escapes_names_and_shows_every_row(study: Heading, tmp_path: Path) -> None:
+    section = page_of(study, DRIFT, tmp_path)
+    assert "&lt;sft&gt; matched" in section and "<sft>" not in section and section.count("of 700 measured") == 5 + 9 * 2
+    assert "5.0<small>attention 10.0</small>" in section and ">20.0<" in section
+
+
+def test_the_page_says_what_the_control_is_and_shows_it_in_every_place(study: Heading, tmp_path: Path) -> None:
+    section = page_of(study, CONTROLLED, tmp_path)
+    assert "3,605 kept of 5,102 drawn for 3,840 prompts" in section
+    assert "4<small>of 700 in sft's place</small>7<small>of 690 in rl's place</small>" in section
+    for matching in MATCHINGS:
+        assert section.count(f">{matching}</th>") == 1
+    assert "fewer specific features than training on the teacher" in section
+    assert "is the base after SFT" not in page_of(study, DRIFT, tmp_path)

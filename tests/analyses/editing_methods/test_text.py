@@ -18,8 +18,7 @@ from featdiff.analyses.editing_methods.result import (
 )
 from featdiff.analyses.editing_methods.text import section_of, verdicts
 from featdiff.intervention.effect_records import BeforeAfter, ControlRecord, FlipsRecord
-from featdiff.report.data import ReportData
-from featdiff.report.page import write_report
+from featdiff.report.page import Heading, write_report
 from featdiff.stats import Verdict
 
 NOT_BEYOND: Verdict = "not distinguishable from random features"
@@ -103,7 +102,7 @@ def test_the_figure_has_every_method_and_two_further_columns() -> None:
     assert picture.numbers["jaccard"] == TABLE and "features and steering 0.20" in picture.finding
 
 
-def test_the_page_escapes_titles_and_shows_every_row(study: ReportData, tmp_path: Path) -> None:
+def test_the_page_escapes_titles_and_shows_every_row(study: Heading, tmp_path: Path) -> None:
     page = write_report(study, tmp_path, [section_of(FOUND)]).read_text()
     assert page.count("&lt;steering&gt;") == 3 and "<steering>" not in page
     assert "beyond +30.0" in page and "320 items" in page and "0.5: +1.0 (random 0.0)" in page

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from featdiff.analyses.feature_cards.result import Context, FeatureCard, FeatureCards
 from featdiff.analyses.feature_cards.text import report_section
-from featdiff.report.data import ReportData
-from featdiff.report.page import write_report
+from featdiff.report.page import Heading, write_report
 
 CARD = FeatureCard(
     feature=12,
@@ -37,7 +36,7 @@ def test_a_context_is_parted_at_its_token() -> None:
     assert (context.before, context.token, context.after) == ("a <i>", " =", " 7\n")
 
 
-def test_a_card_shows_the_evidence_escaped(study: ReportData, tmp_path: Path) -> None:
+def test_a_card_shows_the_evidence_escaped(study: Heading, tmp_path: Path) -> None:
     found = section(write_report(study, tmp_path, [report_section({"joint": CARDS})]).read_text())
     assert "a &lt;i&gt;<mark> =</mark> 7" in found and "<i>" not in found and "<b>" not in found
     assert "<strong>joint 12</strong> · tail of rl, selected · fires on 1.2 % of tokens" in found
@@ -45,5 +44,5 @@ def test_a_card_shows_the_evidence_escaped(study: ReportData, tmp_path: Path) ->
     assert "0.95" in found and "nu_eps (from rl)" in found and "driven by sft: no place in the text" in found
 
 
-def test_a_study_without_such_features_says_so(study: ReportData, tmp_path: Path) -> None:
+def test_a_study_without_such_features_says_so(study: Heading, tmp_path: Path) -> None:
     assert "no features to show one by one" in section(write_report(study, tmp_path, [report_section({})]).read_text())

@@ -12,13 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_study import changed, contents, summary
 
-from featdiff.analyses.accuracy.compute import evaluate
+from featdiff.analyses import accuracy
 from featdiff.analyses.intervention import run, section
 from featdiff.analyses.intervention.result import GeneratedAnswers, Interventions, TaskEffect
 from featdiff.evaluation.results import TaskResult
 from featdiff.files import load
-from featdiff.report.data import ReportData
-from featdiff.report.page import write_report
+from featdiff.report.page import Heading, write_report
 from featdiff.run.evaluation import generated_tasks
 from featdiff.run.plan import Plan
 from featdiff.workflow.preflight import check_inputs
@@ -64,7 +63,7 @@ def asked(tiny: Plan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plan
     plan = with_maths(Plan(changed(tiny.study, runs=str(folder / "runs"))), folder / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
-        evaluate(plan, plan.run.path("evaluation"))
+        accuracy.run(plan, plan.run.path("evaluation"))
         planted(plan)
         run(plan, plan.run.path("interventions"))
         yield plan
@@ -168,7 +167,7 @@ def test_without_controls_no_answers_are_generated_under_edits(asked: Plan, tmp_
     assert MATHS not in {one.task for one in load(Interventions, tmp_path / "interventions" / "effects.json").effects}
 
 
-def test_the_report_shows_them_in_a_table_of_their_own(asked: Plan, study: ReportData, tmp_path: Path) -> None:
+def test_the_report_shows_them_in_a_table_of_their_own(asked: Plan, study: Heading, tmp_path: Path) -> None:
     part = section(asked)
     assert part is not None
     page = write_report(study, tmp_path, [part]).read_text(encoding="utf-8")

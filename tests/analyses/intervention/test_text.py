@@ -24,8 +24,7 @@ from featdiff.analyses.intervention.text import (
 )
 from featdiff.config.intervention import ControlName
 from featdiff.intervention.effect_records import BeforeAfter, ControlRecord, ControlTest, FlipsRecord, FormRecord
-from featdiff.report.data import ReportData
-from featdiff.report.page import write_report
+from featdiff.report.page import Heading, write_report
 from featdiff.stats import Verdict
 
 NOT_DISTINGUISHABLE: Verdict = "not distinguishable from random features"
@@ -46,7 +45,7 @@ def generated(effect: TaskEffect, draws: int) -> TaskEffect:
     return replace(effect, sets=sets, answers=answers)
 
 
-def page(effects: list[TaskEffect], study: ReportData, folder: Path, **more: object) -> str:
+def page(effects: list[TaskEffect], study: Heading, folder: Path, **more: object) -> str:
     found = replace(Interventions(tuple(effects)), **more)
     return write_report(study, folder, [section_of(found, 0.95)]).read_text(encoding="utf-8")
 
@@ -76,7 +75,7 @@ def test_effects_beyond_the_controls_are_counted_and_kept_in_bounds(effects: lis
     assert "in only some of the tests (1 of 10)" in conclusion(one, 0.95)
 
 
-def test_without_interventions_nothing_is_claimed(study: ReportData, tmp_path: Path) -> None:
+def test_without_interventions_nothing_is_claimed(study: Heading, tmp_path: Path) -> None:
     assert conclusion([], 0.95).startswith("No intervention was made")
     text = page([], study, tmp_path, note="nothing passes")
     assert "No intervention was made" in text and "All tasks together" not in text
@@ -155,7 +154,7 @@ def test_a_rise_is_compared_with_guessing_again_on_every_task(effects: list[Task
 
 
 def test_the_page_shows_what_it_was_given_and_escapes_names(
-    effects: list[TaskEffect], study: ReportData, tmp_path: Path
+    effects: list[TaskEffect], study: Heading, tmp_path: Path
 ) -> None:
     kinds: dict[ControlName, ControlRecord] = {"mean difference": ControlRecord(1, -0.4, [-0.4, -0.4])}
     flips = FlipsRecord(37, 0, 0.001)

@@ -12,8 +12,7 @@ from featdiff.analyses.selection.result import ScoreSelection, SelectionResult, 
 from featdiff.analyses.selection.text import caveats, overlap_picture, section_of
 from featdiff.analyses.stability.result import FeatureStability, ScoreOverSeeds
 from featdiff.files import load, save
-from featdiff.report.data import ReportData
-from featdiff.report.page import write_report
+from featdiff.report.page import Heading, write_report
 from featdiff.selection.agreement import SelectedElsewhere, WithoutTask
 from featdiff.selection.overlap import Null, OverlapNull
 
@@ -43,7 +42,7 @@ FOUND = SelectionResult(
 OVER_SEEDS = FeatureStability(2, 2, (2, 1, 0), ScoreOverSeeds("rl", (0.71, 0.6, None), (0.02, None, None)))
 
 
-def page(study: ReportData, folder: Path, found: SelectionResult) -> str:
+def page(study: Heading, folder: Path, found: SelectionResult) -> str:
     text = write_report(study, folder, [section_of(found)]).read_text()
     return text[text.index('<section id="selection">') :]
 
@@ -54,7 +53,7 @@ def test_a_result_comes_back_from_its_file(tmp_path: Path) -> None:
     assert load(SelectionResult, tmp_path / "selection.json") == found
 
 
-def test_the_page_has_the_numbers_and_escapes_names(study: ReportData, tmp_path: Path) -> None:
+def test_the_page_has_the_numbers_and_escapes_names(study: Heading, tmp_path: Path) -> None:
     text = page(study, tmp_path, FOUND)
     for words in ("3 features", "&lt;counting&gt;", ">370<", ">40<", "80.2", "both right", "reversal 60.0 %", "t_bh 9"):
         assert words in text, words
@@ -62,11 +61,11 @@ def test_the_page_has_the_numbers_and_escapes_names(study: ReportData, tmp_path:
     assert "427 critical items" in text and "holds 60 items" in text
 
 
-def test_an_empty_set_is_a_result(study: ReportData, tmp_path: Path) -> None:
+def test_an_empty_set_is_a_result(study: Heading, tmp_path: Path) -> None:
     assert "holds 0 features: an empty set is a result" in page(study, tmp_path, replace(FOUND, chosen=()))
 
 
-def test_the_final_set_says_how_many_of_it_are_stable(study: ReportData, tmp_path: Path) -> None:
+def test_the_final_set_says_how_many_of_it_are_stable(study: Heading, tmp_path: Path) -> None:
     text = page(study, tmp_path, replace(FOUND, stability=OVER_SEEDS))
     assert "1 of the 3 selected features is stable" in text
     assert "0.71 ± 0.02</td>" in text and "1 of 2</td>" in text

@@ -19,8 +19,7 @@ from featdiff.analyses.sensitivity.result import (
 from featdiff.attribution.robustness import Robustness
 from featdiff.config.crosscoder import ReLU
 from featdiff.intervention.effect_records import ControlRecord, FlipsRecord, PooledRecord
-from featdiff.report.data import ReportData
-from featdiff.report.page import write_report
+from featdiff.report.page import Heading, write_report
 
 TAIL, ALIKE, EFFECT = "tail rl 0.8", "jaccard", "effect rl held_out"
 
@@ -142,7 +141,7 @@ def test_curves_show_every_crosscoder_and_choices_both_readings() -> None:
     assert labels == ["reference", "seed 1", "<cosine>", "layer 3"]  # a norm touches no effect
 
 
-def test_the_page_has_both_tables_and_escapes_names(study: ReportData, tmp_path: Path) -> None:
+def test_the_page_has_both_tables_and_escapes_names(study: Heading, tmp_path: Path) -> None:
     page = write_report(study, tmp_path, [section_of(FOUND)]).read_text()
     section = page[page.index('<section id="sensitivity">') : page.index('<section id="limits">')]
     assert "At equal L0" in section and "At equal variance explained" in section and "<cosine>" not in section

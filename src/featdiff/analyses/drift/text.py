@@ -1,17 +1,73 @@
-"""The report's answers at equal drift, in sentences and by fixed rules."""
+"""Drift in the summary and in the report: the answers at equal drift, in sentences and by fixed rules."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from featdiff.analyses.drift.matched_kl_result import MIXED, NEAREST, EqualDrift, Estimate, Question, Reading
+from featdiff.analyses.drift.figures import drift_pictures
+from featdiff.analyses.drift.result import Drift, EqualDrift, Estimate, ModelDrift, Question, Reading
+from featdiff.files import Json, as_json, load
+from featdiff.presentation.section import Section
 from featdiff.presentation.words import listing, points, points_interval
+from featdiff.run.plan import REJECTION, Plan
+
+
+def drift_of(plan: Plan) -> Drift | None:
+    """What the stage found; None where it has not been made."""
+    path = plan.run.path("drift", "drift.json")
+    return load(Drift, path) if path.is_file() else None
+
+
+def headline_numbers(plan: Plan) -> dict[str, Json]:
+    """By tuned model and name, how far each model moved and its tails; and all that was found at equal drift."""
+    drift = drift_of(plan)
+    found: dict[str, dict[str, Json]] = {}
+    for row in drift.rows if drift else ():
+        found.setdefault(row.tuned, {})[row.name] = _numbers(row)
+    return {"drift": found} | ({"equal_drift": as_json(drift.equal)} if drift else {})
+
+
+def _numbers(row: ModelDrift) -> Json:
+    numbers: dict[str, Json] = {
+        "kind": row.kind,
+        "alpha": row.alpha,
+        "kl_task": row.kl_task,
+        "kl_neutral": row.kl_neutral,
+        "tails": row.tails,
+        "weights": row.weights["all"],
+        "activations": max(row.activations),
+    }
+    return numbers | ({"crossed": row.crossed} if row.crossed else {})
+
+
+def section_of(plan: Plan) -> Section | None:
+    """The section of a run; None where the stage has not been made."""
+    if (drift := drift_of(plan)) is None:
+        return None
+    traces = plan.run.read("posttrain", REJECTION, "traces.json") if REJECTION in drift.controls else {}
+    return drift_section(drift, plan.models, plan.study.intervention.confidence, traces)
+
+
+def drift_section(drift: Drift, models: Sequence[str], confidence: float, samples: Mapping[str, int]) -> Section:
+    """The answers, the models at equal drift, the figure, and how far every model moved.
+
+    `models` are those of the study, for their colours; `samples` is what the control was trained on: right answers
+    `kept`, of how many `drawn`, for how many `prompts`.
+    """
+    verdicts = equal_drift_verdicts(drift.equal, drift.least, confidence)
+    return Section(
+        anchor="drift",
+        title="Drift",
+        template="drift/section.html",
+        values={"drift": drift, "verdicts": verdicts, "confidence": confidence, "samples": samples},
+        figures=tuple(drift_pictures(drift, models)),
+    )
 
 
 def equal_drift_verdicts(equal: EqualDrift, least: str, confidence: float) -> list[str]:
     """The answer in one sentence; what was learned there; whether checkpoints agree; what would change the answer."""
-    questions = equal.answered(MIXED)
+    questions = equal.answered("mixed with the base")
     if not questions:
         return ["No crosscoder of the base and each tuned model was trained, so tails at equal drift are not known."]
-    kl = equal.model(MIXED, least).kl_task
+    kl = equal.model("mixed with the base", least).kl_task
     answers = listing([_answer(question) for question in questions])
     return [
         f"At equal drift (KL {kl:.3g} nats per token on the tasks, that of {least}, reached by mixing with the base), "
@@ -46,7 +102,7 @@ def _counts(question: Question, reading: Reading) -> str:
 def _learned(equal: EqualDrift, questions: Sequence[Question]) -> str:
     """Few features of a model that learned little say little."""
     names = list(dict.fromkeys(name for question in questions for name in (question.first, question.second)))
-    gains = [f"{_estimate(equal.model(MIXED, name).accuracy.gain)} for {name}" for name in names]
+    gains = [f"{_estimate(equal.model('mixed with the base', name).accuracy.gain)} for {name}" for name in names]
     differences = [f"{one.first} less {one.second} is {_estimate(one.gain)}" for one in questions]
     return (
         f"Mean accuracy there is, in points above the base, {listing(gains)}; {listing(differences)} "
@@ -55,13 +111,13 @@ def _learned(equal: EqualDrift, questions: Sequence[Question]) -> str:
 
 
 def _checkpoints(equal: EqualDrift, questions: Sequence[Question], least: str) -> str:
-    near = [one for one in equal.models if one.way == NEAREST and one.of != least]
+    near = [one for one in equal.models if one.way == "nearest checkpoint" and one.of != least]
     named = listing([f"{one.name} at {one.kl_task:.3g}" for one in near])
     said = {"more": "more", "fewer": "fewer", "undecided": "no difference that can be told"}
     found = [
         f"{said[one.order]} for {one.first} against {one.second}"
         + ("" if one.order == mixed.order else f" (not as above: {said[mixed.order]})")
-        for one, mixed in zip(equal.answered(NEAREST), questions, strict=True)
+        for one, mixed in zip(equal.answered("nearest checkpoint"), questions, strict=True)
     ]
     return f"With the checkpoints of nearest KL instead ({named}): {listing(found)}."
 

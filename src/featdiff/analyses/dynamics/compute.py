@@ -1,115 +1,63 @@
-"""`dynamics`: follow specific features over the checkpoints of every tuned model, under each declared alignment."""
+"""Specific features over the checkpoints of one tuned model; `attribution.alignments` compares them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
-from featdiff.attribution.alignments import (
-    joint_trajectory,
-    matched_trajectory,
-    same_seed_index_trajectory,
-    swap_trajectory,
-)
-from featdiff.attribution.stability import ScoredCrosscoder
-from featdiff.attribution.swap import swap_specificity
+from featdiff.analyses.dynamics.result import CheckpointOverlap, Dynamics
 from featdiff.attribution.trajectories import Alignment, Trajectory
-from featdiff.files import Json, Record, write_json
-from featdiff.run.held_out import held_out_activations
-from featdiff.run.models import load_lineup
-from featdiff.run.plan import Plan
-from featdiff.run.scored import plain, scored, scored_seeds
+from featdiff.files import save
 
 
-@dataclass(frozen=True)
-class Missing:
-    """Why a trajectory could not be made, in one line."""
+def write_dynamics(tuned: str, tried: Mapping[Alignment, Trajectory | str], folder: Path) -> Dynamics:
+    """Keep what was found of the checkpoints of one tuned model.
 
-    reason: str
+    Args:
+        tuned: the tuned model.
+        tried: by alignment the trajectory, or in one line why there is none.
+        folder: gets `<tuned>.json`, the result, and `<tuned>.safetensors`, the specificity of every feature
+            [checkpoints features] by alignment, that of `Dynamics.main` also as `specificity`.
 
-
-def dynamics(plan: Plan, folder: Path) -> None:
-    """Write `<tuned model>.json`: overlap, noise floor and rank shifts under every alignment, the first of them at the
-    top, and why others are missing; `<tuned model>.safetensors` holds the specificity of every feature."""
-    for tuned in plan.follows:
-        tried = {alignment: _trajectory(plan, tuned, alignment) for alignment in plan.study.dynamics.alignments}
-        found = {alignment: one for alignment, one in tried.items() if isinstance(one, Trajectory)}
-        by_alignment: Record = {alignment: _record(one) for alignment, one in found.items()}
-        missing: Record = {alignment: one.reason for alignment, one in tried.items() if isinstance(one, Missing)}
-        if not found:
-            raise ValueError(f"the checkpoints of {tuned} cannot be compared: {'; '.join(missing.values())}")
-        first = "joint" if "joint" in found else next(iter(found))
-        by_model = {"by_alignment": by_alignment, "missing": missing}
-        write_json(folder / f"{tuned}.json", by_alignment[first] | by_model)
-        tensors = {"specificity": found[first].specificity}
-        tensors |= {f"specificity.{alignment}": one.specificity.clone() for alignment, one in found.items()}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / f"{tuned}.safetensors")
-
-
-def _trajectory(plan: Plan, tuned: str, alignment: Alignment) -> Trajectory | Missing:
-    checkpoints = plan.checkpoints[tuned]
-    rules = {"top": plan.study.dynamics.top, "acceptance": plan.study.stability.acceptance}
-    match alignment:
-        case "joint":
-            name = plan.dynamics(tuned)
-            if name is None:
-                return Missing(f"no crosscoder aligns the base with all of {', '.join(checkpoints)}")
-            return joint_trajectory(scored_seeds(plan, name), checkpoints, **rules)
-        case "matched" | "same_seed_index":
-            if not (names := plan.per_checkpoint(tuned)):
-                return Missing(f"not every one of {', '.join(checkpoints)} has a crosscoder of itself and the base")
-            pairs = _pairs(plan, names)
-            try:
-                if alignment == "matched":
-                    return matched_trajectory(pairs, checkpoints, **rules)
-                return same_seed_index_trajectory(pairs, checkpoints, **rules)
-            except ValueError as error:
-                return Missing(str(error))
-        case "swap":
-            if (name := plan.swap(tuned)) is None:
-                read = ", ".join(checkpoints)
-                return Missing(f"it takes a crosscoder of the base and {tuned} alone, and one that reads {read}")
-            seeds = scored_seeds(plan, name)
-            return swap_trajectory(seeds, _swapped(plan, seeds, checkpoints), checkpoints, **rules)
+    ValueError where no alignment is possible.
+    """
+    found: dict[Alignment, Trajectory] = {name: one for name, one in tried.items() if not isinstance(one, str)}
+    missing: dict[Alignment, str] = {name: one for name, one in tried.items() if isinstance(one, str)}
+    if not found:
+        raise ValueError(f"the checkpoints of {tuned} cannot be compared: {'; '.join(missing.values())}")
+    overlaps: dict[Alignment, CheckpointOverlap] = {name: overlap_of(one) for name, one in found.items()}
+    result = Dynamics(overlaps, missing)
+    save(result, folder / f"{tuned}.json")
+    tensors = {f"specificity.{name}": one.specificity.contiguous() for name, one in found.items()}
+    tensors["specificity"] = tensors[f"specificity.{result.main.alignment}"].clone()
+    save_file(tensors, folder / f"{tuned}.safetensors")
+    return result
 
 
-def _pairs(plan: Plan, names: tuple[str, ...]) -> list[list[ScoredCrosscoder]]:
-    """The crosscoders of base and checkpoint by seed, then by checkpoint: as many seeds as all of them have."""
-    rows = [[scored(plan, of_seed) for of_seed in plan.seeds[name]] for name in names]
-    return [list(of_seed) for of_seed in zip(*rows, strict=False)]
-
-
-def _swapped(
-    plan: Plan, seeds: list[ScoredCrosscoder], checkpoints: tuple[str, ...]
-) -> list[Float[Tensor, "checkpoints features"]]:
-    """Specificity of the features of each seed with every checkpoint in the tuned model's place, on held-out tokens."""
-    study, models = plan.study, seeds[0].crosscoder.models
-    lineup = load_lineup(plan, tuple(dict.fromkeys((*models, *checkpoints))))
-    return swap_specificity(
-        [one.crosscoder for one in seeds],
-        held_out_activations(plan, lineup, study.dynamics.tokens),
-        checkpoints,
-        p=study.attribution.norm_p,
-        space=study.attribution.space,
-        min_active=study.dynamics.min_active,
+def overlap_of(found: Trajectory) -> CheckpointOverlap:
+    """What a result keeps of a trajectory."""
+    shifts = zip(found.rank_shift, found.counted, strict=False)  # nothing follows the last checkpoint
+    return CheckpointOverlap(
+        alignment=found.alignment,
+        checkpoints=found.checkpoints,
+        seeds=found.seeds,
+        ranked=tuple(tuple(row) for row in found.ranked.tolist()),
+        overlap=_rows(found.overlap),
+        chance=found.chance,
+        noise_floor=found.noise_floor,
+        floors=None if found.floors is None else _row(found.floors),
+        between_seeds=None if found.between_seeds is None else _rows(found.between_seeds),
+        relative=None if found.relative is None else _rows(found.relative),
+        counted=found.counted,
+        rank_shift=tuple(_row(row[:counted]) for row, counted in shifts),
     )
 
 
-def _record(found: Trajectory) -> Record:
-    record: dict[str, Json] = {
-        "alignment": found.alignment,
-        "checkpoints": list(found.checkpoints),
-        "seeds": found.seeds,
-        "ranked": plain(found.ranked),
-        "overlap": plain(found.overlap),
-        "chance": found.chance,
-        "noise_floor": found.noise_floor,
-        "floors": plain(found.floors),
-        "between_seeds": plain(found.between_seeds),
-        "relative": plain(found.relative),
-        "counted": list(found.counted),
-        "rank_shift": plain(found.rank_shift),
-    }
-    return record
+def _rows(values: Float[Tensor, "rows columns"]) -> tuple[tuple[float | None, ...], ...]:
+    return tuple(_row(row) for row in values)
+
+
+def _row(values: Float[Tensor, " columns"]) -> tuple[float | None, ...]:
+    return tuple(None if value != value else value for value in values.tolist())

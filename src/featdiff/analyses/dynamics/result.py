@@ -1,97 +1,69 @@
-"""What the report says of checkpoints: how far their most specific features are the same, under each alignment."""
+"""What the stage `dynamics` finds of one tuned model: how far its checkpoints agree, under every alignment."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from featdiff.attribution import Trajectory
+from featdiff.config.dynamics import AlignmentName
 
-Unknown = int | float | None
-Shares = Sequence[Sequence[Unknown]]
-
-TITLES = {
-    "joint": "One crosscoder over all checkpoints (joint)",
-    "matched": "A crosscoder for each checkpoint, features matched (matched)",
-    "swap": "Checkpoints in the tuned model's place (swap)",
-    "same_seed_index": "A crosscoder for each checkpoint, by index: the paper's (same_seed_index)",
-}
-
-READINGS = {
-    "joint": (
-        "One crosscoder reads the base and all checkpoints, so a feature is the same one at each of them: this shows "
-        "how each checkpoint's share of a feature grows or fades. It cannot show what this dictionary, which all "
-        "checkpoints compete for, did not learn."
-    ),
-    "matched": (
-        "Each checkpoint has a crosscoder with the base of its own, and features are paired by the direction of their "
-        "decoders: this shows whether features that were learned independently are the same. It cannot tell a feature "
-        "that is gone from one that turned, split, or was not found again, which is why it is read against its floor."
-    ),
-    "swap": (
-        "One crosscoder of the base and the tuned model is read with each checkpoint in the tuned model's place: this "
-        "shows when the features that training ends with came about. It cannot show those that came and went before."
-    ),
-    "same_seed_index": (
-        "The paper's comparison: a crosscoder for each checkpoint, all begun from the same weights and trained on the "
-        "same tokens, and the same index taken for the same feature. It shows how far training keeps indices in place, "
-        "which depends on the seed; it cannot show that features persist. Above 1 once it is divided by its floor, two "
-        "checkpoints agree more than one checkpoint does with itself under another seed."
-    ),
-}
+Unknown = float | None
+Shares = tuple[tuple[Unknown, ...], ...]
 
 
 @dataclass(frozen=True)
-class DynamicsPanel:
-    """How one paradigm's most specific features change over its checkpoints (Fig. 2, 8-11), under one alignment."""
+class CheckpointOverlap:
+    """The most specific features at every checkpoint, compared under one alignment (Fig. 2, 8-11)."""
 
-    paradigm: str
-    checkpoints: Sequence[str]
-    alignment: str
+    alignment: AlignmentName
+    checkpoints: tuple[str, ...]
+    seeds: int
+    ranked: tuple[tuple[int, ...], ...]
+    """Indices of the top k of each checkpoint, best first."""
     overlap: Shares
     """Shared part of the top k of each two checkpoints, with the first seed."""
     chance: float
+    """What two random sets of k would share."""
     noise_floor: Unknown
-    rank_shift: Shares
-    """Places climbed from each checkpoint to the next by the features that are ranked, best first; None where a feature
-    left the top k."""
-    top: int
-    """k, or all features where fewer are alive."""
-    seeds: int = 1
-    floors: Sequence[Unknown] | None = None
+    """The mean of `floors`."""
+    floors: tuple[Unknown, ...] | None
     """Overlap of each checkpoint with itself under another seed; None with one seed."""
-    relative: Shares | None = None
+    between_seeds: Shares | None
+    """Mean overlap of each checkpoint under one seed with each under another."""
+    relative: Shares | None
     """Overlap divided by the noise floor; None where that was not measured."""
-
-    @staticmethod
-    def of(trajectory: Trajectory, paradigm: str) -> "DynamicsPanel":
-        """The drawable part of a trajectory."""
-        shifts = [row[:n] for row, n in zip(trajectory.rank_shift.tolist(), trajectory.counted, strict=False)]
-        return DynamicsPanel(
-            paradigm=paradigm,
-            checkpoints=trajectory.checkpoints,
-            alignment=trajectory.alignment,
-            overlap=trajectory.overlap.tolist(),
-            chance=trajectory.chance,
-            noise_floor=trajectory.noise_floor,
-            rank_shift=[[None if shift != shift else shift for shift in row] for row in shifts],
-            top=trajectory.ranked.shape[1],
-            seeds=trajectory.seeds,
-            floors=None if trajectory.floors is None else trajectory.floors.tolist(),
-            relative=None
-            if trajectory.relative is None
-            else [[None if share != share else share for share in row] for row in trajectory.relative.tolist()],
-        )
+    counted: tuple[int, ...]
+    """Features of the top k of each checkpoint whose score is known beyond noise."""
+    rank_shift: Shares
+    """Places climbed by these from each checkpoint to the next, best first; None where a feature left the top k."""
 
     @property
-    def adjacent(self) -> Sequence[Unknown]:
+    def top(self) -> int:
+        """k, or all features where fewer are alive."""
+        return len(self.ranked[0])
+
+    @property
+    def adjacent(self) -> list[Unknown]:
         """Overlap of each checkpoint with the next."""
-        return [self.overlap[c][c + 1] for c in range(len(self.checkpoints) - 1)]
+        return [row[c + 1] for c, row in enumerate(self.overlap[:-1])]
 
     @property
-    def adjacent_relative(self) -> Sequence[Unknown]:
+    def adjacent_relative(self) -> list[Unknown]:
         """The same divided by the noise floor."""
-        return [] if self.relative is None else [self.relative[c][c + 1] for c in range(len(self.checkpoints) - 1)]
+        return [row[c + 1] for c, row in enumerate((self.relative or ())[:-1])]
 
     @property
     def ends_relative(self) -> Unknown:
         """Overlap of the first checkpoint with the last, divided by the noise floor."""
         return None if self.relative is None else self.relative[0][-1]
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """`<tuned model>.json`."""
+
+    by_alignment: dict[AlignmentName, CheckpointOverlap]
+    missing: dict[AlignmentName, str]
+    """Why the checkpoints could not be compared under another alignment."""
+
+    @property
+    def main(self) -> CheckpointOverlap:
+        """Under the joint alignment, or the first of the study where there is no joint crosscoder."""
+        return self.by_alignment.get("joint") or next(iter(self.by_alignment.values()))

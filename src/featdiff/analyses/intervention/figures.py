@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from featdiff.analyses.intervention.result import DoseCurve, TaskEffect, by_edit
 from featdiff.files import as_json
-from featdiff.intervention.effect_records import ControlDraws
+from featdiff.intervention.effect_records import ControlDraws, FullEffectRecord
 from featdiff.presentation.picture import Picture, file_name
 from featdiff.presentation.style import BLUE, INK, LINE, MUTED, TITLE, canvas, fitted, styled
 from featdiff.presentation.words import edited, listing, plural, points
@@ -62,7 +62,7 @@ def _doses(position: int, curve: DoseCurve) -> Picture:
 
 
 @styled
-def effect_plot(effects: Sequence[TaskEffect], title: str) -> Figure:
+def effect_plot(effects: Sequence[FullEffectRecord], title: str) -> Figure:
     """Change of accuracy on held-out critical items in points, a row for each task.
 
     Dots are draws of random features; the diamond is the selected set on the same items, with its interval; the ring
@@ -101,7 +101,7 @@ def _controls(axes: Axes, row: int, control: ControlDraws) -> None:
     axes.plot([100 * control.mean], [row + 0.08], "|", color=MUTED, markersize=9, markeredgewidth=1.8, zorder=2)
 
 
-def _selected(axes: Axes, row: int, effect: TaskEffect) -> None:
+def _selected(axes: Axes, row: int, effect: FullEffectRecord) -> None:
     part, whole = effect.sets["held_out"], effect.sets["all"]
     if part.change is not None:
         axes.plot([100 * bound for bound in part.interval], [row - 0.24] * 2, color=BLUE, linewidth=2, zorder=3)
