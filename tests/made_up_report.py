@@ -7,7 +7,6 @@ from featdiff.report.data import (
     ControlDraws,
     EffectRow,
     ReportData,
-    SelectionPanel,
     SetChange,
 )
 
@@ -30,20 +29,6 @@ def study() -> ReportData:
         study="demo",
         models=MODELS,
         dynamics=[dynamics(draw, "sft", 4), dynamics(draw, "rl", 30)],
-        selection=SelectionPanel(
-            model="rl",
-            lineup="joint",
-            score="swap",
-            threshold=0.2,
-            rule="intersection",
-            tasks=SEEN,
-            per_task={"reversal": 40, "counting": 33, "sorting": 61},
-            critical={"reversal": 210, "counting": 160, "sorting": 57},
-            mirror={"reversal": 4, "counting": 16, "sorting": 40},
-            chosen=[3, 17, 40, 41, 99],
-            overlap=[[1.0, 0.62, 0.41], [0.62, 1.0, 0.37], [0.41, 0.37, 1.0]],
-            in_at_least=[90, 39, 5],
-        ),
         effects=[
             effect(draw, task, TASKS[task], edit)
             for edit in ("zero", "set to 3.0")

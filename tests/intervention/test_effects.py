@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +68,11 @@ def test_the_held_out_set_is_judged_by_the_features_that_were_chosen_without_it(
     effect = effect_of(ZERO, before, answers, sets, held_out=other)
     assert effect.sets["held_out"].change.value == 0.0
     assert effect.sets["critical"].change.value == -0.75
-    assert effect.to_json()["p"] == effect.sets["held_out"].p == 1.0
+    assert effect.record().p == effect.sets["held_out"].p == 1.0
 
 
 def test_the_summary_has_exactly_the_keys_that_were_agreed() -> None:
-    summary = effect_of(ZERO, *ten_items()).to_json()
+    summary = asdict(effect_of(ZERO, *ten_items()).record())
     assert list(summary) == ["task", "model", "edit", "features", "sets", "control", "p", "verdict", "controls"]
     assert (summary["edit"], summary["features"]) == ("zero", 2)
     sets, control = summary["sets"], summary["control"]
@@ -85,7 +85,7 @@ def test_the_summary_has_exactly_the_keys_that_were_agreed() -> None:
 
 
 def test_the_record_is_json_and_holds_the_change_under_every_control() -> None:
-    record = json.loads(json.dumps(effect_of(ZERO, *ten_items()).to_record(), allow_nan=False))
+    record = json.loads(json.dumps(asdict(effect_of(ZERO, *ten_items()).full_record()), allow_nan=False))
     assert record["sets"]["critical"]["control"]["values"] == [-0.75, -0.25, -0.25, -0.25]
     assert record["expected"] == "decrease"
 
@@ -97,7 +97,7 @@ def test_a_set_without_items_shows_nothing_and_breaks_nothing() -> None:
     for name in ("critical", "mirror", "held_out"):
         part = effect.sets[name]
         assert (part.n, part.before, part.after, part.verdict, part.p) == (0, None, None, "underpowered", 1.0)
-    record = json.loads(json.dumps(effect.to_record(), allow_nan=False))
+    record = json.loads(json.dumps(asdict(effect.full_record()), allow_nan=False))
     assert record["sets"]["critical"]["change"] is None
     assert record["verdict"] == "underpowered"
 

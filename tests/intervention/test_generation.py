@@ -1,14 +1,15 @@
 """Effects on generated answers, by hand: a few items, a few repetitions, a few controls."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from featdiff.intervention.edits import Edit
+from featdiff.intervention.effect_records import AccuracyRecord, ControlRecord
 from featdiff.intervention.effects import Effect, ItemSets
-from featdiff.intervention.generation import Generated, form_of_answers, measure_generated_effect
+from featdiff.intervention.generation import Generated, answer_form, measure_generated_effect
 
 ZERO = Edit(torch.tensor([1, 2]), 0.0)
 OPTIONS = {"resamples": 500, "confidence": 0.95, "seed": 0}
@@ -59,16 +60,16 @@ def test_what_random_features_do_as_well_is_not_supported() -> None:
 
 
 def test_the_entry_of_the_summary_is_that_of_every_effect() -> None:
-    entry = measured(everywhere(1), everywhere(0), [everywhere(1)] * 5).to_json()
-    assert entry["control"] == {"draws": 5, "mean": 0.0, "interval": [0.0, 0.0]}
-    assert entry["sets"]["mirror"] == {"before": None, "after": None, "n": 0, "interval": [-1.0, 1.0]}  # pyright: ignore
-    assert (entry["task"], entry["edit"], entry["features"]) == ("m", "zero", 2)
+    entry = measured(everywhere(1), everywhere(0), [everywhere(1)] * 5).record()
+    assert entry.control == ControlRecord(5, 0.0, [0.0, 0.0])
+    assert entry.sets["mirror"] == AccuracyRecord(None, None, 0, [-1.0, 1.0])
+    assert (entry.task, entry.edit, entry.features) == ("m", "zero", 2)
 
 
 def test_the_form_of_answers_stands_beside_that_under_random_features() -> None:
     before, after = made(everywhere(0), True, 4), made(everywhere(0), False, 9)
     control = [made(everywhere(0), True, 6), made(everywhere(0), False, 4)]
-    form = form_of_answers(before, after, control, **OPTIONS)
+    form = asdict(answer_form(before, after, control, **OPTIONS))
     assert form["answer_format"] == {
         "before": 1.0,
         "after": 0.0,

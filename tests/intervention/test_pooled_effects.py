@@ -3,7 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featdiff.intervention.effect_records import ControlDraws, ControlRecord, ControlTestDraws, FlipsRecord, SetRecord
+from featdiff.intervention.effect_records import (
+    ControlDraws,
+    ControlRecord,
+    ControlTestDraws,
+    FlipsRecord,
+    PooledRecord,
+    SetRecord,
+)
 from featdiff.intervention.pooled_effects import TaskChange, pooled_effect, task_change
 from featdiff.stats import Flips
 
@@ -18,8 +25,8 @@ def part(n: int, lost: int, controls: float) -> TaskChange:
     )
 
 
-def pooled_record(*parts: TaskChange) -> dict[str, object]:
-    return pooled_effect(parts, "decrease", resamples=500, confidence=0.95, seed=0).to_json()
+def pooled_record(*parts: TaskChange) -> PooledRecord:
+    return pooled_effect(parts, "decrease", resamples=500, confidence=0.95, seed=0).record()
 
 
 def test_tasks_count_alike_in_the_change_and_in_every_control() -> None:
@@ -31,17 +38,17 @@ def test_tasks_count_alike_in_the_change_and_in_every_control() -> None:
 
 def test_many_tasks_with_too_few_items_each_can_show_together_what_none_shows_alone() -> None:
     few = part(5, 4, -0.1)
-    assert pooled_record(few)["verdict"] == "underpowered"
-    assert pooled_record(*[few] * 6)["verdict"] == "supported"
+    assert pooled_record(few).verdict == "underpowered"
+    assert pooled_record(*[few] * 6).verdict == "supported"
 
 
 def test_what_random_features_do_on_average_is_no_claim() -> None:
-    assert pooled_record(part(60, 30, -0.5), part(60, 6, -0.1))["verdict"] == "not distinguishable from random features"
+    assert pooled_record(part(60, 30, -0.5), part(60, 6, -0.1)).verdict == "not distinguishable from random features"
 
 
 def test_a_claim_without_items_says_nothing() -> None:
     empty = pooled_record(part(0, 0, 0.0))
-    assert (empty["n"], empty["change"], empty["p"], empty["verdict"]) == (0, None, 1.0, "underpowered")
+    assert (empty.n, empty.change, empty.p, empty.verdict) == (0, None, 1.0, "underpowered")
 
 
 def test_a_stored_set_gives_its_task_the_deciding_controls() -> None:

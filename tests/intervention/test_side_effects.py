@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, kl_div
@@ -9,7 +11,7 @@ def test_drift_is_torchs_kl_and_cross_entropy_on_what_has_a_label() -> None:
     plain, edited = torch.randn(2, 5, 7), torch.randn(2, 5, 7)
     labels = torch.randint(7, (2, 5))
     labels[0, 3] = -100
-    found = text_shift(plain, edited, labels).to_json()
+    found = asdict(text_shift(plain, edited, labels).record())
     flat = [logits.flatten(0, 1)[labels.flatten() != -100].log_softmax(-1) for logits in (plain, edited)]
     assert found["tokens"] == 9
     assert found["kl"] == pytest.approx(

@@ -34,7 +34,6 @@ def test_every_figure_has_its_numbers_beside_it(tiny: Plan) -> None:
 def test_the_data_of_the_page_are_those_of_the_summary(tiny: Plan) -> None:
     data, numbers = report_data(tiny, summary(tiny)), read_json(tiny.run.path("summary.json"))
     assert list(data.models) == numbers["models"]
-    assert data.selection is not None and list(data.selection.chosen) == numbers["selection"]["chosen"]
     assert [(row.task, row.model, row.p) for row in data.effects] == [
         (effect["task"], effect["model"], effect["p"]) for effect in numbers["effects"]
     ]

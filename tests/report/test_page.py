@@ -79,7 +79,7 @@ def page(study: ReportData, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_is_well_formed_and_has_its_sections_in_order(page: Path) -> None:
     found = outline(page)
 
-    sections = ["headline", "dynamics", "selection", "effects", "limits"]
+    sections = ["headline", "dynamics", "effects", "limits"]
     assert [name for name in found.ids if name in sections] == sections
 
 
@@ -105,7 +105,7 @@ def test_every_figure_has_a_text_alternative_and_its_numbers(page: Path) -> None
     found = outline(page)
     figures = found.tags.count("figure")
 
-    assert figures == found.tags.count("desc") == found.tags.count("figcaption") == len(found.scripts) == 7
+    assert figures == found.tags.count("desc") == found.tags.count("figcaption") == len(found.scripts) == 6
     assert all(json.loads(script) for script in found.scripts)
     assert page.read_text().count('role="img"') == figures
 
@@ -114,7 +114,7 @@ def test_each_figure_lies_beside_the_page_with_the_same_numbers(page: Path) -> N
     text = page.read_text(encoding="utf-8")
     files = sorted((page.parent / "figures").glob("*.svg"))
 
-    assert len(files) == 7
+    assert len(files) == 6
     for file in files:
         assert ElementTree.parse(file).getroot().tag == "{http://www.w3.org/2000/svg}svg"
         embedded = re.search(rf'id="{file.stem}-numbers">(.*?)</script>', text, flags=re.DOTALL)
@@ -142,13 +142,10 @@ def test_the_same_study_gives_the_same_bytes(study: ReportData, tmp_path: Path) 
 
 
 def test_names_from_outside_are_shown_and_never_run(study: ReportData, tmp_path: Path) -> None:
-    selection = study.selection
-    assert selection
     page = write_report(
         replace(
             study,
             study=HOSTILE,
-            selection=replace(selection, tasks=[HOSTILE, *selection.tasks[1:]], per_task={HOSTILE: 3}, rule=HOSTILE),
             effects=[replace(effect, task=HOSTILE, edit=HOSTILE, verdict=HOSTILE) for effect in study.effects],
             dynamics=[replace(panel, paradigm=HOSTILE) for panel in study.dynamics],
         ),
@@ -170,23 +167,13 @@ def test_names_from_outside_are_shown_and_never_run(study: ReportData, tmp_path:
 
 
 def test_a_bare_study_says_what_is_missing(study: ReportData, tmp_path: Path) -> None:
-    bare = replace(study, dynamics=[], selection=None, effects=[])
+    bare = replace(study, dynamics=[], effects=[])
     page = write_report(bare, tmp_path)
     text = " ".join(outline(page).text)
 
     assert "This study has no checkpoints" in text
-    assert "No features were selected" in text
     assert "there is no causal evidence in this study" in text
     assert not list((tmp_path / "figures").iterdir())
-
-
-def test_an_empty_selection_is_reported_as_a_result(study: ReportData, tmp_path: Path) -> None:
-    assert study.selection
-    empty = replace(study.selection, chosen=[], per_task=dict.fromkeys(study.selection.tasks, 0), rule="nothing")
-    text = " ".join(outline(write_report(replace(study, selection=empty, effects=[], dynamics=[]), tmp_path)).text)
-
-    assert "The final set holds 0 features: an empty set is a result" in text
-    assert "No intervention was made, since no feature was selected" in text
 
 
 def test_a_task_without_critical_items_is_shown_as_such(study: ReportData, tmp_path: Path) -> None:

@@ -12,13 +12,12 @@ def test_a_whole_study_has_every_figure_of_the_paper(study: ReportData) -> None:
 
     assert sections == [
         *["overlap joint", "rank_shift"] * 2,
-        "selection",
         *["effects"] * 2,
     ]
 
 
 def test_a_study_without_results_has_no_figures(study: ReportData) -> None:
-    bare = replace(study, dynamics=[], selection=None, effects=[])
+    bare = replace(study, dynamics=[], effects=[])
 
     assert pictures(bare) == []
 

@@ -10,7 +10,7 @@ from featdiff.config.study_file import validated
 from featdiff.run.plan import Plan
 from featdiff.workflow.registry import stage_of, stages_of
 
-FROM_CROSSCODERS = ("attribute", "dynamics", "quality", "drift", "select", "intervene", "ways", "examples")
+FROM_CROSSCODERS = ("quality", "attribute", "drift", "dynamics", "select", "intervene", "ways", "examples")
 ORDER = ("evaluate", "train", *FROM_CROSSCODERS, "report")
 FROM_TRAIN = set(ORDER) - {"evaluate", "report"}
 

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 
@@ -101,7 +99,6 @@ def test_an_empty_selection_is_a_result_that_says_so() -> None:
     selection = select_above_share(torch.tensor([[-1.0, -2.0], [0.0, 0.0]]), ("a", "b"))
     assert selection.chosen.tolist() == []
     assert selection.rule == NOTHING
-    assert json.loads(json.dumps(selection.to_json()))["chosen"] == []
 
 
 def test_dead_features_are_never_chosen_and_set_no_maximum() -> None:

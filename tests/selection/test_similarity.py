@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from featdiff.attribution.matching import match_decoders
-from featdiff.selection.similarity import RankedSelection, selection_similarity
+from featdiff.selection.similarity import RankedSelection, SelectionSimilarity, selection_similarity
 
 FEATURES = 60
 
@@ -71,9 +71,6 @@ def test_features_that_always_fire_are_chosen_by_chance_as_well() -> None:
 
 def test_empty_choices_have_no_likeness() -> None:
     nothing = choice([], [])
-    assert selection_similarity(nothing, nothing, SAME, 0.9, draws=5, seed=0).to_json() == {
-        "jaccard": None,
-        "rbo": None,
-    }
+    assert selection_similarity(nothing, nothing, SAME, 0.9, draws=5, seed=0) == SelectionSimilarity(None, None)
     half = selection_similarity(choice([1], [1]), nothing, SAME, 0.9, draws=5, seed=0)
     assert half.jaccard is not None and half.jaccard.found == 0 and half.jaccard.p == 1

@@ -138,10 +138,10 @@ def test_a_run_that_someone_works_on_is_left_alone(own: Plan) -> None:
 def test_a_stage_that_fails_is_absent_and_what_was_made_before_it_stays(
     own: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(plan: Plan, folder: object) -> None:
+    def broken(*arguments: object, **settings: object) -> None:
         raise ValueError("broken")
 
-    monkeypatch.setattr("featdiff.analyses.selection.compute.select", broken)
+    monkeypatch.setattr("featdiff.analyses.selection.compute.write_selection", broken)
     shutil.rmtree(own.run.path("selection"))
     with pytest.raises(ValueError, match="broken"):
         run_study(own.study)

@@ -12,13 +12,16 @@ from featdiff.files import Json, content_fingerprint
 
 
 def described(settings: BaseModel, path: str) -> Json:
-    """The setting at a dotted path, for a fingerprint; None where a section on the way is absent."""
+    """The setting at a dotted path, for a fingerprint; None where it is immaterial, or a section on the way absent."""
     value: object = settings
     content = False
     for name in path.split("."):
         if not isinstance(value, BaseModel):
             return None
-        content = CONTENT in type(value).model_fields[name].metadata
+        metadata = type(value).model_fields[name].metadata
+        if IMMATERIAL in metadata:
+            return None
+        content = CONTENT in metadata
         value = getattr(value, name)
     return material(value, content)
 

@@ -94,6 +94,12 @@ class FullEffectRecord(EffectRecord):
     sets: dict[str, SetRecord]  # pyright: ignore[reportIncompatibleVariableOverride] - frozen, so a subtype is sound
     expected: Direction
 
+    def short(self) -> EffectRecord:
+        """The entry of summary.json."""
+        sets = {name: AccuracyRecord(one.before, one.after, one.n, one.interval) for name, one in self.sets.items()}
+        about = self.task, self.model, self.edit, self.features
+        return EffectRecord(*about, sets, self.control, self.p, self.verdict, self.controls)
+
 
 @dataclass(frozen=True)
 class PooledRecord:

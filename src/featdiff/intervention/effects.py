@@ -17,7 +17,7 @@ nothing: a mean difference that does as much says that the features are not comp
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -181,33 +181,23 @@ class Effect:
 
     def record(self) -> EffectRecord:
         """The entry of summary.json."""
+        return self.full_record().short()
+
+    def full_record(self) -> FullEffectRecord:
+        """The entry of summary.json with every set's controls, p and verdict, and the change under each control."""
         headline = self.headline
-        return EffectRecord(
+        return FullEffectRecord(
             task=self.task,
             model=self.model,
             edit=self.edit,
             features=self.features,
-            sets={name: effect.accuracies() for name, effect in self.sets.items()},
+            sets={name: effect.record(self.expected) for name, effect in self.sets.items()},
             control=control_record(headline.control, len(headline.controls)),
             p=headline.p,
             verdict=headline.verdict,
             controls=headline.by_kind(self.expected),
+            expected=self.expected,
         )
-
-    def full_record(self) -> FullEffectRecord:
-        """The entry of summary.json with every set's controls, p and verdict, and the change under each control."""
-        sets = {name: effect.record(self.expected) for name, effect in self.sets.items()}
-        short = self.record()
-        about = short.task, short.model, short.edit, short.features
-        return FullEffectRecord(*about, sets, short.control, short.p, short.verdict, short.controls, self.expected)
-
-    def to_json(self) -> dict[str, object]:
-        """`record` as plain values."""
-        return asdict(self.record())
-
-    def to_record(self) -> dict[str, object]:
-        """`full_record` as plain values."""
-        return asdict(self.full_record())
 
 
 def measure_effect(

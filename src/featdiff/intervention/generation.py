@@ -6,7 +6,7 @@ Sampled answers change when they are asked for again: so they do under the edits
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -107,13 +107,6 @@ def answer_form(
     found = [one.found.long() for one in (before, after, *controls)]
     length = [one.length for one in (before, after, *controls)]
     return AnswerForm(record(found[0], found[1], found[2:]), record(length[0], length[1], length[2:]))
-
-
-def form_of_answers(
-    before: Generated, after: Generated, controls: Sequence[Generated], *, resamples: int, confidence: float, seed: int
-) -> dict[str, dict[str, object]]:
-    """`answer_form` as plain values."""
-    return asdict(answer_form(before, after, controls, resamples=resamples, confidence=confidence, seed=seed))
 
 
 def _set_effect(

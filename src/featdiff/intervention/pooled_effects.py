@@ -1,14 +1,16 @@
 """Effect of one edit pooled over tasks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
-from featdiff.config.intervention import ControlName
-from featdiff.intervention.effect_records import PooledRecord, SetRecord
+from featdiff.config.intervention import ControlName, InterventionSettings
+from featdiff.intervention.effect_records import FullEffectRecord, PooledRecord, SetRecord
 from featdiff.intervention.effects import (
+    HEADLINE,
     MATCHED,
+    ItemSetName,
     control_interval,
     control_record,
     deciding_kinds,
@@ -63,10 +65,6 @@ class PooledEffect:
             verdict=self.verdict,
         )
 
-    def to_json(self) -> dict[str, object]:
-        """`record` as plain values."""
-        return asdict(self.record())
-
 
 def task_change(record: SetRecord, confidence: float) -> TaskChange:
     """One task's part in a pooled effect, from the stored effect on one set of its items."""
@@ -74,6 +72,16 @@ def task_change(record: SetRecord, confidence: float) -> TaskChange:
     controls: dict[ControlName, Draws] = {MATCHED: np.array(record.control.values)}
     controls |= {kind: others[kind] for kind in deciding_kinds(others, confidence)}
     return TaskChange(Flips(record.n, record.flips.lost, record.flips.gained), controls)
+
+
+def pool(
+    effects: Sequence[FullEffectRecord], settings: InterventionSettings, seed: int, items: ItemSetName = HEADLINE
+) -> PooledRecord:
+    """Pool the stored effects of one edit on several tasks, by one set of their items."""
+    confidence = settings.confidence
+    parts = [task_change(one.sets[items], confidence) for one in effects]
+    found = pooled_effect(parts, effects[0].expected, resamples=settings.bootstrap, confidence=confidence, seed=seed)
+    return found.record()
 
 
 def pooled_effect(

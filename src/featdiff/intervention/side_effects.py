@@ -1,7 +1,7 @@
 """Side effects of an edit: on text unrelated to the tasks, and on the form of answers."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,10 +37,6 @@ class TextShift:
         if not (n := self.tokens):
             return TextShiftRecord(None, None, 0)
         return TextShiftRecord(self.kl / n, BeforeAfter(self.before / n, self.after / n), n)
-
-    def to_json(self) -> dict[str, object]:
-        """`record` as plain values."""
-        return asdict(self.record())
 
 
 @torch.no_grad()

@@ -5,15 +5,11 @@ from pathlib import Path
 
 from featdiff.analyses.drift.report_drift import drift_panel
 from featdiff.analyses.dynamics.report_dynamics import (
-    chosen_stability,
     dynamics_panels,
     missing_alignments,
 )
 from featdiff.analyses.editing_methods.report_ways import ways_panel
 from featdiff.analyses.intervention.report_causal import causal_panel, generated_row
-from featdiff.analyses.sensitivity.report_sensitivity import sensitivity_panel
-from featdiff.config.study import BASE
-from featdiff.evaluation.outcomes import Outcomes
 from featdiff.files import Json, Record, read_json, write_json
 from featdiff.intervention.effects import decides
 from featdiff.presentation.section import Section
@@ -21,12 +17,10 @@ from featdiff.report.data import (
     ControlDraws,
     EffectRow,
     ReportData,
-    SelectionPanel,
     SetChange,
 )
 from featdiff.report.models import models_section, provenance_section
 from featdiff.report.page import write_report
-from featdiff.run.evaluation import outcomes_of
 from featdiff.run.plan import Plan
 
 
@@ -49,40 +43,10 @@ def report_data(plan: Plan, numbers: Record) -> ReportData:
         drift=drift_panel(plan),
         dynamics=dynamics_panels(plan),
         missing_alignments=missing_alignments(plan),
-        chosen_stability=chosen_stability(numbers["selection"]),
-        selection=_selection(plan),
         effects=_effects(plan),
         causal=causal_panel(plan),
         ways=ways_panel(plan),
-        sensitivity=sensitivity_panel(plan),
         confidence=plan.study.intervention.confidence,
-    )
-
-
-def _selection(plan: Plan) -> SelectionPanel | None:
-    path = plan.run.path("selection", "selection.json")
-    if not path.is_file():
-        return None
-    record = read_json(path)
-    outcomes: dict[str, Outcomes] = {task: outcomes_of(plan, task) for task in record["tasks"]}
-    return SelectionPanel(
-        threshold=plan.study.selection.threshold,
-        mirror={task: len(one.mirror(BASE, record["model"])) for task, one in outcomes.items()},
-        **{
-            key: record[key]
-            for key in (
-                "model",
-                "lineup",
-                "score",
-                "rule",
-                "tasks",
-                "per_task",
-                "critical",
-                "chosen",
-                "overlap",
-                "in_at_least",
-            )
-        },
     )
 
 

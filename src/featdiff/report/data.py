@@ -9,36 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from featdiff.analyses.drift.result import DriftPanel
-from featdiff.analyses.dynamics.result import ChosenStability, DynamicsPanel
+from featdiff.analyses.dynamics.result import DynamicsPanel
 from featdiff.analyses.editing_methods.result import WaysPanel
 from featdiff.analyses.intervention.result import CausalPanel, GeneratedRow
-from featdiff.analyses.sensitivity.result import SensitivityPanel
 from featdiff.presentation.words import Number, Unknown
 
 UNSEEN = "unseen"
 """Role of a task that is kept out of the selection of features."""
-
-
-@dataclass(frozen=True)
-class SelectionPanel:
-    """Which features were selected, by which rule, from how many critical items of each task (Fig. 4)."""
-
-    model: str
-    lineup: str
-    score: str
-    threshold: Number
-    rule: str
-    tasks: Sequence[str]
-    per_task: Mapping[str, int]
-    critical: Mapping[str, int]
-    """Items that the base gets wrong and the model right, by task."""
-    mirror: Mapping[str, int]
-    """Items that the base gets right and the model wrong, by task."""
-    chosen: Sequence[int]
-    overlap: Sequence[Sequence[Number]]
-    """Jaccard overlap of the features of each two tasks."""
-    in_at_least: Sequence[int] = ()
-    """Number of features selected in at least 1, 2, ... tasks."""
 
 
 @dataclass(frozen=True)
@@ -104,18 +81,13 @@ class ReportData:
     models: Sequence[str]
     """Base first."""
     dynamics: Sequence[DynamicsPanel]
-    selection: SelectionPanel | None
     effects: Sequence[EffectRow]
     confidence: Number = 0.95
     drift: DriftPanel | None = None
     """How far the models moved, and their tails there."""
     missing_alignments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By paradigm and alignment, why its checkpoints could not be compared so."""
-    chosen_stability: ChosenStability | None = None
-    """The selected features under other seeds."""
-    sensitivity: SensitivityPanel | None = None
-    """What hangs on choices of the dictionary; None where they are not varied."""
     causal: CausalPanel = field(default_factory=CausalPanel)
-    """Claims, controls, doses, side effects, and where the selected features come from."""
+    """Claims, controls, doses and side effects."""
     ways: WaysPanel | None = None
     """Features beside other ways to change the base."""

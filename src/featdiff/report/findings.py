@@ -8,7 +8,7 @@ anything but the numbers on the page.
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from featdiff.presentation.words import count, edited, listing, percent, plural, points, probability
+from featdiff.presentation.words import edited, listing, percent, plural, points, probability
 from featdiff.report.data import UNSEEN, EffectRow, ReportData
 
 SUPPORTED, OPPOSITE, UNDERPOWERED = "supported", "opposite", "underpowered"
@@ -38,7 +38,7 @@ def conclusion(effects: Sequence[EffectRow]) -> str:
 
 def caveats(data: ReportData) -> list[str]:
     """What the study does not show, each tied to a number of this study."""
-    return [*_about_items(data), *_about_tests(data), *_about_dynamics(data)]
+    return [*_about_tests(data), *_about_dynamics(data)]
 
 
 def groups(effects: Sequence[EffectRow]) -> dict[tuple[str, str, str], list[EffectRow]]:
@@ -97,17 +97,6 @@ def _on_all_items(effects: Sequence[EffectRow]) -> str:
         return ""
     spread = f" (from {points(min(changes))} to {points(max(changes))})" if len(changes) > 1 else ""
     return f"; on all items accuracy changes by {points(median(changes))} points in the median{spread}"
-
-
-def _about_items(data: ReportData) -> Iterable[str]:
-    if data.selection and (critical := sum(data.selection.critical.values())):
-        tuned, mirror = data.selection.model, sum(data.selection.mirror.values())
-        yield (
-            f"The {count(critical)} critical items were chosen because the base fails and {tuned} succeeds. On such "
-            f"items any disturbance lowers {tuned} and raises the base, so the change by itself proves nothing; only "
-            f"its distance from that by random features does. The mirror set (base right, {tuned} wrong) holds "
-            f"{plural(mirror, 'item')}; the closer the two numbers, the more of the critical set is chance."
-        )
 
 
 def _about_tests(data: ReportData) -> Iterable[str]:

@@ -11,8 +11,6 @@ from markupsafe import Markup
 from featdiff.analyses.drift.text import equal_drift_verdicts
 from featdiff.analyses.dynamics.result import READINGS, TITLES
 from featdiff.analyses.editing_methods.text import ways_verdicts
-from featdiff.analyses.sensitivity.result import BASES, overall
-from featdiff.analyses.sensitivity.text import sensitivity_sentences
 from featdiff.presentation import words
 from featdiff.presentation.picture import Picture
 from featdiff.presentation.section import Section
@@ -58,16 +56,12 @@ def _page(
         provenance=provenance,
         html=lambda section: _rendered(environment, section),
         causal=data.causal,
-        origin=data.causal.origin,
         sections=sections,
         headline=[*(finding for section in analyses for finding in section.findings), *headline(data)],
         caveats=[*(caveat for section in analyses for caveat in section.caveats), *caveats(data)],
         groups=groups(data.effects),
         equal_drift_verdicts=equal_drift_verdicts,
         ways_verdicts=ways_verdicts,
-        sensitivity_sentences=sensitivity_sentences,
-        overall=overall,
-        bases=BASES,
         unseen_role=UNSEEN,
         theme=Markup(theme_css()),
         alignment_titles=TITLES,

@@ -8,12 +8,9 @@ from featdiff.analyses.dynamics.text import dynamics_pictures
 from featdiff.analyses.editing_methods.figures import ways_pictures
 from featdiff.analyses.intervention.figures import effect_plot
 from featdiff.analyses.intervention.text import causal_pictures
-from featdiff.analyses.sensitivity.pictures import sensitivity_pictures
-from featdiff.presentation.heatmap import share_heatmap
 from featdiff.presentation.picture import Picture, file_name
-from featdiff.presentation.style import BLUE
-from featdiff.presentation.words import count, edited, listing, plural, points
-from featdiff.report.data import EffectRow, ReportData, SelectionPanel
+from featdiff.presentation.words import edited, plural, points
+from featdiff.report.data import EffectRow, ReportData
 from featdiff.report.findings import groups
 
 
@@ -31,25 +28,10 @@ def _all(data: ReportData) -> Iterator[Picture]:
     models = data.models
     yield from drift_pictures(data.drift, models)
     yield from dynamics_pictures(data.dynamics, models)
-    if data.selection and data.selection.tasks:
-        yield _tasks(data.selection)
     for position, ((model, edit, _), effects) in enumerate(groups(data.effects).items()):
         yield _effects(position, model, edit, effects)
     yield from causal_pictures(data.causal)
     yield from ways_pictures(data.ways)
-    yield from sensitivity_pictures(data.sensitivity)
-
-
-def _tasks(selection: SelectionPanel) -> Picture:
-    counts = listing([f"{count(number)} in {task}" for task, number in selection.per_task.items()])
-    return Picture(
-        name="selection-overlap",
-        section="selection",
-        figure=share_heatmap(selection.overlap, selection.tasks, BLUE, "Jaccard overlap of selected features", "task"),
-        title="Overlap of the selected features between tasks",
-        finding=f"Selected: {counts}; {plural(len(selection.chosen), 'feature')} in the final set ({selection.rule}).",
-        numbers=asdict(selection),
-    )
 
 
 def _effects(position: int, model: str, edit: str, effects: Sequence[EffectRow]) -> Picture:

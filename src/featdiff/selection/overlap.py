@@ -4,7 +4,7 @@ Features that fire often are retained more often, whatever they do. So the null 
 feature with a probability in proportion to its firing rate.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,10 +26,6 @@ class Null:
     p: float
     """(1 + draws at least as large) / (1 + draws)."""
 
-    def to_json(self) -> dict[str, float]:
-        """As plain values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class OverlapNull:
@@ -39,10 +35,6 @@ class OverlapNull:
     overlap_coefficient: list[list[Null]]
     in_at_least: list[Null]
     """Features retained by at least 1, 2, ... tasks."""
-
-    def to_json(self) -> dict[str, object]:
-        """As plain values."""
-        return asdict(self)
 
 
 def overlaps(

@@ -101,18 +101,6 @@ class Selection:
         votes = self.selected.sum(dim=0)
         return tuple(int((votes >= k).sum()) for k in range(1, len(self.tasks) + 1))
 
-    def to_json(self) -> dict[str, object]:
-        """Everything but the scores, as plain values; the first keys are those of summary.json."""
-        return {
-            "tasks": list(self.tasks),
-            "per_task": self.per_task,
-            "chosen": self.chosen.tolist(),
-            "rule": self.rule,
-            "overlap": self.overlap.tolist(),
-            "overlap_coefficient": self.overlap_coefficient.tolist(),
-            "in_at_least": list(self.in_at_least),
-        }
-
 
 def select_above_share(
     score: Float[Tensor, "tasks features"],

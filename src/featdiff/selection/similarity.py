@@ -6,7 +6,7 @@ many features from the second crosscoder, drawn one after another in proportion 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,10 +33,6 @@ class SelectionSimilarity:
 
     jaccard: Null | None
     rbo: Null | None
-
-    def to_json(self) -> dict[str, object]:
-        """As plain values."""
-        return asdict(self)
 
 
 def selection_similarity(

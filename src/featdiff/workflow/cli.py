@@ -114,7 +114,10 @@ def _dispatch(arguments: list[str]) -> int:
         case ["demo", *rest]:
             from featdiff.workflow.demo import demo_study
 
-            _run_verb("run", demo_study(), rest)
+            if "-h" in rest or "--help" in rest:
+                print(verb_help("demo", read_study(demo_study())))
+            else:
+                _run_verb("run", demo_study(), rest)
         case [verb, *rest] if verb in verbs():
             if not rest or rest[0] in ("-h", "--help"):
                 print(verb_help(verb))
@@ -123,8 +126,8 @@ def _dispatch(arguments: list[str]) -> int:
                 print(verb_help(verb, read_study(Path(rest[0]))))
                 return 0
             _run_verb(verb, Path(rest[0]), rest[1:])
-        case [unknown, *_]:
-            raise ValueError(f"unknown verb {unknown}; verbs: {', '.join(verbs())}")
+        case _:
+            raise ValueError(f"unknown verb {arguments[0]}; verbs: {', '.join(verbs())}")
     return 0
 
 

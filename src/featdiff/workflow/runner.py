@@ -2,7 +2,7 @@
 
 import fcntl
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def _set_up_torch(plan: Plan) -> None:
 
 
 @contextmanager
-def _alone(plan: Plan) -> Iterator[None]:
+def _alone(plan: Plan) -> Generator[None]:
     """Hold the run folder for this process; write the resolved study into it."""
     plan.run.folder.mkdir(parents=True, exist_ok=True)
     with plan.run.path(".lock").open("w") as lock:

@@ -9,11 +9,12 @@ from tiny_study import changed, summary
 from torch.testing import assert_close
 
 from featdiff.analyses.dynamics.compute import dynamics
+from featdiff.analyses.ownership.result import Ownership
 from featdiff.attribution.alignments import matched_trajectory
 from featdiff.config.study_file import read_study
 from featdiff.crosscoder import Crosscoder
 from featdiff.crosscoder.provenance import Origin, origin_of
-from featdiff.files import read_json
+from featdiff.files import load, read_json
 from featdiff.run.plan import Plan
 from featdiff.run.scored import scored
 from featdiff.workflow.runner import run_verb
@@ -132,11 +133,12 @@ def test_the_index_comparison_is_refused_in_the_run_where_the_seeds_differ(own: 
 
 def test_stability_counts_tails_under_every_seed_as_attribute_does(seeded: Plan) -> None:
     found = read_json(seeded.run.path("stability", "joint.json"))
-    tails = [read_json(seeded.run.path("attribution", f"{name}.json"))["tails"] for name in seeded.seeds["joint"]]
+    names = seeded.seeds["joint"]
+    tails = [load(Ownership, seeded.run.path("attribution", f"{name}.json")).summary() for name in names]
     assert found["crosscoders"] == ["joint", "joint-seed1", "joint-seed2"] and found["seeds"] == [0, 1, 2]
     for model, cuts in found["tails"].items():
         for cut, spread in cuts.items():
-            values = [float(one[model][cut]) for one in tails]
+            values = [one[model][cut] for one in tails]
             assert spread["values"] == values and spread["mean"] == pytest.approx(sum(values) / 3)
     tensors = load_file(seeded.run.path("stability", "joint.safetensors"))
     alive = load_file(seeded.run.path("attribution", "joint.safetensors"))["alive"]

@@ -10,9 +10,7 @@ import torch
 from featdiff.analyses.dynamics.result import (
     READINGS,
     TITLES,
-    ChosenStability,
     DynamicsPanel,
-    FoundAgain,
 )
 from featdiff.attribution.trajectories import Trajectory
 from featdiff.report.data import ReportData
@@ -102,13 +100,3 @@ def test_the_page_says_of_each_alignment_what_it_can_and_cannot_show(study: Repo
 def test_missing_alignments_are_named_with_their_reason(study: ReportData, tmp_path: Path) -> None:
     data = replace(study, missing_alignments={"rl": {"swap": "no crosscoder aligns <base> with rl alone"}})
     assert "swap is missing for rl: no crosscoder aligns &lt;base&gt; with rl alone." in page_of(data, tmp_path)
-
-
-def test_the_final_set_says_how_many_of_it_are_stable(study: ReportData, tmp_path: Path) -> None:
-    features = [FoundAgain(3, 2, 0.71, 0.02), FoundAgain(17, 1, 0.6, None), FoundAgain(40, 0, None, None)]
-    chosen = ChosenStability("rl", 2, 2, features)
-    page = page_of(replace(study, chosen_stability=chosen), tmp_path)
-    assert "1 of the 3 selected features is stable: found again in at least 2 of 2 other seeds." in page
-    assert "0.71 ± 0.02</td>" in page and "1 of 2</td>" in page
-    few = page_of(replace(study, chosen_stability=replace(chosen, other_seeds=1)), tmp_path / "few")
-    assert "With 1 other seed no feature can be called stable; that takes 2." in few

@@ -7,18 +7,24 @@ from tiny_study import changed
 from torch import Tensor
 from torch.testing import assert_close
 
-from featdiff.analyses.selection.agreement import CONTRASTS
-from featdiff.analyses.selection.compute import select
+from featdiff.analyses import selection as stage
+from featdiff.analyses.selection.compute import CONTRASTS
+from featdiff.analyses.selection.result import SelectionResult
 from featdiff.crosscoder import Crosscoder
 from featdiff.evaluation.results import TaskResult
-from featdiff.files import read_json
+from featdiff.files import load
 from featdiff.models.loading import load_tokenizer
 from featdiff.run.evaluation import held_out_parts, outcomes_of
 from featdiff.run.models import load_lineup
 from featdiff.run.plan import Plan
 from featdiff.run.scored import attribution_of
+from featdiff.selection.from_residuals import Score
 
 TASKS = ["colours", "animals"]
+
+
+def selection_of(plan: Plan, folder: str = "selection") -> SelectionResult:
+    return load(SelectionResult, plan.run.path(folder, "selection.json"))
 
 
 def critical(plan: Plan, task: str) -> list[int]:
@@ -48,29 +54,29 @@ def by_hand(plan: Plan, kind: str) -> tuple[dict[str, int], list[int]]:
 
 
 def test_unseen_tasks_take_no_part(tiny: Plan) -> None:
-    selection = read_json(tiny.run.path("selection", "selection.json"))
-    assert selection["tasks"] == TASKS and selection["model"] == "rl" and selection["lineup"] == "joint"
+    selection = selection_of(tiny)
+    assert list(selection.tasks) == TASKS and selection.model == "rl" and selection.lineup == "joint"
     assert load_file(tiny.run.path("selection", "scores.safetensors")).keys() == {
         f"{task}.{kind}" for task in TASKS for kind in ("swap", "branch")
     }
 
 
 @pytest.mark.parametrize("kind", ["swap", "branch"])
-def test_what_is_chosen_follows_from_the_scores_by_either_reading(tiny: Plan, kind: str) -> None:
-    found = read_json(tiny.run.path("selection", "selection.json"))["by"][kind]
+def test_what_is_chosen_follows_from_the_scores_by_either_reading(tiny: Plan, kind: Score) -> None:
+    found = selection_of(tiny).by[kind]
     per_task, shared = by_hand(tiny, kind)
-    assert found["per_task"] == per_task and min(per_task.values()) > 0
+    assert found.per_task == per_task and min(per_task.values()) > 0
     if shared:
-        assert found["rule"] == "intersection" and found["chosen"] == shared
+        assert found.rule == "intersection" and list(found.chosen) == shared
 
 
 def test_the_headline_is_the_choice_by_the_score_of_the_study(own: Plan) -> None:
-    selection = read_json(own.run.path("selection", "selection.json"))
-    assert selection["score"] == "swap" and selection["chosen"] == selection["by"]["swap"]["chosen"]
+    selection = selection_of(own)
+    assert selection.score == "swap" and selection.chosen == selection.by["swap"].chosen
     own.run.path("new").mkdir()
-    select(Plan(changed(own.study, selection__score="branch")), own.run.path("new"))
-    other = read_json(own.run.path("new", "selection.json"))
-    assert other["score"] == "branch" and other["chosen"] == selection["by"]["branch"]["chosen"]
+    stage.run(Plan(changed(own.study, selection__score="branch")), own.run.path("new"))
+    other = selection_of(own, "new")
+    assert other.score == "branch" and other.chosen == selection.by["branch"].chosen
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -88,7 +94,7 @@ def test_swap_scores_are_what_the_joint_code_loses_when_the_base_stands_in(tiny:
 
 
 def test_held_out_items_are_critical_and_features_are_chosen_on_the_others(tiny: Plan) -> None:
-    counts = read_json(tiny.run.path("selection", "selection.json"))["critical"]
+    counts = selection_of(tiny).critical
     for task in TASKS:
         parts = held_out_parts(tiny, task)
         choosing, held_out = set(parts.choosing.tolist()), set(parts.held_out.tolist())
@@ -109,49 +115,49 @@ def test_choosing_without_the_held_out_items_scores_only_the_others(tiny: Plan) 
         with torch.no_grad():
             score = (crosscoder.encode(residuals) - crosscoder.encode(swapped)).mean(dim=0).where(alive, 0.0)
         kept.append((score > 0.2 * score.max()).sum())
-    found = read_json(tiny.run.path("selection", "selection.json"))["without_held_out"]
-    assert list(found["per_task"].values()) == [int(count) for count in kept]
+    found = selection_of(tiny).without_held_out
+    assert list(found.per_task.values()) == [int(count) for count in kept]
 
 
 def test_a_study_whose_tasks_are_all_unseen_has_nothing_to_select_on(own: Plan) -> None:
     tasks = [{"name": name, "role": "unseen"} for name in ("colours", "animals", "numbers")]
     with pytest.raises(ValueError, match=r"give evaluation\.tasks one whose role is not unseen"):
-        select(Plan(changed(own.study, evaluation__tasks=tasks)), own.run.path("selection"))
+        stage.run(Plan(changed(own.study, evaluation__tasks=tasks)), own.run.path("selection"))
 
 
 def test_each_rule_retains_what_it_says(tiny: Plan) -> None:
-    found = read_json(tiny.run.path("selection", "selection.json"))
+    found = selection_of(tiny)
     scores, alive = load_file(tiny.run.path("selection", "scores.safetensors")), attribution_of(tiny, "joint").alive
-    assert found["by_rule"]["rel_max"]["chosen"] == found["chosen"]
+    assert found.by_rule["rel_max"].chosen == found.chosen
     for task in TASKS:
         positive = int(((scores[f"{task}.swap"] > 0) & alive).sum())
-        assert found["by_rule"]["top_n"]["per_task"][task] == min(50, positive)
-        assert found["by_rule"]["t_bh"]["per_task"][task] <= positive
+        assert found.by_rule["top_n"].per_task[task] == min(50, positive)
+        assert found.by_rule["t_bh"].per_task[task] <= positive
 
 
 def test_without_a_task_the_other_one_decides_alone(tiny: Plan) -> None:
-    found = read_json(tiny.run.path("selection", "selection.json"))
+    found = selection_of(tiny)
     for task, other in (TASKS, TASKS[::-1]):
-        assert len(found["without_task"][task]["chosen"]) == found["per_task"][other]
-        assert set(found["chosen"]) <= set(found["without_task"][task]["chosen"])
+        assert len(found.without_task[task].chosen) == found.per_task[other]
+        assert set(found.chosen) <= set(found.without_task[task].chosen)
 
 
 def test_overlaps_stand_beside_their_null(tiny: Plan) -> None:
-    found = read_json(tiny.run.path("selection", "selection.json"))
-    null = found["null"]
-    assert null["draws"] == 20
-    assert null["jaccard"][0][1]["found"] == pytest.approx(found["overlap"][0][1])
-    assert [one["found"] for one in null["in_at_least"]] == found["in_at_least"]
-    votes = null["in_at_least"][0]["null"] + null["in_at_least"][1]["null"]
-    assert votes == pytest.approx(sum(found["per_task"].values()))
+    found = selection_of(tiny)
+    null = found.null
+    assert found.null_draws == 20
+    assert null.jaccard[0][1].found == pytest.approx(found.overlap[0][1])
+    assert [one.found for one in null.in_at_least] == list(found.in_at_least)
+    votes = null.in_at_least[0].null + null.in_at_least[1].null
+    assert votes == pytest.approx(sum(found.per_task.values()))
 
 
 def test_the_same_pipeline_runs_where_the_models_do_not_differ(tiny: Plan) -> None:
-    found = read_json(tiny.run.path("selection", "selection.json"))["elsewhere"]
+    found = selection_of(tiny).elsewhere
     draws, alive = load_file(tiny.run.path("selection", "controls.safetensors")), attribution_of(tiny, "joint").alive
     for name in ("both right", "both wrong", "mirror"):
         counts = [len(CONTRASTS[name](outcomes_of(tiny, task), "rl")) for task in TASKS]
-        assert found[name]["items"] == sum(counts) and 0 < found[name]["shared"]["p"] <= 1
+        assert found[name].items == sum(counts) and 0 < found[name].shared.p <= 1
     assert set(draws) == {"both right", "both wrong"}
     for rows in draws.values():
         assert rows.shape == (6, len(alive)) and alive[rows[:, :5]].all()

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 
 from featdiff.analyses.dynamics.result import DynamicsPanel
 from featdiff.presentation.style import BLUE, INK, LINE, ORANGE, TITLE, canvas, fitted, styled
-from featdiff.report.data import Number, Unknown
+from featdiff.presentation.words import Number, Unknown
 
 FAINTEST = 0.12
 """Opacity of a feature that keeps its rank, so that it differs from a blank."""

@@ -1,6 +1,6 @@
 """What the report says of checkpoints and seeds, read from the folders of the run."""
 
-from featdiff.analyses.dynamics.result import ChosenStability, DynamicsPanel, FoundAgain
+from featdiff.analyses.dynamics.result import DynamicsPanel
 from featdiff.files import Record, read_json
 from featdiff.run.plan import Plan
 
@@ -21,20 +21,6 @@ def dynamics_panels(plan: Plan) -> list[DynamicsPanel]:
 def missing_alignments(plan: Plan) -> dict[str, dict[str, str]]:
     """By tuned model and alignment, why there is no trajectory."""
     return {tuned: record["missing"] for tuned, record in _records(plan).items() if record["missing"]}
-
-
-def chosen_stability(selection: Record) -> ChosenStability | None:
-    """The selected features under other seeds, where there are any; `selection` is what `select` wrote."""
-    if not selection.get("chosen") or not (found := selection.get("stability")):
-        return None
-    score: Record = found["score"]
-    rows = zip(selection["chosen"], found["matched_in"], score["mean"], score["deviation"], strict=True)
-    return ChosenStability(
-        model=score["model"],
-        other_seeds=found["other_seeds"],
-        needed=found["needed"],
-        features=[FoundAgain(*row) for row in rows],
-    )
 
 
 def _records(plan: Plan) -> dict[str, Record]:

@@ -95,30 +95,3 @@ class DynamicsPanel:
     def ends_relative(self) -> Unknown:
         """Overlap of the first checkpoint with the last, divided by the noise floor."""
         return None if self.relative is None else self.relative[0][-1]
-
-
-@dataclass(frozen=True)
-class FoundAgain:
-    """One selected feature under other seeds."""
-
-    feature: int
-    matched_in: int
-    mean: Unknown
-    deviation: Unknown
-
-
-@dataclass(frozen=True)
-class ChosenStability:
-    """The selected features under `other_seeds` other seeds; a stable one is matched in at least `needed` of them."""
-
-    model: str
-    other_seeds: int
-    needed: int
-    features: Sequence[FoundAgain]
-
-    @property
-    def stable(self) -> int | None:
-        """How many are; None where there are too few seeds to tell."""
-        if self.other_seeds < self.needed:
-            return None
-        return sum(one.matched_in >= self.needed for one in self.features)

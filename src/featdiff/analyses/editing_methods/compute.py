@@ -1,25 +1,38 @@
-"""`ways`: the tuned model's behaviour put into the base in four ways, compared on items that none was chosen on.
+"""Measure editing methods on items that none was chosen on, against random edits as large.
 
-For each way: reliability (the selecting tasks), generalization (unseen tasks), side effects (on text, on the form and
-the histogram of answers), and the MLP neurons that it moves; beside random edits as large.
+For each: reliability (the selecting tasks), generalization (unseen tasks), side effects (on text, on the form and the
+histogram of answers), and the MLP neurons that it moves, with their overlap between methods.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from featdiff.analyses.editing_methods.items import TaskItems, items_of
-from featdiff.analyses.editing_methods.methods import EDITS, Made, Workshop, way_names
-from featdiff.analyses.editing_methods.overlap import overlap_records
-from featdiff.config.study import BASE
-from featdiff.files import Record, read_json, write_json
+from featdiff.analyses.editing_methods.result import (
+    ABOVE,
+    Chance,
+    Change,
+    Changes,
+    ChoosingItems,
+    Comparison,
+    Difference,
+    EditingMethods,
+    Method,
+    NeuronOverlap,
+    TextEffect,
+)
+from featdiff.files import load, save
+from featdiff.intervention.editing_methods import EDITS, MadeMethod, MethodMaker, TaskItems
+from featdiff.intervention.effect_records import BeforeAfter
 from featdiff.intervention.effects import control_interval
-from featdiff.intervention.neuron_edits import NeuronStatistics
-from featdiff.intervention.pooled_effects import TaskChange, pooled_effect
+from featdiff.intervention.neuron_edits import JaccardNull, NeuronStatistics, jaccard, most_moved
+from featdiff.intervention.pooled_effects import PooledEffect, TaskChange, pooled_effect
 from featdiff.intervention.side_effects import TextShift, text_shift
 from featdiff.intervention.steering import (
     EditingMethod,
@@ -30,12 +43,11 @@ from featdiff.intervention.steering import (
 )
 from featdiff.models.neurons import neurons_per_block
 from featdiff.progress import Progress
-from featdiff.run.held_out import held_out_corpus
-from featdiff.run.plan import Plan
-from featdiff.run.splice import Part as TextPart
-from featdiff.run.splice import packed_parts
-from featdiff.stats import Flips, stratified_bootstrap
+from featdiff.run.splice import Part
+from featdiff.stats import Draws, Flips, stratified_bootstrap
 
+BELOW = ("neurons",)
+"""Edits that act below the hook point as well."""
 FEWEST = 2
 """Critical items of a half from which the spread of a neuron can be told."""
 NOTHING_TO_COMPARE = (
@@ -43,71 +55,93 @@ NOTHING_TO_COMPARE = (
     "so no way could be made or measured"
 )
 
+Shifts = Mapping[str, Float[Tensor, " neurons"]]
 
-def ways(plan: Plan, folder: Path) -> None:
-    """Write `<way>.json` and `<way>.safetensors` (how far it moves each neuron) for every way; all in `ways.json`."""
-    selection = read_json(plan.run.path("selection", "selection.json"))
-    workshop = Workshop.of(plan, selection["without_held_out"]["chosen"])
-    held_out = items_of(plan, workshop.bench.lineup, "held out")
-    assert held_out is not None, "features were selected, so some task took part"
-    fewest = min(int(half.critical.sum()) for half in (workshop.choosing, held_out))
-    if fewest < FEWEST or not len(workshop.features):
-        write_json(folder / "ways.json", {"ways": [], "overlap": [], "note": NOTHING_TO_COMPARE})
-        return
-    width, names = neurons_per_block(workshop.base), way_names(plan)
+
+def compare(
+    maker: MethodMaker,
+    names: Sequence[str],
+    held_out: TaskItems,
+    unseen: TaskItems | None,
+    text: Sequence[Part],
+    folder: Path,
+) -> EditingMethods:
+    """Make and measure every method.
+
+    Arguments:
+        maker: makes them on the choosing half.
+        names: of the methods; a tuned model's own name is that of its weights.
+        held_out: the other half of the selecting tasks.
+        unseen: items of tasks that took no part in the selection.
+        text: on which side effects are measured.
+        folder: gets `<name>.json` and `<name>.safetensors` (how far each neuron is moved); what is there is taken over.
+    """
+    choosing = maker.choosing
+    about = ChoosingItems(choosing.tasks, len(choosing.task_of), int(choosing.critical.sum()))
+    target, features = maker.experiment.other, tuple(maker.features.tolist())
+    if min(about.critical, int(held_out.critical.sum())) < FEWEST or not features:
+        return EditingMethods(target, features, about, note=NOTHING_TO_COMPARE)
+    measure = Measurement(maker, held_out, unseen, text)
     missing = [name for name in names if not (folder / f"{name}.json").is_file()]
-    if missing:
-        bench = _Measure(workshop, held_out)
-        with Progress("ways", total=len(missing), unit="way") as progress:
-            for name in missing:
-                bench.write(folder, workshop.make(name))
-                progress.advance()
-    target, layers = plan.study.selection.model, workshop.bench.lineup.layers
+    with Progress("ways", total=len(missing), unit="way") as progress:
+        for name in missing:
+            measure.write(maker.make(name), folder)
+            progress.advance()
     shifts = {name: load_file(folder / f"{name}.safetensors") for name in names}
-    settings, confidence = plan.study.ways, plan.study.intervention.confidence
-    made: Record = {
-        "target": target,
-        "features": workshop.features.tolist(),
-        "choosing": _described(workshop.choosing),
-        "ways": [read_json(folder / f"{name}.json") for name in names],
-        "overlap": overlap_records(shifts, target, layers * width, settings.moved_share, confidence),
-    }
-    write_json(folder / "ways.json", made)
+    below = maker.experiment.lineup.layers * neurons_per_block(maker.base)
+    share, confidence = maker.settings.moved_share, maker.experiment.settings.confidence
+    return EditingMethods(
+        target=target,
+        features=features,
+        choosing=about,
+        methods=tuple(load(Method, folder / f"{name}.json") for name in names),
+        overlaps=tuple(overlaps(shifts, target, below, share, confidence)),
+    )
 
 
-class _Measure:
-    """What every way is measured on, read once, and the base there."""
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What every method is measured on, and the unedited base there."""
 
-    def __init__(self, workshop: Workshop, held_out: TaskItems) -> None:
-        self._workshop, self._plan = workshop, workshop.plan
-        self._held_out, self._unseen = held_out, items_of(workshop.plan, workshop.bench.lineup, "unseen")
-        self._critical = held_out.only(held_out.critical)
-        self._base = UneditedModel(workshop.base)
-        self._text = _neutral_parts(self._plan)
-        self._ends = prompt_end_states(self._base, self._critical, batch_size=workshop.batch_size)
+    maker: MethodMaker
+    held_out: TaskItems
+    unseen: TaskItems | None
+    text: Sequence[Part]
 
-    def write(self, folder: Path, made: Made) -> None:
-        """Measure one way; its record is written last, so that what lies there is whole."""
-        examined = [made.way, *made.controls[: self._plan.study.ways.examined]]
-        ends = [prompt_end_states(way, self._critical, batch_size=self._workshop.batch_size) for way in examined]
-        drifts = self._drifts(examined)
-        record: Record = {
-            "name": made.name,
-            "title": made.title,
-            "edit": made.name in EDITS,
-            "control": made.kind if made.controls else None,
-            "tried": [list(pair) for pair in made.tried],
-            "reliability": self._answers(made, self._held_out),
-            "generalization": None if self._unseen is None else self._answers(made, self._unseen),
-            "side_effects": drifts[0].to_json() | {"control_kl": [one.to_json()["kl"] for one in drifts[1:]]},
-            "answer_format": {"before": _share(self._ends.in_form), "after": _share(ends[0].in_form)},
-        }
-        save_file(self._shifts(ends), folder / f"{made.name}.safetensors")
-        write_json(folder / f"{made.name}.json", record)
+    def write(self, made: MadeMethod, folder: Path) -> None:
+        """Measure one method; its result is written last, so that what lies there is whole."""
+        examined = [made.method, *made.controls[: self.maker.settings.examined]]
+        ends = [self._prompt_ends(method) for method in examined]
+        own, *controls = [shift.record() for shift in self._text_shifts(examined)]
+        result = Method(
+            name=made.name,
+            title=made.title,
+            edit=made.edits,
+            control=made.kind if made.controls else None,
+            tried=made.tried,
+            reliability=self._changes(made, self.held_out),
+            generalization=None if self.unseen is None else self._changes(made, self.unseen),
+            side_effects=TextEffect(**vars(own), control_kl=tuple(one.kl for one in controls)),
+            answer_format=BeforeAfter(_share(self._base_ends.in_form), _share(ends[0].in_form)),
+        )
+        save_file(self._neuron_shifts(ends), folder / f"{made.name}.safetensors")
+        save(result, folder / f"{made.name}.json")
 
-    def _shifts(self, ends: list[PromptEndStates]) -> dict[str, Float[Tensor, " neurons"]]:
-        """How far a way moves each neuron: on all items, on every second one and the rest; and its controls, on all."""
-        here, there = self._ends.neurons, ends[0].neurons
+    @cached_property
+    def _base(self) -> UneditedModel:
+        return UneditedModel(self.maker.base)
+
+    @cached_property
+    def _base_ends(self) -> PromptEndStates:
+        return self._prompt_ends(self._base)
+
+    def _prompt_ends(self, method: EditingMethod) -> PromptEndStates:
+        critical, batch_size = self.held_out.only(self.held_out.critical), self.maker.experiment.settings.batch_size
+        return prompt_end_states(method, critical, batch_size=batch_size)
+
+    def _neuron_shifts(self, ends: Sequence[PromptEndStates]) -> dict[str, Float[Tensor, " neurons"]]:
+        """How far a method moves each neuron: on all items, on every second one and the rest; and its controls."""
+        here, there = self._base_ends.neurons, ends[0].neurons
         base = NeuronStatistics.of(here)
         first, second = (
             NeuronStatistics(here[start::2].mean(dim=0), base.std).shift(there[start::2]) for start in (0, 1)
@@ -115,74 +149,73 @@ class _Measure:
         controls = {f"control{number}": base.shift(one.neurons) for number, one in enumerate(ends[1:])}
         return {"shift": base.shift(there), "half0": first, "half1": second, **controls}
 
-    def _answers(self, made: Made, items: TaskItems) -> Record:
+    def _changes(self, made: MadeMethod, items: TaskItems) -> Changes:
         """Changes of accuracy by set of items, and how far the histogram of predictions moves."""
-        if isinstance(made.way, UneditedModel):
-            right = torch.stack([items.correct[name] for name in (BASE, made.name)])
-            predicted = torch.stack([items.prediction[name] for name in (BASE, made.name)])
+        if isinstance(made.method, UneditedModel):
+            right = torch.stack([items.correct[name] for name in (items.base, made.name)])
+            predicted = torch.stack([items.prediction[name] for name in (items.base, made.name)])
         else:
-            right, predicted = self._workshop.predicted([made.way, *made.controls], items.requests)
-        every = torch.ones_like(items.critical)
-        sets = {"critical": items.critical, "mirror": items.mirror, "all": every}
-        changes = {name: self._change(made, items, wanted, right) for name, wanted in sets.items()}
-        return changes | {"histogram_shift": _histogram_shift(items, predicted[0], predicted[1])}
+            right, predicted = self.maker.predicted([made.method, *made.controls], items.requests)
+        return Changes(
+            critical=self._change(made, items, items.critical, right),
+            mirror=self._change(made, items, items.mirror, right),
+            all=self._change(made, items, torch.ones_like(items.critical), right),
+            histogram_shift=_histogram_shift(items, predicted[0], predicted[1]),
+        )
 
     def _change(
-        self, made: Made, items: TaskItems, wanted: Bool[Tensor, " items"], right: Bool[Tensor, "variants items"]
-    ) -> Record:
+        self, made: MadeMethod, items: TaskItems, wanted: Bool[Tensor, " items"], right: Bool[Tensor, "variants items"]
+    ) -> Change:
         """One set: the mean change over tasks, and that under each control."""
-        settings, seed = self._plan.study.intervention, self._plan.study.seed
+        settings, seed = self.maker.experiment.settings, self.maker.experiment.seed
+        confidence, resamples = settings.confidence, settings.bootstrap
         tasks = [wanted & items.of_task(task) for task in range(len(items.tasks))]
         flips = [Flips.of(right[0, part], right[1, part]) for part in tasks]
-        options = {"resamples": settings.bootstrap, "confidence": settings.confidence, "seed": seed}
         if not made.controls:
-            change = stratified_bootstrap(flips, **options)
+            change = stratified_bootstrap(flips, resamples=resamples, confidence=confidence, seed=seed)
             value = None if change.value != change.value else change.value
-            return {"n": sum(one.n for one in flips), "change": value, "interval": [change.low, change.high]}
-        drawn = [_drawn(right[:, part]) for part in tasks]
-        parts = [TaskChange(one, {made.kind: draws}) for one, draws in zip(flips, drawn, strict=True)]
-        found = pooled_effect(parts, "increase", **options)
-        record: Record = found.to_json()
-        record["verdict"] = found.verdict.replace("random features", "its controls")
-        if found.flips.n:
-            control = control_interval(found.controls[made.kind], settings.confidence)
-            value = found.change.value
-            record["beyond"] = {"value": value - control.value, "interval": [value - control.high, value - control.low]}
-        return record
+            return Change(sum(one.n for one in flips), value, (change.low, change.high), None)
+        parts = [
+            TaskChange(one, {made.kind: _control_changes(right[:, part])})
+            for one, part in zip(flips, tasks, strict=True)
+        ]
+        found = pooled_effect(parts, "increase", resamples=resamples, confidence=confidence, seed=seed)
+        record = found.record()
+        beyond = _beyond(found, made, confidence) if record.n else None
+        compared = Comparison(record.flips, record.controls, record.p, record.verdict, beyond)
+        return Change(record.n, record.change, (found.change.low, found.change.high), compared)
 
-    def _drifts(self, ways: list[EditingMethod]) -> list[TextShift]:
-        """What each way does to neutral text."""
-        totals = [TextShift(0.0, 0.0, 0.0, 0)] * len(ways)
-        for part in self._text:
+    def _text_shifts(self, methods: Sequence[EditingMethod]) -> list[TextShift]:
+        """What each method does to neutral text."""
+        totals = [TextShift(0.0, 0.0, 0.0, 0)] * len(methods)
+        for part in self.text:
             plain = text_logits(self._base, part.input_ids, part.position_ids)
-            for number, way in enumerate(ways):
-                moved = text_logits(way, part.input_ids, part.position_ids)
+            for number, method in enumerate(methods):
+                moved = text_logits(method, part.input_ids, part.position_ids)
                 totals[number] += text_shift(plain, moved, part.labels.to(plain.device))
         return totals
 
 
-def _drawn(right: Bool[Tensor, "variants some"]) -> Float[np.ndarray, " draws"]:
+def _beyond(found: PooledEffect, made: MadeMethod, confidence: float) -> Difference:
+    control, value = control_interval(found.controls[made.kind], confidence), found.change.value
+    return Difference(value - control.value, (value - control.high, value - control.low))
+
+
+def _control_changes(right: Bool[Tensor, "variants some"]) -> Draws:
     """The change of accuracy under each control; 0 where there are no items."""
     shares = right.double().sum(dim=1) / max(1, right.shape[1])
     return (shares[2:] - shares[0]).numpy()
 
 
-def _neutral_parts(plan: Plan) -> list[TextPart]:
-    """So many rows of held-out text as hold the tokens that the study wants; all where there are fewer."""
-    corpus = held_out_corpus(plan)
-    rows = -(-plan.study.intervention.neutral_tokens // corpus.input_ids.shape[1])
-    some = corpus.select(torch.arange(min(rows, len(corpus.input_ids))))
-    return packed_parts(some, plan.study.activations.batch_size) if rows else []
-
-
 def _histogram_shift(items: TaskItems, before: Int[Tensor, " items"], after: Int[Tensor, " items"]) -> float:
-    """Total variation between how often each place is predicted before and after; mean over tasks."""
-    places, shifts = int(items.requests.choice_counts.max()), []
+    """Total variation between how often each choice is predicted before and after; mean over tasks."""
+    choices, shifts = int(items.requests.choice_counts.max()), list[float]()
     for here in (items.of_task(task) for task in range(len(items.tasks))):
-        if not here.any():
-            continue
-        counts = [torch.bincount(one[here], minlength=places).double() / int(here.sum()) for one in (before, after)]
-        shifts.append(float((counts[0] - counts[1]).abs().sum() / 2))
+        if here.any():
+            counts = [
+                torch.bincount(one[here], minlength=choices).double() / int(here.sum()) for one in (before, after)
+            ]
+            shifts.append(float((counts[0] - counts[1]).abs().sum() / 2))
     return sum(shifts) / len(shifts)
 
 
@@ -190,5 +223,55 @@ def _share(values: Bool[Tensor, " some"]) -> float:
     return float(values.double().mean())
 
 
-def _described(items: TaskItems) -> Record:
-    return {"tasks": list(items.tasks), "items": len(items.task_of), "critical": int(items.critical.sum())}
+# ------------------------------------------------------------------ neurons
+
+
+def overlaps(
+    shifts: Mapping[str, Shifts], target: str, below: int, share: float, confidence: float
+) -> list[NeuronOverlap]:
+    """Whether methods move the same MLP neurons: sets of those that each moves most, their overlaps, and chance.
+
+    Above the hook point for all methods, whose edits there begin; in all blocks for those that act everywhere.
+
+    Arguments:
+        shifts: by method, how far it moves each neuron ("shift"), on two halves of the items, and its controls.
+        target: the method whose neurons those of all controls are compared with.
+        below: number of neurons up to the hook point.
+        share: of the neurons that count as moved.
+        confidence: coverage of the interval of chance.
+    """
+    neurons = len(next(iter(shifts.values()))["shift"])
+    above, every = torch.arange(neurons) >= below, torch.ones(neurons, dtype=torch.bool)
+    whole = {name: one for name, one in shifts.items() if name not in EDITS or name in BELOW}
+    found = [_overlap(ABOVE, shifts, target, above, share, confidence)] if above.any() else []
+    return [*found, _overlap("all blocks", whole, target, every, share, confidence)]
+
+
+def _overlap(
+    where: str,
+    shifts: Mapping[str, Shifts],
+    target: str,
+    among: Bool[Tensor, " neurons"],
+    share: float,
+    confidence: float,
+) -> NeuronOverlap:
+    size = max(1, round(share * int(among.sum())))
+    chance = JaccardNull(int(among.sum()), size)
+    moved = {
+        name: {which: most_moved(shift, size, among) for which, shift in one.items()} for name, one in shifts.items()
+    }
+    sets = [one["shift"] for one in moved.values()]
+    table = tuple(tuple(jaccard(one, other) for other in sets) for one in sets)
+    controls = [[one for which, one in by.items() if which.startswith("control")] for by in moved.values()]
+    return NeuronOverlap(
+        where=where,
+        methods=tuple(shifts),
+        neurons=chance.neurons,
+        size=size,
+        jaccard=table,
+        p=tuple(tuple(chance.p(value) for value in row) for row in table),
+        chance=Chance(chance.mean, chance.high(confidence)),
+        halves=tuple(jaccard(one["half0"], one["half1"]) for one in moved.values()),
+        target=target,
+        controls=tuple(tuple(jaccard(one, moved[target]["shift"]) for one in draws) for draws in controls),
+    )

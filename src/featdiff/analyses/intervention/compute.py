@@ -1,263 +1,332 @@
-"""`intervene`: zero the chosen features in the tuned model and amplify them in the base, beside controls."""
+"""Measure what the selected features do: zeroed in the tuned model, amplified in the base, against control features."""
 
-import itertools
-import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from featdiff.analyses.intervention.dose_response import dose_levels, doses
-from featdiff.analyses.intervention.generated import effect_on_answers
-from featdiff.analyses.intervention.side_effects import side_effects
-from featdiff.config.study import BASE, TaskSettings
-from featdiff.evaluation.results import Requests
-from featdiff.files import Record, read_json, write_json
+from featdiff.analyses.intervention.result import (
+    ChoiceAnswers,
+    Claim,
+    ControlAccuracy,
+    DoseAccuracy,
+    GeneratedAnswers,
+    Predictions,
+    SideControls,
+    SideEffect,
+    SideEffects,
+    TaskDoses,
+    TaskEffect,
+)
+from featdiff.config.evaluation import EvaluationSettings, TaskSettings
+from featdiff.config.intervention import InterventionSettings
+from featdiff.evaluation.answered import answered
+from featdiff.evaluation.answers import is_found
+from featdiff.evaluation.harness import evaluate
+from featdiff.evaluation.results import Requests, TaskResult
+from featdiff.intervention.activity import activity_on, order_of
+from featdiff.intervention.controls import activity_matched
 from featdiff.intervention.edit_values import EditValue
+from featdiff.intervention.edited_model import EditedModel
 from featdiff.intervention.edits import Edit
-from featdiff.intervention.effects import (
-    HEADLINE,
-    MATCHED,
-    ControlName,
-    EditedAnswers,
-    Effect,
-    ItemSetName,
-    ItemSets,
-    deciding_kinds,
-    measure_effect,
-)
-from featdiff.intervention.pooled_effects import TaskChange, pooled_effect
-from featdiff.intervention.side_effects import first_tokens
-from featdiff.run.evaluation import choice_tasks, generated_tasks, held_out_parts, outcomes_of, requests_of
-from featdiff.run.intervention_context import (
-    Bench,
-    Measured,
-    PlannedEdit,
-    answers_of,
-    edit_of,
-    measured,
-    nothing_moved,
-    other_of,
-    sampled,
-)
-from featdiff.run.plan import Plan
-from featdiff.stats import Draws, Flips, holm
+from featdiff.intervention.effect_records import BeforeAfter
+from featdiff.intervention.effects import Effect, ItemSets
+from featdiff.intervention.experiment import Experiment, MeasuredActivity, PlannedEdit
+from featdiff.intervention.generation import Generated, answer_form, measure_generated_effect
+from featdiff.intervention.pooled_effects import pool
+from featdiff.intervention.scoring import correctness
+from featdiff.intervention.side_effects import TextShift, edited_residual, first_tokens, text_shift
+from featdiff.models.tokenizer import Tokenizer
+from featdiff.progress import Progress
+from featdiff.run.evaluation import longest_read
+from featdiff.run.splice import Part
+from featdiff.stats import Direction, holm
+
+Features = Int[Tensor, " n"]
+
+# ------------------------------------------------------------------ choices
 
 
-def intervene(plan: Plan, folder: Path) -> None:
-    """Write a file for each edit and task and each model's doses and side effects, and all in `effects.json`.
-
-    Choices are scored again under every edit, generated answers generated again; claims over tasks are on choices.
-
-    When no feature was chosen there is nothing to edit: the list of effects is empty and says why.
-    """
-    selection = read_json(plan.run.path("selection", "selection.json"))
-    chosen = torch.tensor(selection["chosen"], dtype=torch.long)
-    half = torch.tensor(selection["without_held_out"]["chosen"], dtype=torch.long)
-    if not len(chosen):
-        write_json(folder / "effects.json", {"effects": [], "records": [], "note": selection["rule"]})
-        return
-    tests, tasks, written = tests_of(plan), choice_tasks(plan), _written(plan)
-    for model in dict.fromkeys(test.model for test in tests):
-        _work(plan, folder, model, [test for test in tests if test.model == model], chosen, half)
-    found = {test: [read_json(_place(folder, plan, test, task)) for task in (*tasks, *written)] for test in tests}
-    made: Record = {"effects": [], "records": [], "claims": []}
-    for test, files in found.items():
-        adjusted = holm(np.array([one["effect"]["p"] for one in files], dtype=float)).tolist()
-        made["effects"] += [one["effect"] | {"p_holm": p} for one, p in zip(files, adjusted, strict=True)]
-        made["records"] += [one["record"] | {"p_holm": p} for one, p in zip(files, adjusted, strict=True)]
-        made["claims"].append(claim_of(plan, test, [one["record"] for one in files[: len(tasks)]]))
-    made["doses"] = [one for test in _first(tests) for one in _doses(plan, folder, test.model)]
-    made["side_effects"] = [
-        one for test in _first(tests) for one in read_json(folder / test.model / "side_effects.json")["edits"]
-    ]
-    write_json(folder / "effects.json", made)
-
-
-def tests_of(plan: Plan) -> list[PlannedEdit]:
-    """The paper's two edits, and those that the study names beside them, by model."""
-    settings, tuned = plan.study.intervention, plan.study.selection.model
-    tests = [
-        PlannedEdit(tuned, EditValue("zero", 0.0, BASE), "decrease"),
-        PlannedEdit(BASE, EditValue("set", settings.amplify, tuned), "increase"),
-    ]
-    for more in settings.also:
-        model = BASE if more.model == "base" else tuned
-        goal = "increase" if model == BASE else "decrease"
-        tests.append(PlannedEdit(model, EditValue(more.kind, more.by, other_of(plan, model)), goal))
-    return list(dict.fromkeys(tests))
-
-
-def edited_items(plan: Plan, task: TaskSettings, requests: Requests) -> tuple[Int[Tensor, " items"], Requests]:
-    """The items of a task on which models are edited, and their requests."""
-    items = sampled(len(requests.sample_ids), plan.study.intervention.items, plan.study.seed)
-    return items, requests.select(items)
-
-
-def effect_of(
-    bench: Bench,
-    test: PlannedEdit,
+def effect_on_choices(
+    experiment: Experiment,
+    edit: PlannedEdit,
     task: TaskSettings,
-    items: Int[Tensor, " items"],
     requests: Requests,
-    found: Measured,
-    chosen: Int[Tensor, " n"],
+    sets: ItemSets,
+    chosen: Features,
     half: Int[Tensor, " half"],
-) -> tuple[Effect, Int[Tensor, "2 items"]]:
-    """One edit on one task, and the choices before and under it. Features for held-out items were chosen without them;
-    of unseen tasks all are held out."""
-    plan, settings = bench.plan, bench.plan.study.intervention
-    sets = _sets(plan, task, items)
-    before, answers, choices = answers_of(bench, test, requests, chosen, found)
-    unseen = task.role == "unseen"
-    held = answers if unseen else _on_part(bench, test, requests, half, sets.held_out, before, answers)
-    effect = measure_effect(
+    found: MeasuredActivity,
+) -> TaskEffect:
+    """Measure one edit on one task of choices.
+
+    Arguments:
+        requests, sets: the task's items, and positions among them.
+        chosen: features selected on all critical items.
+        half: features selected without the held-out ones; of an unseen task all critical items are held out from both.
+        found: activity on the task.
+    """
+    part = None if task.role == "unseen" else half
+    effect, answers = experiment.effect(edit, requests, chosen, part, sets, task=task.name, found=found)
+    width = int(requests.choice_counts.max())
+    before, after = (tuple(torch.bincount(row, minlength=width).tolist()) for row in answers.choices)
+    begins = first_tokens(
+        requests,
+        experiment.lineup,
+        experiment.upper,
+        experiment.crosscoder,
+        experiment.model,
+        [experiment.edit(edit, chosen, found)],
+        batch_size=experiment.settings.batch_size,
+        reading=experiment.settings.reading,
+    )
+    guessing = float((1 / (requests.choice_counts - 1).clamp(min=1)).double().mean())
+    form = BeforeAfter(*begins.double().mean(dim=1).tolist())
+    return _task_effect(effect, task, ChoiceAnswers(Predictions(before, after), form, guessing))
+
+
+def _task_effect(effect: Effect, task: TaskSettings, answers: ChoiceAnswers | GeneratedAnswers) -> TaskEffect:
+    record = effect.full_record()
+    return TaskEffect(**vars(record), role=task.role, answers=answers, p_holm=record.p)
+
+
+def adjusted(effects: Sequence[TaskEffect]) -> list[TaskEffect]:
+    """The effects of one edit with Holm's p over all its tasks."""
+    values = holm(np.array([one.p for one in effects], dtype=float)).tolist()
+    return [replace(one, p_holm=p) for one, p in zip(effects, values, strict=True)]
+
+
+def claim_of(effects: Sequence[TaskEffect], settings: InterventionSettings, seed: int) -> Claim:
+    """One edit over all its tasks of choices, tested on the held-out critical items."""
+    model, edit, expected = effects[0].edit_key
+    tasks = sum(one.sets["held_out"].n > 0 for one in effects)
+    return Claim(**vars(pool(effects, settings, seed)), model=model, edit=edit, expected=expected, tasks=tasks)
+
+
+# ------------------------------------------------------------------ doses
+
+
+def dose_values(experiment: Experiment) -> list[EditValue]:
+    """The multiples of their maximum that features are set to."""
+    return [EditValue("times_max", by, experiment.other) for by in experiment.settings.doses]
+
+
+def doses(
+    experiment: Experiment,
+    task: str,
+    goal: Direction,
+    requests: Requests,
+    chosen: Features,
+    found: MeasuredActivity,
+    critical: Int[Tensor, " critical"],
+) -> TaskDoses:
+    """Measure accuracy on all items and on the critical ones at every dose, in one pass over the task.
+
+    Controls are the same sets of features at every dose.
+    """
+    values = dose_values(experiment)
+    sets = [chosen, *_matched(experiment, chosen, found, experiment.settings.dose_controls)]
+    planned = [PlannedEdit(experiment.model, value, goal) for value in values]
+    edits = [experiment.edit(one, features, found) for one in planned for features in sets]
+    right = correctness(experiment.score(requests, edits), requests, experiment.metric).double()
+    before, after = right[0], right[1:].reshape(len(values), len(sets), -1)
+    return TaskDoses(
+        task=task,
+        model=experiment.model,
+        features=len(chosen),
+        doses=tuple(experiment.settings.doses),
+        draws=len(sets) - 1,
+        sets={
+            "all": _dose_accuracy(before, after),
+            "critical": _dose_accuracy(before[critical], after[:, :, critical]),
+        },
+    )
+
+
+def _matched(
+    experiment: Experiment, chosen: Features, found: MeasuredActivity, draws: int
+) -> list[Int[Tensor, " size"]]:
+    """Sets of features as active as those chosen."""
+    own = found.own
+    drawn = activity_matched(chosen, own.density, own.contribution, experiment.alive, draws, experiment.seed)
+    return list(drawn.features)
+
+
+def _dose_accuracy(before: Float[Tensor, " items"], after: Float[Tensor, "doses sets items"]) -> DoseAccuracy:
+    if not len(before):
+        return DoseAccuracy(0, None, (), ())
+    shares = after.mean(dim=-1)
+    control = [
+        ControlAccuracy(float(row.mean()), float(row.min()), float(row.max())) for row in shares[:, 1:] if len(row)
+    ]
+    return DoseAccuracy(len(before), float(before.mean()), tuple(shares[:, 0].tolist()), tuple(control))
+
+
+# ------------------------------------------------------------------ generated answers
+
+
+def effect_on_answers(
+    experiment: Experiment,
+    edit: PlannedEdit,
+    asked: EvaluationSettings,
+    tokenizer: Tokenizer,
+    before: TaskResult,
+    sets: ItemSets,
+    chosen: Features,
+    place: Path,
+) -> TaskEffect:
+    """Measure one edit on one task of generated answers.
+
+    All answers lie in the folder `place`, a parquet file for the chosen features and for each control; what is there
+    already is taken over. Controls are as active as the chosen features where the model reads its prompts and its own
+    unedited answers.
+
+    Arguments:
+        asked: how the one task is evaluated.
+        tokenizer: of the edited model.
+        before: unedited answers.
+        sets: critical, mirror and held-out items.
+        chosen: the selected features.
+    """
+    (task,), settings = asked.tasks, experiment.settings
+    found = experiment.activity(_read(experiment, before), [edit.value])
+    controls = _matched(experiment, chosen, found, settings.generated_controls)
+    variants = {"chosen": chosen} | {f"control-{number}": row for number, row in enumerate(controls, 1)}
+    edits = {name: experiment.edit(edit, features, found) for name, features in variants.items()}
+    results = [before]
+    title = f"{task.name} by {experiment.model}: {edit.value.name}"
+    with Progress(title, len(edits), "set of answers") as progress:
+        for name, one in edits.items():
+            results.append(_answers(experiment, one, asked, tokenizer, place / f"{name}.parquet"))
+            progress.advance()
+    plain, selected, *others = [_generated(experiment, task, result) for result in results]
+    effect = measure_generated_effect(
         task.name,
-        bench.model,
-        edit_of(bench, test, chosen, found),
-        before,
-        answers,
-        held,
+        experiment.model,
+        edits["chosen"],
+        plain,
+        selected,
+        others,
         sets,
         resamples=settings.bootstrap,
         confidence=settings.confidence,
-        seed=plan.study.seed,
+        seed=experiment.seed,
     )
-    return effect, choices
-
-
-def claim_of(plan: Plan, test: PlannedEdit, records: list[Record], items: ItemSetName = HEADLINE) -> Record:
-    """One edit over all tasks, by one set of items and the controls that decide."""
-    settings, parts = plan.study.intervention, list[TaskChange]()
-    for one in (record["sets"][items] for record in records):
-        flips = Flips(one["n"], one["flips"]["lost"], one["flips"]["gained"])
-        others = {kind: np.array(record["values"]) for kind, record in one["controls"].items()}
-        kinds = deciding_kinds(others, settings.confidence)
-        controls: dict[ControlName, Draws] = {MATCHED: np.array(one["control"]["values"])}
-        controls |= {kind: others[kind] for kind in kinds}
-        parts.append(TaskChange(flips, controls))
-    confidence, resamples = settings.confidence, settings.bootstrap
-    found = pooled_effect(parts, test.goal, resamples=resamples, confidence=confidence, seed=plan.study.seed)
-    about: Record = {"model": test.model, "edit": test.value.name, "expected": test.goal}
-    return about | {"tasks": sum(part.flips.n > 0 for part in parts)} | found.to_json()
-
-
-def _written(plan: Plan) -> list[TaskSettings]:
-    """Tasks whose answers are generated again under edits."""
-    return generated_tasks(plan) if plan.study.intervention.generated_controls else []
-
-
-def _work(
-    plan: Plan,
-    folder: Path,
-    model: str,
-    tests: list[PlannedEdit],
-    chosen: Int[Tensor, " n"],
-    half: Int[Tensor, " half"],
-) -> None:
-    """Whatever is missing of one model's files."""
-    bench = None
-    for task in choice_tasks(plan):
-        missing = [test for test in tests if not _place(folder, plan, test, task).is_file()]
-        swept = _dose_place(folder, model, task)
-        if not missing and (swept.is_file() or not plan.study.intervention.doses):
-            continue
-        bench = bench or Bench.of(plan, model)
-        items, requests = edited_items(plan, task, requests_of(plan, task.name, bench.lineup))
-        levels = [test.value for test in tests] + dose_levels(plan, model)
-        found = measured(bench, requests, levels)
-        for test in missing:
-            effect, choices = effect_of(bench, test, task, items, requests, found, chosen, half)
-            more = _form(bench, edit_of(bench, test, chosen, found), requests, choices)
-            _write(_place(folder, plan, test, task), effect, more)
-        if plan.study.intervention.doses and not swept.is_file():
-            sets = _sets(plan, task, items)
-            write_json(swept, doses(bench, task.name, tests[0].goal, requests, chosen, found, sets.critical))
-    for test, task in itertools.product(tests, _written(plan)):
-        if not (place := _place(folder, plan, test, task)).is_file():
-            bench = bench or Bench.of(plan, model)
-            _write(place, *effect_on_answers(bench, test, task, chosen, place.parent / "answers" / task.name))
-    if not (folder / model / "side_effects.json").is_file():
-        bench = bench or Bench.of(plan, model)
-        write_json(folder / model / "side_effects.json", {"edits": side_effects(bench, tests, chosen)})
-
-
-def _write(place: Path, effect: Effect, more: Record) -> None:
-    write_json(place, {"effect": effect.to_json() | more, "record": effect.to_record() | more})
-
-
-def _form(bench: Bench, edit: Edit, requests: Requests, choices: Int[Tensor, "2 items"]) -> Record:
-    """How often each choice is predicted, and how often an answer begins as a choice does, before and under an edit;
-    and the share of wrong answers that another choice, picked at random, would put right: mean of 1 / (choices - 1)."""
-    settings, width = bench.plan.study.intervention, int(requests.choice_counts.max())
-    histogram = [torch.bincount(row, minlength=width).tolist() for row in choices]
-    size, reading = settings.batch_size, settings.reading
-    begins = first_tokens(
-        requests, bench.lineup, bench.upper, bench.crosscoder, bench.model, [edit], batch_size=size, reading=reading
+    form = answer_form(
+        plain,
+        selected,
+        others,
+        resamples=settings.bootstrap,
+        confidence=settings.confidence,
+        seed=experiment.seed,
     )
-    shares = begins.double().mean(dim=1).tolist()
-    return {
-        "predictions": {"before": histogram[0], "after": histogram[1]},
-        "answer_format": {"before": shares[0], "after": shares[1]},
-        "guessing_again": float((1 / (requests.choice_counts - 1).clamp(min=1)).double().mean()),
-    }
+    return _task_effect(effect, task, GeneratedAnswers(plain.right.shape[1], **vars(form)))
 
 
-def _sets(plan: Plan, task: TaskSettings, items: Int[Tensor, " items"]) -> ItemSets:
-    outcomes, tuned = outcomes_of(plan, task.name), plan.study.selection.model
-    held_out = outcomes.critical(BASE, tuned) if task.role == "unseen" else held_out_parts(plan, task.name).held_out
-    return ItemSets(
-        critical=_within(items, outcomes.critical(BASE, tuned)),
-        mirror=_within(items, outcomes.mirror(BASE, tuned)),
-        held_out=_within(items, held_out),
+def _answers(
+    experiment: Experiment, edit: Edit, asked: EvaluationSettings, tokenizer: Tokenizer, place: Path
+) -> TaskResult:
+    """All answers under one edit, asked for exactly as before it."""
+    if place.is_file():
+        return TaskResult.load(place)
+    settings, whole = experiment.settings, experiment.upper.whole
+    edited = EditedModel(
+        whole,
+        experiment.lineup,
+        experiment.crosscoder,
+        experiment.model,
+        (edit,),
+        settings.reading,
+        settings.error,
     )
+    (result,) = evaluate(edited, tokenizer, asked, seed=experiment.seed)
+    result.save(place)
+    return result
 
 
-def _on_part(
-    bench: Bench,
-    test: PlannedEdit,
-    requests: Requests,
-    features: Int[Tensor, " half"],
-    part: Int[Tensor, " part"],
-    before: Bool[Tensor, " items"],
-    like: EditedAnswers,
-) -> EditedAnswers:
-    """Answers on some of the items, by as many controls as in `like`; on the others everything stays as before."""
-    answers = nothing_moved(before, like)
-    if len(part) and len(features):
-        some = requests.select(part)
-        _, found, _ = answers_of(bench, test, some, features, measured(bench, some, [test.value]))
-        answers.after[part] = found.after
-        answers.controls[:, part] = found.controls
-        for kind, draws in answers.others.items():
-            draws[:, part] = found.others[kind]
-    return answers
+def _read(experiment: Experiment, result: TaskResult) -> Requests:
+    """The answers as token ids."""
+    return answered(result, experiment.lineup.tokenizer, longest_read(experiment.lineup))
 
 
-def _doses(plan: Plan, folder: Path, model: str) -> list[Record]:
-    if not plan.study.intervention.doses:
-        return []
-    return [read_json(_dose_place(folder, model, task)) for task in choice_tasks(plan)]
+def _generated(experiment: Experiment, task: TaskSettings, result: TaskResult) -> Generated:
+    lengths = [len(continuation) - 1 for continuation in _read(experiment, result).continuation_ids]
+    right = torch.tensor([sample.rights for sample in result.samples])
+    found = [
+        [is_found(answer, mathematical=task.uses_math_verify) for answer in sample.answers] for sample in result.samples
+    ]
+    return Generated(right, torch.tensor(found), torch.tensor(lengths).reshape(right.shape))
 
 
-def _first(tests: list[PlannedEdit]) -> list[PlannedEdit]:
-    """The first test of every model."""
-    return [test for index, test in enumerate(tests) if test.model not in {other.model for other in tests[:index]}]
+# ------------------------------------------------------------------ side effects
 
 
-def _place(folder: Path, plan: Plan, test: PlannedEdit, task: TaskSettings) -> Path:
-    """The paper's edits lie in the model's folder, others in folders of their own in it."""
-    paper = test.value.kind in ("zero", "set") and test in tests_of(plan)[:2]
-    name = "" if paper else re.sub(r"[^a-z0-9.]+", "-", test.value.name.lower()).strip("-")
-    return folder / test.model / name / f"{task.name}.json"
+def side_effects(
+    experiment: Experiment, parts: Sequence[Part], edits: Sequence[PlannedEdit], chosen: Features
+) -> SideEffects:
+    """Measure KL and cross-entropy on text under every edit of one model, at all its tokens.
+
+    Values that are measured are measured on this text. Controls are features matched by activity on it, edited in the
+    same way.
+    """
+    if not parts:
+        return SideEffects(())
+    settings, order = experiment.settings, order_of(experiment.lineup, experiment.crosscoder)
+    streams = [experiment.lineup.residuals(part.input_ids, None, part.position_ids) for part in parts]
+    found = _text_activity(experiment, edits, [stream[:, :, order] for stream in streams])
+    sets = [chosen, *_matched(experiment, chosen, found, settings.side_controls)]
+    made = [[experiment.edit(edit, features, found) for features in sets] for edit in edits]
+    sums = [[TextShift(0.0, 0.0, 0.0, 0) for _ in row] for row in made]
+    index = experiment.lineup.names.index(experiment.model)
+    for part, stream in zip(parts, streams, strict=True):
+        everywhere = torch.ones_like(part.input_ids, dtype=torch.bool).to(stream.device)
+        labels, plain = part.labels.to(stream.device), _logits(experiment, part, stream[:, :, index])
+        for row, edited in enumerate(made):
+            for column, edit in enumerate(edited):
+                moved = edited_residual(
+                    stream[:, :, order],
+                    experiment.crosscoder,
+                    experiment.model,
+                    edit,
+                    everywhere,
+                    settings.reading,
+                )
+                sums[row][column] += text_shift(plain, _logits(experiment, part, moved), labels)
+    model, features = experiment.model, len(chosen)
+    return SideEffects(tuple(_side_effect(model, edit, features, row) for edit, row in zip(edits, sums, strict=True)))
 
 
-def _dose_place(folder: Path, model: str, task: TaskSettings) -> Path:
-    return folder / model / "doses" / f"{task.name}.json"
+def _logits(
+    experiment: Experiment, part: Part, residual: Float[Tensor, "batch positions d_model"]
+) -> Float[Tensor, "batch positions vocabulary"]:
+    places = None if part.position_ids is None else part.position_ids.to(residual.device)
+    return experiment.upper(residual, part.input_ids.to(residual.device), None, places)
 
 
-def _within(items: Int[Tensor, " items"], wanted: Int[Tensor, " wanted"]) -> Int[Tensor, " positions"]:
-    """Positions among `items` of those that are wanted."""
-    return torch.isin(items, wanted).nonzero().flatten()
+def _side_effect(model: str, edit: PlannedEdit, features: int, shifts: Sequence[TextShift]) -> SideEffect:
+    own, *controls = [shift.record() for shift in shifts]
+    control = SideControls(len(controls), tuple(one.kl for one in controls))
+    return SideEffect(**vars(own), model=model, edit=edit.value.name, features=features, control=control)
+
+
+def _text_activity(
+    experiment: Experiment,
+    edits: Sequence[PlannedEdit],
+    streams: Sequence[Float[Tensor, "batch positions models d_model"]],
+) -> MeasuredActivity:
+    quantiles = sorted({edit.value.by for edit in edits if edit.value.kind == "quantile"})
+    own, given = (
+        activity_on(
+            (stream.flatten(0, 1) for stream in streams),
+            experiment.crosscoder,
+            experiment.model,
+            reading=experiment.settings.reading,
+            source=source,
+            quantiles=quantiles,
+        )
+        for source in (None, experiment.other)
+    )
+    return MeasuredActivity(own, given)

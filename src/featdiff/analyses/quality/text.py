@@ -8,7 +8,7 @@ from featdiff.presentation.picture import Picture
 from featdiff.presentation.section import Section
 from featdiff.presentation.words import count, percent
 from featdiff.run.plan import CrosscoderPlan, Plan
-from featdiff.run.results import HeldOutFit, fit_of
+from featdiff.run.results import FIT, HeldOutFit, fit_of
 
 HELD_OUT, PROMPTS = "held-out corpus", "evaluation prompts"
 FAITHFUL = 0.9
@@ -30,7 +30,7 @@ def rows_of(plan: Plan) -> list[Row]:
     """The fit of every lineup's first seed, on held-out text and then on the prompts; those that were measured."""
     rows: list[Row] = []
     for name in plan.lineups:
-        if plan.run.path("crosscoders", name, "quality.json").is_file():
+        if plan.run.path("crosscoders", name, FIT).is_file():
             rows.append((name, HELD_OUT, fit_of(plan, name)))
             place = plan.run.path("quality", f"{name}.json")
             rows += [(name, PROMPTS, load(HeldOutFit, place))] if place.is_file() else []

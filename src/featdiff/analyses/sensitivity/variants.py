@@ -2,7 +2,7 @@
 on one stream.
 
 A group is laid out as a study of its own that differs in its crosscoders, its layer, and the controls of its edits; its
-crosscoders lie in the stage's folder, all else in the run. So every function that reads a run reads a group as well.
+crosscoders lie in the stage's folder, all else in the run. So functions that read a run read a group as well.
 """
 
 import re
@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from featdiff.analyses.ownership.result import Ownership
 from featdiff.config.crosscoder import (
     Alignment,
     BatchTopK,
@@ -27,7 +26,6 @@ from featdiff.config.crosscoder import (
 )
 from featdiff.config.intervention import ControlName
 from featdiff.config.sensitivity import SensitivitySettings
-from featdiff.files import Record, load, read_json
 from featdiff.run.plan import Plan
 
 Trained = Literal["reference", "seed", "objective", "sparsity", "shared", "encoder", "align", "layer"]
@@ -104,21 +102,12 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Place:
-    """One crosscoder of the analysis, and the plan of its group, which knows where it lies."""
+class Variant:
+    """One crosscoder of the analysis, called `name`, with the plan of its group."""
 
     plan: Plan
     point: Point
     name: str
-    """Of the crosscoder."""
-
-    def quality(self) -> Record:
-        """Its fit on held-out text."""
-        return read_json(self.plan.run.path("crosscoders", self.name, "quality.json"))
-
-    def tails(self) -> Record:
-        """Its tails, by model."""
-        return load(Ownership, self.plan.run.path("attribution", f"{self.name}.json")).summary()
 
 
 def settings_of(plan: Plan) -> SensitivitySettings:
@@ -216,13 +205,11 @@ def group_plan(plan: Plan, group: Group, folder: Path) -> Plan:
             "sensitivity": None,
         }
     )
-    own = () if group.standing else ("crosscoders", "attribution")
-    places = {stage: folder / stage / group.name for stage in own}
-    return Plan(varied, places)
+    return Plan(varied, {} if group.standing else {"crosscoders": folder / "crosscoders" / group.name})
 
 
-def rescored_plan(own: "Place", one: Rescoring, folder: Path) -> Plan:
-    """The plan of one crosscoder, scored in another way; these scores lie in a folder of their own."""
+def rescored_plan(own: Variant, one: Rescoring) -> Plan:
+    """The plan of one crosscoder, scored in another way."""
     study, name = own.plan.study, own.name
     varied = study.model_copy(
         update={
@@ -231,8 +218,7 @@ def rescored_plan(own: "Place", one: Rescoring, folder: Path) -> Plan:
             "selection": study.selection.model_copy(update={"lineup": name}),
         }
     )
-    scores = folder / "attribution" / f"{one.kind}-{one.value}"
-    return Plan(varied, {**own.plan.run.elsewhere, "attribution": scores})
+    return Plan(varied, own.plan.run.elsewhere)
 
 
 def scaled(sparsity: Sparsity, strength: float) -> Sparsity:

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
-from featdiff.analyses.stability.result import FeatureStability, LineupStability, OverSeeds, ScoreOverSeeds
-from featdiff.attribution.stability import ENOUGH, ScoredCrosscoder, Stability, mean_and_deviation, stability_of
+from featdiff.analyses.stability.result import LineupStability, OverSeeds
+from featdiff.attribution.stability import ENOUGH, ScoredCrosscoder, Stability, stability_of
 from featdiff.config.dynamics import StabilitySettings
 from featdiff.config.study import AttributionSettings
 from featdiff.files import save
@@ -59,28 +58,5 @@ def result_of(found: Stability, names: tuple[str, ...] = ()) -> LineupStability:
     )
 
 
-def stability_of_features(place: Path, features: list[int], models: Sequence[str], model: str) -> FeatureStability:
-    """Some features of a lineup under its other seeds.
-
-    Args:
-        place: path without ending, as `write_stability` had it.
-        features: indices in the first seed's crosscoder.
-        models: those of the crosscoder.
-        model: the one whose scores are averaged over seeds.
-    """
-    tensors = load_file(place.with_name(f"{place.name}.safetensors"))
-    mean, deviation = mean_and_deviation(tensors["mas"][:, features, list(models).index(model)])
-    return FeatureStability(
-        other_seeds=len(tensors["cosine"]),
-        needed=ENOUGH,
-        matched_in=tuple(tensors["matched_in"][features].tolist()),
-        score=ScoreOverSeeds(model, tuple(_list(mean)), tuple(_list(deviation))),
-    )
-
-
 def _defined(value: float) -> float | None:
     return None if value != value else value
-
-
-def _list(values: Tensor) -> list[float | None]:
-    return [_defined(float(value)) for value in values]
