@@ -145,7 +145,8 @@ def test_an_edited_model_scores_and_generates(notebook: Notebook) -> None:
     plain = whole.forward(ids).logits
     with fd.edited(models[RL], crosscoder, zero=strongest) as model:
         zeroed = model(ids).logits
-        assert model.generate(ids, max_new_tokens=3, do_sample=False).shape[1] > 12
+        written = model.generate(ids, max_new_tokens=3, do_sample=False)  # pyright: ignore[reportCallIssue]: as a Tensor
+        assert written.shape[1] > 12
     with fd.edited(models[RL], crosscoder, set={int(feature): 0.0 for feature in strongest}) as model:
         assert torch.equal(model(ids).logits, zeroed)
     with fd.edited(models[RL], crosscoder, zero=[]) as model:

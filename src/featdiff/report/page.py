@@ -14,24 +14,26 @@ from featdiff.presentation.picture import Picture
 from featdiff.presentation.section import Section
 from featdiff.presentation.style import Drawing, theme_css
 
-WRITTEN_BY = [
-    "percent",
-    "edited",
-    "points",
-    "percent_interval",
-    "points_interval",
-    "probability",
-    "count",
-    "listing",
-    "plural",
-    "nats",
-    "ratio",
-    "tokens",
-    "tokens_change",
-    "tokens_interval",
-    "mean",
-    "sparsity",
-]
+WRITTEN_BY = tuple(
+    [
+        "percent",
+        "edited",
+        "points",
+        "percent_interval",
+        "points_interval",
+        "probability",
+        "count",
+        "listing",
+        "plural",
+        "nats",
+        "ratio",
+        "tokens",
+        "tokens_change",
+        "tokens_interval",
+        "mean",
+        "sparsity",
+    ]
+)
 """Functions of `presentation.words` that templates call as filters."""
 
 
