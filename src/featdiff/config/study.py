@@ -6,14 +6,7 @@ from annotated_types import Ge, Lt, MinLen
 from pydantic import Field, model_validator
 
 from featdiff.config.base import CONTENT, IMMATERIAL, Count, Name, Positive, Settings, Share
-from featdiff.config.crosscoder import (
-    BatchTopK,
-    CrosscoderLineup,
-    CrosscoderSettings,
-    JumpReLU,
-    ReLU,
-    Sparsity,
-)
+from featdiff.config.crosscoder import BatchTopK, CrosscoderLineup, CrosscoderSettings, JumpReLU, ReLU, Sparsity
 from featdiff.config.dynamics import DynamicsSettings, StabilitySettings
 from featdiff.config.evaluation import EvaluationSettings, TaskSettings
 from featdiff.config.evidence import DriftSettings, ExampleSettings, ScalingSettings

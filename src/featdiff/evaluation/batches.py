@@ -252,9 +252,7 @@ def _sees(
     return (same & real.bool()[:, None, :] & (place[None, :] <= place[:, None])) | (place[None, :] == place[:, None])
 
 
-def padded(
-    sequences: list[list[int]],
-) -> tuple[Int[Tensor, "sequences longest"], Int[Tensor, "sequences longest"]]:
+def padded(sequences: list[list[int]]) -> tuple[Int[Tensor, "sequences longest"], Int[Tensor, "sequences longest"]]:
     """Pad sequences with zeros on the right; the ids, and the mask that is 1 on tokens."""
     longest = max(map(len, sequences))
     input_ids = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in sequences])

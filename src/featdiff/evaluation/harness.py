@@ -50,12 +50,7 @@ def evaluate(
 
 
 def build_requests(
-    task: str,
-    settings: EvaluationSettings,
-    tokenizer: Tokenizer,
-    *,
-    seed: int,
-    max_length: int | None = None,
+    task: str, settings: EvaluationSettings, tokenizer: Tokenizer, *, seed: int, max_length: int | None = None
 ) -> Requests:
     """Build the requests of a multiple-choice task, tokenized by lm-eval: the items of `evaluate` in its order.
 

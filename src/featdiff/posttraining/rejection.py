@@ -31,13 +31,7 @@ class Samples:
 
 
 def draw_samples(
-    model: ModelSource,
-    settings: RejectionSettings,
-    prompts: list[Prompt],
-    reward: Reward,
-    path: Path,
-    *,
-    seed: int,
+    model: ModelSource, settings: RejectionSettings, prompts: list[Prompt], reward: Reward, path: Path, *, seed: int
 ) -> Samples:
     """Let a model answer prompts until `kept` distinct completions of each are right, `samples` times at most.
 
