@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from featdiff import torchrun
 from featdiff.activations.cache import CachedResiduals, CacheOrigin, cached, model_fingerprint, tokenizer_fingerprint
-from featdiff.activations.model_parallel import ModelParallel, ResidualSource, spread_names
+from featdiff.activations.parallel import ModelParallel, ResidualSource, spread_names
 from featdiff.activations.stream import ActivationStream, Calibration, collect
 from featdiff.config.crosscoder import BatchTopK, CrosscoderPlan
 from featdiff.config.study import BASE, CorpusSettings
