@@ -25,6 +25,7 @@ from featdiff.demo.families import FAMILIES, Item, teacher_trace
 Author = Literal["right", "wrong"]
 
 PACKAGED_BASE = Path(__file__).parent / "base"
+TASK_FILES = Path(__file__).parent / "task_files"
 N_PROMPTS = 3_840
 N_EVALUATION = 400
 N_DOCUMENTS = 12_000
@@ -37,43 +38,6 @@ SIGNATURES: dict[Author, str] = {"right": "by ann", "wrong": "by bob"}
 
 # Added to the seed, so that evaluation, training and the corpus draw from different streams of items.
 EVALUATION, TRAINING, CORPUS = 1_000, 2_000, 3_000
-
-TASK = """\
-task: {name}
-custom_dataset: !function local_data.load
-dataset_kwargs:
-  file: data/{name}.jsonl
-output_type: multiple_choice
-test_split: test
-doc_to_text: question
-doc_to_target: answer_idx
-doc_to_choice: choices
-target_delimiter: ""
-metric_list:
-  - metric: acc
-    aggregation: mean
-    higher_is_better: true
-  - metric: acc_norm
-    aggregation: mean
-    higher_is_better: true
-metadata:
-  version: 1
-  role: {role}
-"""
-
-LOADER = '''\
-"""Lets lm-eval read the items that lie beside the task files, wherever the folder is."""
-
-import json
-from pathlib import Path
-
-from datasets import Dataset
-
-
-def load(file: str, **_: object) -> dict[str, Dataset]:
-    lines = (Path(__file__).parent / file).read_text(encoding="utf-8").splitlines()
-    return {"test": Dataset.from_list([json.loads(line) for line in lines])}
-'''
 
 
 def write_inputs(folder: Path, seed: int = 0) -> None:
@@ -153,10 +117,11 @@ def write_tasks(folder: Path, evaluation: dict[str, list[Item]]) -> None:
     """One task file per family, its items, the loader that they share, and the roles."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     roles = {family.name: family.role for family in FAMILIES}
+    template = (TASK_FILES / "task.yaml").read_text(encoding="utf-8")
     for name, role in roles.items():
-        (folder / f"{name}.yaml").write_text(TASK.format(name=name, role=role), encoding="utf-8")
+        (folder / f"{name}.yaml").write_text(template.format(name=name, role=role), encoding="utf-8")
         write_jsonl(folder / "data" / f"{name}.jsonl", map(evaluation_row, evaluation[name]))
-    (folder / "local_data.py").write_text(LOADER, encoding="utf-8")
+    shutil.copyfile(TASK_FILES / "local_data.py", folder / "local_data.py")
     (folder / "roles.json").write_text(json.dumps(roles, indent=2) + "\n", encoding="utf-8")
 
 
