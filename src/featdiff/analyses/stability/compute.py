@@ -8,7 +8,7 @@ from torch import Tensor
 
 from featdiff.analyses.stability.result import FeatureStability, LineupStability, OverSeeds, ScoreOverSeeds
 from featdiff.attribution.stability import ENOUGH, ScoredCrosscoder, Stability, mean_and_deviation, stability_of
-from featdiff.config.dynamics import StabilitySettings
+from featdiff.config.evidence import StabilitySettings
 from featdiff.config.study import AttributionSettings
 from featdiff.files import save
 
