@@ -22,8 +22,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def sample(prompt: str, *answers: str) -> Sample:
-    about = {"sample_id": "0-a", "prompt_hash": "a", "prompt": prompt, "target_text": "x"}
-    return Sample(**about, prediction_text=answers[0], correct=False, answers=answers, rights=(False,) * len(answers))
+    return Sample(
+        sample_id="0-a",
+        prompt_hash="a",
+        prompt=prompt,
+        target_text="x",
+        prediction_text=answers[0],
+        correct=False,
+        answers=answers,
+        rights=(False,) * len(answers),
+    )
 
 
 def result(*samples: Sample) -> TaskResult:
