@@ -95,8 +95,6 @@ def made_requests(shape: Shape) -> Requests:
         target=torch.randint(CHOICES, (shape.items,), generator=generator),
         context_ids=[context for context in contexts for _ in range(CHOICES)],
         continuation_ids=[tokens(shape.choice) for _ in range(rows)],
-        sample_of=torch.arange(shape.items).repeat_interleave(CHOICES),
-        choice_of=torch.arange(CHOICES).repeat(shape.items),
         choice_characters=torch.ones(rows),
     )
 

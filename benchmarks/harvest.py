@@ -156,7 +156,7 @@ class Recorded:
         yield from self.served
 
     def state_from(self, tensors: dict[str, Tensor]) -> StreamState:
-        return StreamState.from_tensors(tensors)
+        return ActivationStream.state_from(tensors)
 
 
 def many_crosscoders(size: Size, rounds: int, folder: Path, prefetch: str) -> dict[str, Any]:

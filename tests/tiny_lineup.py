@@ -70,7 +70,5 @@ def random_requests(samples: int = 9, choices: int = 4) -> Requests:
         target=torch.randint(0, choices, (samples,), generator=generator),
         context_ids=[context for context in contexts for _ in range(choices)],
         continuation_ids=continuations,
-        sample_of=torch.arange(samples).repeat_interleave(choices),
-        choice_of=torch.arange(choices).repeat(samples),
         choice_characters=torch.tensor([float(len(continuation)) for continuation in continuations]),
     )

@@ -28,15 +28,8 @@ def surroundings() -> Surroundings:
         commit=_commit(),
         python=platform.python_version(),
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        versions={name: version for name in PACKAGES if (version := _version(name))},
+        versions={name: metadata.version(name) for name in PACKAGES if any(metadata.distributions(name=name))},
     )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -30,9 +29,7 @@ class Progress:
             self._bar = tqdm(total=self._total, initial=self._done, desc=self._name, unit=self._unit, leave=False)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
@@ -43,9 +40,7 @@ class Progress:
             self._bar.update(steps)
         elif time.monotonic() - self._said >= SECONDS_BETWEEN_LINES and not torchrun.rank():
             self._said = time.monotonic()
-            print(self._line(), file=sys.stderr, flush=True)
-
-    def _line(self) -> str:
-        rate = max(self._done - self._start, 1) / (time.monotonic() - self._began)
-        left = max(self._total - self._done, 0) / rate
-        return f"{self._name}: {self._done}/{self._total} {self._unit}s, {rate:.3g} a second, {left:.0f} s left"
+            rate = max(self._done - self._start, 1) / (self._said - self._began)
+            left = max(self._total - self._done, 0) / rate
+            line = f"{self._name}: {self._done}/{self._total} {self._unit}s, {rate:.3g} a second, {left:.0f} s left"
+            print(line, file=sys.stderr, flush=True)

@@ -23,7 +23,7 @@ from featdiff.activations.cache import (
     model_fingerprint,
     tokenizer_fingerprint,
 )
-from featdiff.activations.stream import ActivationStream, StreamState
+from featdiff.activations.stream import ActivationStream
 from featdiff.config.study import ActivationSettings
 from featdiff.data.corpus import Corpus
 from featdiff.models.loading import Lineup, load_tokenizer
@@ -131,7 +131,7 @@ def test_a_stream_over_the_cache_gives_the_batches_of_a_stream_over_the_models(
 
 def test_a_stream_over_the_cache_goes_on_from_the_state_of_a_stream_over_the_models(made: Path) -> None:
     batches = list(stream(Planted(("base", "rl"))).batches())
-    state = StreamState.from_tensors(batches[8][1].tensors())
+    state = ActivationStream.state_from(batches[8][1].tensors())
     rest = [found.values for found, _ in stream(opened(made)).batches(state)]
     assert len(rest) == len(batches) - 9
     assert all(torch.equal(found, wanted.values) for found, (wanted, _) in zip(rest, batches[9:], strict=True))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModel, LlamaConfig, PreTrainedTokenizerBase
 
-from featdiff.activations.stream import ActivationStream, StreamCounts, StreamState, calibrate, collect
+from featdiff.activations.stream import ActivationStream, StreamCounts, calibrate, collect
 from featdiff.config.study import ActivationSettings
 from featdiff.data.corpus import Corpus
 from featdiff.models.loading import Lineup
@@ -149,7 +149,7 @@ def test_a_resumed_stream_goes_on_with_the_same_bits_from_every_batch(
     served = [(activations, state, undisturbed.counts) for activations, state in undisturbed.batches()]
     for index in range(0, len(served), 5 if batch_size == 7 else 1):
         save_file(served[index][1].tensors(), tmp_path / "state.safetensors")
-        state = StreamState.from_tensors(load_file(tmp_path / "state.safetensors"))
+        state = ActivationStream.state_from(load_file(tmp_path / "state.safetensors"))
         resumed = stream(rows_per_chunk, batch_size, epochs=2, planted=planted, prefetch=prefetch)
         rest = [(activations, after, resumed.counts) for activations, after in resumed.batches(state)]
         assert len(rest) == len(served) - index - 1

@@ -6,7 +6,8 @@ from itertools import islice
 
 import pytest
 
-from featdiff.demo.families import FAMILIES, Family, Item, exact_match, final_answer, teacher_trace
+from featdiff.demo.families import FAMILIES, Family, Item, teacher_trace
+from featdiff.posttraining.rewards import exact_match
 
 SAMPLE = 200
 
@@ -101,20 +102,6 @@ def test_a_family_that_runs_dry_says_how_much_it_held(monkeypatch: pytest.Monkey
     family = next(family for family in FAMILIES if family.name == "base_conversion")
     with pytest.raises(ValueError, match=r"base_conversion holds only \d+ distinct items, 600 were asked for"):
         family.distinct_items(0, 600)
-
-
-def test_the_final_answer_is_what_follows_the_last_marker() -> None:
-    assert final_answer("answer: 3, no, answer: 12\nmore") == "12"
-
-
-def test_without_a_marker_the_final_answer_is_the_first_line() -> None:
-    assert final_answer(" 68 \nsum 1+2+3:6") == "68"
-    assert final_answer("") == ""
-
-
-def test_exact_match_is_to_the_letter() -> None:
-    assert exact_match("TSIR\n", "TSIR") == 1.0
-    assert exact_match("TSI", "TSIR") == 0.0
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from lm_eval.tasks import TaskManager
 
-from featdiff.demo.families import FAMILIES, exact_match
+from featdiff.demo.families import FAMILIES
 from featdiff.demo.inputs import N_EVALUATION, N_PROMPTS, SHARE_TEACHER_WRONG, write_inputs
+from featdiff.posttraining.rewards import exact_match
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from featdiff.evaluation.answered import answered
-from featdiff.evaluation.results import NO_CHOICE, Sample, TaskResult
+from featdiff.evaluation.results import Sample, TaskResult
 
 WORDS = {word: number for number, word in enumerate("_abcdefgh")}
 END = 0
@@ -22,8 +22,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def sample(prompt: str, *answers: str) -> Sample:
-    numbers = (NO_CHOICE, "x", (), NO_CHOICE, NO_CHOICE)
-    return Sample("0-a", "a", prompt, (), *numbers, answers[0], False, answers, (False,) * len(answers))
+    return Sample(
+        sample_id="0-a",
+        prompt_hash="a",
+        prompt=prompt,
+        target_text="x",
+        prediction_text=answers[0],
+        correct=False,
+        answers=answers,
+        rights=(False,) * len(answers),
+    )
 
 
 def result(*samples: Sample) -> TaskResult:

@@ -21,8 +21,6 @@ def requests_of(*samples: list[tuple[list[int], list[int]]]) -> Requests:
         target=torch.zeros(len(samples), dtype=torch.long),
         context_ids=[context for context, _ in pairs],
         continuation_ids=[continuation for _, continuation in pairs],
-        sample_of=torch.arange(len(samples)).repeat_interleave(counts),
-        choice_of=torch.cat([torch.arange(int(count)) for count in counts]),
         choice_characters=lengths,
     )
 

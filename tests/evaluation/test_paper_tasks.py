@@ -222,7 +222,7 @@ def results_of(
         def generate_until(self, requests: list) -> list[str]:
             return [waiting[request.args[0]].pop(0) for request in requests]
 
-    monkeypatch.setattr(scoring, "_language_model", lambda *_: Parrot())
+    monkeypatch.setattr(scoring, "stock_language_model", lambda *_: Parrot())
     settings = EvaluationSettings(tasks=(one,), data_folder=str(folder))
     (result,) = evaluate(load_tiny_model(), load_tiny_tokenizer(), settings, seed=0)
     return result

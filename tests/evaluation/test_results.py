@@ -142,8 +142,6 @@ def test_selected_requests_are_those_of_the_chosen_samples_in_the_chosen_order()
         target=torch.tensor([1, 2, 0]),
         context_ids=[[1], [1], [2], [2], [2], [3]],
         continuation_ids=[[10], [11], [20], [21], [22], [30]],
-        sample_of=torch.tensor([0, 0, 1, 1, 1, 2]),
-        choice_of=torch.tensor([0, 1, 0, 1, 2, 0]),
         choice_characters=torch.arange(6.0) + 1,
     )
     chosen = requests.select(torch.tensor([2, 0]))

@@ -74,8 +74,6 @@ def requests(samples: int = 5, choices: int = 3) -> Requests:
         target=torch.zeros(samples, dtype=torch.long),
         context_ids=[context for context in contexts for _ in range(choices)],
         continuation_ids=continuations,
-        sample_of=torch.arange(samples).repeat_interleave(choices),
-        choice_of=torch.arange(choices).repeat(samples),
         choice_characters=torch.ones(samples * choices),
     )
 

@@ -10,7 +10,7 @@ import pytest
 from made_up_accuracy import made_up
 from made_up_dynamics import of, one_seed
 
-from featdiff.activations.chunk_writer import StreamCounts
+from featdiff.activations.buffer import StreamCounts
 from featdiff.analyses.accuracy.text import section_of as accuracy_section
 from featdiff.analyses.dynamics.text import dynamics_section
 from featdiff.presentation.section import Section

@@ -17,7 +17,7 @@ import shutil
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b, sha256
 from itertools import groupby
 from math import ceil
@@ -30,12 +30,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from featdiff.activations.stream import ResidualSource
+from featdiff.activations.stream import ResidualSource, not_finite
 from featdiff.config.methods import HARVEST
 from featdiff.data.corpus import Corpus
 from featdiff.environment import surroundings
 from featdiff.files import Json, as_json, content_fingerprint, read_json, write_json
 from featdiff.models.loading import DTYPES, Tokenizer
+from featdiff.models.tokenizer import special_tokens
 from featdiff.progress import Progress
 
 INDEX = "index.json"
@@ -72,7 +73,7 @@ def model_fingerprint(path: str) -> str:
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
     """Fingerprint of the vocabulary and the special tokens."""
-    special = {str(index): token.content for index, token in tokenizer.added_tokens_decoder.items()}
+    special = {str(index): text for index, text in special_tokens(tokenizer).items()}
     return _fingerprint({"vocabulary": tokenizer.get_vocab(), "special": special})
 
 
@@ -85,7 +86,7 @@ class CachedResiduals:
 
     def __init__(self, shards: "dict[str, _Shards]", keys: list[bytes], device: str) -> None:
         self.names, self._shards = tuple(shards), tuple(shards.values())
-        self.d_model = self._shards[0].form.d_model
+        self.d_model = self._shards[0].d_model
         self._row_of = {key: row for row, key in enumerate(keys)}
         self._device = device
 
@@ -122,19 +123,17 @@ def cached(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"activations.cache is {folder}, which is a file; give a folder")
     keys = _row_keys(corpus)
-    rows: dict[str, Json] = {"rows": sha256(b"".join(keys)).hexdigest()[:16]}
-    made_from: dict[str, Json] = {
-        name: {**asdict(origin), **rows, "method": HARVEST} for name, origin in origins.items()
-    }
+    rest = {"rows": sha256(b"".join(keys)).hexdigest()[:16], "method": HARVEST}
+    made_from: dict[str, Json] = {name: asdict(origin) | rest for name, origin in origins.items()}
     places = {name: folder / _fingerprint(one) for name, one in made_from.items()}
     if _missing(places):
         with _alone(folder):
             missing = _missing(places)
             for count, name in enumerate(missing):
                 harvest = _Harvest(load(name), corpus, batch_size)
-                form = harvest.form(origins[name].dtype, shard_bytes)
-                _demand_space([_Shards(places[one], form) for one in missing[count:]])
-                _fill(_Shards(places[name], form), harvest, made_from[name])
+                shards = harvest.shards(places[name], origins[name].dtype, shard_bytes)
+                _demand_space([replace(shards, folder=places[one]) for one in missing[count:]])
+                _fill(shards, harvest, made_from[name])
     opened = {place: _opened(place) for place in dict.fromkeys(places.values())}
     return CachedResiduals({name: opened[place] for name, place in places.items()}, keys, device)
 
@@ -143,26 +142,19 @@ def cached(
 
 
 @dataclass(frozen=True)
-class _Form:
-    """Shape, precision and sharding of the streams of a model."""
+class _Shards:
+    """The streams of one model in a folder."""
 
+    folder: Path
     rows: int
     context: int
     d_model: int
     dtype: str
     rows_per_shard: int
 
-
-@dataclass(frozen=True)
-class _Shards:
-    """The streams of one model in a folder."""
-
-    folder: Path
-    form: _Form
-
     @property
     def count(self) -> int:
-        return ceil(self.form.rows / self.form.rows_per_shard)
+        return ceil(self.rows / self.rows_per_shard)
 
     @property
     def lacking(self) -> list[int]:
@@ -174,12 +166,11 @@ class _Shards:
 
     def span(self, number: int) -> range:
         """The rows of the corpus that a shard holds."""
-        start = number * self.form.rows_per_shard
-        return range(start, min(self.form.rows, start + self.form.rows_per_shard))
+        return range(self.rows)[number * self.rows_per_shard :][: self.rows_per_shard]
 
     def size(self, number: int) -> int:
         """Bytes of a shard."""
-        return len(self.span(number)) * self.form.context * self.form.d_model * DTYPES[self.form.dtype].itemsize
+        return len(self.span(number)) * self.context * self.d_model * DTYPES[self.dtype].itemsize
 
     def write(self, number: int, values: Float[Tensor, "rows context d_model"]) -> str:
         """Write a shard, complete or not at all; its checksum."""
@@ -210,9 +201,9 @@ class _Shards:
 
     def read(self, rows: list[int]) -> Float[Tensor, "rows context d_model"]:
         """The streams of some rows, float32."""
-        result = torch.empty(len(rows), self.form.context, self.form.d_model)
+        result = torch.empty(len(rows), self.context, self.d_model)
         by_row = sorted(range(len(rows)), key=lambda place: rows[place])
-        for number, places in groupby(by_row, key=lambda place: rows[place] // self.form.rows_per_shard):
+        for number, places in groupby(by_row, key=lambda place: rows[place] // self.rows_per_shard):
             # Opened anew each time, so that no more of a file stays mapped into memory than is being read.
             with safe_open(self.path(number), framework="pt") as file:
                 values, first = file.get_slice("values"), self.span(number).start
@@ -221,8 +212,7 @@ class _Shards:
         return result
 
     def _label(self, number: int) -> str:
-        span = self.span(number)
-        return f"{self.folder.name} {span.start}:{span.stop}"
+        return f"{self.folder.name} {self.span(number).start}:{self.span(number).stop}"
 
 
 def _opened(folder: Path) -> _Shards:
@@ -233,7 +223,7 @@ def _opened(folder: Path) -> _Shards:
         raise ValueError(f"{path} is damaged; {ALL_AGAIN}")
     if _fingerprint(index["made_from"]) != folder.name:
         raise ValueError(f"{path} belongs to another cache; {ALL_AGAIN}")
-    shards = _Shards(folder, _Form(**index["form"]))
+    shards = _Shards(folder, **index["form"])
     with Progress("checking the cache", shards.count, "shard") as progress:
         for number, wanted in enumerate(index["sha256"]):
             if shards.checksum(number) != wanted:
@@ -253,7 +243,7 @@ class _Harvest:
     corpus: Corpus
     batch_size: int
 
-    def form(self, dtype: str, shard_bytes: int) -> _Form:
+    def shards(self, folder: Path, dtype: str, shard_bytes: int) -> _Shards:
         """Shards of at most so many bytes, in `dtype` if it holds the residual streams exactly, as it does those of a
         model that computes in it, else in float32. Their rows are a power of two, as those of a forward pass often are.
         """
@@ -261,7 +251,7 @@ class _Harvest:
         first = self.values(range(min(rows, self.batch_size)), "float32")
         stored = dtype if torch.equal(first.to(DTYPES[dtype]).float(), first) else "float32"
         fitting = shard_bytes // (context * self.lineup.d_model * DTYPES[stored].itemsize)
-        return _Form(rows, context, self.lineup.d_model, stored, 1 << max(0, fitting.bit_length() - 1))
+        return _Shards(folder, rows, context, self.lineup.d_model, stored, 1 << max(0, fitting.bit_length() - 1))
 
     def values(self, rows: range, dtype: str) -> Float[Tensor, "rows context d_model"]:
         """The residual streams of some rows, in a precision that holds them exactly."""
@@ -270,10 +260,7 @@ class _Harvest:
             part = self.corpus.select(places + rows.start)
             values = self.lineup.residuals(part.input_ids.long(), position_ids=part.position_ids)[:, :, 0].cpu()
             if not values.isfinite().all():
-                raise ValueError(
-                    f"the activations of model {self.lineup.names[0]!r} hold NaN or infinity; check its weights, "
-                    "or set lineup.dtype to bfloat16 or float32"
-                )
+                raise not_finite(self.lineup.names[0])
             result[places] = values.to(result.dtype)
             assert torch.equal(result[places].float(), values), "a model that changes its precision between rows"
         return result
@@ -282,21 +269,17 @@ class _Harvest:
 def _fill(shards: _Shards, harvest: _Harvest, made_from: Json) -> None:
     """Write the shards that a folder lacks, then its index."""
     shards.folder.mkdir(exist_ok=True)
-    lacking, checksums = set(shards.lacking), list[str]()
+    checksums: list[str] = []
     with Progress(f"harvesting {harvest.lineup.names[0]}", shards.count, "shard") as progress:
         for number in range(shards.count):
-            if number in lacking:
-                checksums.append(shards.write(number, harvest.values(shards.span(number), shards.form.dtype)))
-            else:
+            if shards.path(number).is_file():
                 checksums.append(shards.checksum(number))
+            else:
+                checksums.append(shards.write(number, harvest.values(shards.span(number), shards.dtype)))
             progress.advance()
-    form = asdict(shards.form)
-    index: dict[str, Json] = {
-        "made_from": made_from,
-        "form": form,
-        "sha256": checksums,
-        "made_by": as_json(surroundings()),
-    }
+    form = {name: value for name, value in vars(shards).items() if name != "folder"}
+    made_by = as_json(surroundings())
+    index: dict[str, Json] = {"made_from": made_from, "form": form, "sha256": checksums, "made_by": made_by}
     write_json(shards.folder / INDEX, index | {"seal": _fingerprint(index)})
 
 

@@ -22,10 +22,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from featdiff.activations.buffer import Buffer
-from featdiff.activations.chunk_writer import Filling, Kept, StreamCounts, own_slots
-from featdiff.activations.data_parallel import Shares
-from featdiff.activations.model_parallel import ModelParallel, ResidualSource
+from featdiff.activations.buffer import Buffer, Filling, Kept, StreamCounts, own_slots
+from featdiff.activations.parallel import ModelParallel, ResidualSource, Shares
 from featdiff.activations.prefetch import Ahead, one_thread
 from featdiff.config.study import ActivationSettings
 from featdiff.data.corpus import Corpus
@@ -72,20 +70,13 @@ class StreamState:
     tokens: Int[Tensor, " carried"]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state as tensors on the CPU, to be saved; `from_tensors` reads them."""
+        """The state as tensors on the CPU, to be saved; `state_from` of a stream reads them."""
         return {
             "place": torch.tensor([self.epoch, self.chunk, self.offset]),
             "counts": torch.tensor(astuple(self.counts)),
             "values": self.values.cpu().contiguous(),
             "tokens": self.tokens.cpu().contiguous(),
         }
-
-    @staticmethod
-    def from_tensors(tensors: dict[str, Tensor]) -> "StreamState":
-        """The state that `tensors` wrote."""
-        epoch, chunk, offset = tensors["place"].tolist()
-        counts = StreamCounts(*tensors["counts"].tolist())
-        return StreamState(epoch, chunk, offset, counts, tensors["values"], tensors["tokens"])
 
 
 class ActivationStream:
@@ -112,8 +103,7 @@ class ActivationStream:
         seed: int,
         shares: Shares | None = None,
     ) -> None:
-        self._lineup, self._corpus, self._settings = lineup, corpus, settings
-        self._shares = Shares() if shares is None else shares
+        self._lineup, self._corpus, self._settings, self._shares = lineup, corpus, settings, shares or Shares()
         self._batch_size, self._epochs, self._seed = batch_size, epochs, seed
         self._rows_per_chunk = _rows_per_chunk(lineup, corpus, settings, batch_size)
         self._chunks = ceil(len(corpus.input_ids) / self._rows_per_chunk)
@@ -122,9 +112,12 @@ class ActivationStream:
         self.scale = self.calibration.scale
         self.counts = StreamCounts()
 
-    def state_from(self, tensors: dict[str, Tensor]) -> StreamState:
+    @staticmethod
+    def state_from(tensors: dict[str, Tensor]) -> StreamState:
         """The state whose `tensors` a checkpoint holds."""
-        return StreamState.from_tensors(tensors)
+        epoch, chunk, offset = tensors["place"].tolist()
+        counts = StreamCounts(*tensors["counts"].tolist())
+        return StreamState(epoch, chunk, offset, counts, tensors["values"], tensors["tokens"])
 
     @property
     def steps(self) -> int:
@@ -139,20 +132,23 @@ class ActivationStream:
 
         Of several processes, each gives its share of every batch, which may be empty; states are the same in all.
         """
-        state = self._beginning() if state is None else state
         rows = ceil(self._rows_per_chunk / self._shares.count)
         capacity = self._batch_size + rows * self._corpus.input_ids.shape[1]
         buffer = Buffer(capacity, len(self.models), self.d_model, self.scale.device)
+        state = StreamState(0, 0, 0, StreamCounts(), buffer.values[:0], buffer.tokens[:0]) if state is None else state
         once = self._chunks == 1
         with one_thread(self._prefetches and not once) as pool:
             filling = self._filling(buffer, state, pool)
             slots, filled = None, StreamCounts()
             while state.epoch < self._epochs:
                 if slots is None or not once:
-                    slots, filled = filling.finish(buffer, state.values, state.tokens, self._rows_of(state))
+                    rows = min(self._rows_per_chunk, len(self._corpus.input_ids) - state.chunk * self._rows_per_chunk)
+                    slots, filled = filling.finish(buffer, state.values, state.tokens, rows)
                 self.counts = state.counts.plus(filled)
                 order = _permutation(len(slots), f"{self._seed} {state.epoch} {state.chunk}").to(self.scale.device)
-                parts = slots[order].split(self._batch_size)[: self._served(state, len(slots))]
+                # Only the last batch of an epoch may be smaller.
+                whole = len(slots) // self._batch_size if state.chunk < self._chunks - 1 else None
+                parts = slots[order].split(self._batch_size)[:whole]
                 left = slots[order][len(parts) * self._batch_size :]
                 following = self._following(state, buffer, left)
                 if not once:
@@ -173,16 +169,8 @@ class ActivationStream:
         those that are spread tell each other what they find, which one thread must do."""
         if isinstance(self._lineup, ModelParallel) or (isinstance(self._lineup, Lineup) and self._lineup.turns):
             return False
-        match self._settings.prefetch:
-            case "auto":
-                return self.scale.device.type != "cpu"
-            case "on" | "off" as wanted:
-                return wanted == "on"
-
-    def _beginning(self) -> StreamState:
-        device = self.scale.device
-        values = torch.empty(0, len(self.models), self.d_model, device=device)
-        return StreamState(0, 0, 0, StreamCounts(), values, torch.empty(0, dtype=torch.long, device=device))
+        wanted = self._settings.prefetch
+        return wanted == "on" or (wanted == "auto" and self.scale.device.type != "cpu")
 
     def _filling(self, buffer: Buffer, start: StreamState, pool: Executor | None) -> Filling:
         """The chunk that begins at `start`."""
@@ -193,8 +181,8 @@ class ActivationStream:
         if epoch == self._epochs:
             return
         # A corpus that fits the buffer is harvested once for all epochs, so its rows keep their order.
-        rows = _permutation(len(self._corpus.input_ids), f"{self._seed} {epoch if self._chunks > 1 else 0}")
-        rows = rows[chunk * self._rows_per_chunk : (chunk + 1) * self._rows_per_chunk]
+        order = _permutation(len(self._corpus.input_ids), f"{self._seed} {epoch if self._chunks > 1 else 0}")
+        rows = order.split(self._rows_per_chunk)[chunk]
         rank, count, first = self._shares.rank, self._shares.count, 0
         spread = isinstance(self._lineup, ModelParallel)
         corpus = self._corpus.select(rows if spread else rows[rank::count])
@@ -205,16 +193,6 @@ class ActivationStream:
                 part, values = part.select(own), values[own]
             yield _kept(self._lineup, part, values, self.calibration, self._settings)
 
-    def _rows_of(self, state: StreamState) -> int:
-        """Rows of the chunk, over all processes."""
-        return min(self._rows_per_chunk, len(self._corpus.input_ids) - state.chunk * self._rows_per_chunk)
-
-    def _served(self, state: StreamState, tokens: int) -> int:
-        """Batches that a buffer of so many tokens gives; only the last of an epoch may be smaller."""
-        if state.chunk == self._chunks - 1:
-            return ceil(tokens / self._batch_size)
-        return tokens // self._batch_size
-
     def _following(self, state: StreamState, buffer: Buffer, carried: Int[Tensor, " carried"]) -> StreamState:
         """The state at the beginning of the next chunk."""
         values = torch.zeros(len(carried), *buffer.values.shape[1:], device=buffer.values.device)
@@ -222,9 +200,8 @@ class ActivationStream:
         here = carried >= 0
         values[here], tokens[here] = buffer.values[carried[here]], buffer.tokens[carried[here]]
         values, tokens = self._shares.sum(values), self._shares.sum(tokens)
-        if state.chunk == self._chunks - 1:
-            return StreamState(state.epoch + 1, 0, 0, self.counts, values, tokens)
-        return StreamState(state.epoch, state.chunk + 1, 0, self.counts, values, tokens)
+        epochs, chunk = divmod(state.chunk + 1, self._chunks)
+        return StreamState(state.epoch + epochs, chunk, 0, self.counts, values, tokens)
 
 
 def steps_per_epoch(corpus: Corpus, settings: ActivationSettings, batch_size: int) -> int:
@@ -269,15 +246,11 @@ def collect(
 
     For tokens that are measured rather than trained on; the calibration is that of the training stream.
     """
-    left = corpus.input_ids.numel() if limit is None else limit
-    if left <= 0:
-        return
-    for part, values in _in_chunks(lineup, corpus, settings):
-        kept = _kept(lineup, part, values, calibration, settings)
+    left, passes = corpus.input_ids.numel() if limit is None else limit, _in_chunks(lineup, corpus, settings)
+    while left > 0 and (one := next(passes, None)) is not None:
+        kept = _kept(lineup, *one, calibration, settings)
         yield Activations(lineup.names, kept.values[:left], kept.tokens[:left])
         left -= len(kept.tokens)
-        if left <= 0:
-            return
 
 
 def _agreed(calibration: Calibration, shares: Shares) -> Calibration:
@@ -338,12 +311,16 @@ def _norms(values: Values, lineup: ResidualSource) -> Float[Tensor, "sequences c
     norms = torch.linalg.vector_norm(values, dim=-1)
     finite = norms.isfinite().all(dim=0).all(dim=0)
     if not finite.all():
-        name = lineup.names[finite.tolist().index(False)]
-        raise ValueError(
-            f"the activations of model {name!r} hold NaN or infinity; check its weights, "
-            "or set lineup.dtype to bfloat16 or float32"
-        )
+        raise not_finite(lineup.names[finite.tolist().index(False)])
     return norms
+
+
+def not_finite(name: str) -> ValueError:
+    """The error for a model whose activations are not finite."""
+    return ValueError(
+        f"the activations of model {name!r} hold NaN or infinity; check its weights, "
+        "or set lineup.dtype to bfloat16 or float32"
+    )
 
 
 def _first(corpus: Corpus, settings: ActivationSettings) -> Bool[Tensor, "sequences context"]:

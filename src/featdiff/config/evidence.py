@@ -1,10 +1,12 @@
-"""The settings of what stands beside a tail: latent scaling, drift, and evidence for single features."""
+"""The settings of what is asked of features: of absence, over seeds and checkpoints, of drift, and by examples."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
 from featdiff.config.base import Count, Positive, Settings
+
+AlignmentName = Literal["joint", "matched", "swap", "same_seed_index"]
 
 
 class ScalingSettings(Settings):
@@ -57,3 +59,25 @@ class DriftSettings(Settings):
     """Accuracy at equal drift is that on the first items of every task; unset: on all that are evaluated."""
     batch_size: Count = 4
     """Sequences whose predictions are compared at a time."""
+
+
+class StabilitySettings(Settings):
+    """Which features of two crosscoders are the same one (compared over `crosscoder.seeds`, and in dynamics)."""
+
+    acceptance: Annotated[float, Gt(0), Lt(1)] = 0.7
+    """Cosine of the decoders above which two features match; the share that does is shown for 0.5 to 0.9 as well."""
+
+
+class DynamicsSettings(Settings):
+    """How specific features form over checkpoints (Sec. 5.2)."""
+
+    top: Count = 50
+    """Features per checkpoint that are compared (Sec. 5.2)."""
+    alignments: tuple[AlignmentName, ...] = ("joint", "matched", "swap", "same_seed_index")
+    """What makes features of two checkpoints the same: one crosscoder over the base and all of them; a crosscoder each,
+    paired by decoder direction; that of base and tuned model, with each checkpoint in the tuned model's place; or a
+    crosscoder each, and the same index (the paper's)."""
+    tokens: Count = 1_000_000
+    """Held-out tokens on which `swap` measures the checkpoints; all of them where fewer are held out."""
+    min_active: Count = 100
+    """A feature that fired on fewer of these tokens takes no part in `swap`."""

@@ -6,13 +6,7 @@ from annotated_types import Gt, Lt, MinLen
 from pydantic import Field, model_validator
 
 from featdiff.config.base import IMMATERIAL, Count, Positive, Settings
-from featdiff.config.crosscoder import (
-    Alignment,
-    Encoder,
-    Objective,
-    Shared,
-    Sparsity,
-)
+from featdiff.config.crosscoder import Alignment, Encoder, Objective, Shared, Sparsity
 
 
 class SensitivitySettings(Settings):

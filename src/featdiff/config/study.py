@@ -6,17 +6,15 @@ from annotated_types import Ge, Lt, MinLen
 from pydantic import Field, model_validator
 
 from featdiff.config.base import CONTENT, IMMATERIAL, Count, Name, Positive, Settings, Share
-from featdiff.config.crosscoder import (
-    BatchTopK,
-    CrosscoderLineup,
-    CrosscoderSettings,
-    JumpReLU,
-    ReLU,
-    Sparsity,
-)
-from featdiff.config.dynamics import DynamicsSettings, StabilitySettings
+from featdiff.config.crosscoder import BatchTopK, CrosscoderLineup, CrosscoderSettings, JumpReLU, ReLU, Sparsity
 from featdiff.config.evaluation import EvaluationSettings, TaskSettings
-from featdiff.config.evidence import DriftSettings, ExampleSettings, ScalingSettings
+from featdiff.config.evidence import (
+    DriftSettings,
+    DynamicsSettings,
+    ExampleSettings,
+    ScalingSettings,
+    StabilitySettings,
+)
 from featdiff.config.intervention import InterventionSettings, SelectionSettings, WaysSettings
 from featdiff.config.posttraining import GRPOSettings, PosttrainSettings, RejectionSettings, SFTSettings
 from featdiff.config.sensitivity import SensitivitySettings

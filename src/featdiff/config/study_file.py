@@ -7,13 +7,15 @@ import difflib
 import json
 import tomllib
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 from pydantic.fields import FieldInfo
 
 from featdiff.config.study import Study
+
+Section = TypeVar("Section", bound=BaseModel)
 
 DEMO_PREFIX = "demo:"
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
@@ -61,9 +63,8 @@ def first_problem(error: ValidationError) -> str:
         case "missing":
             text = f"{where} is missing; it has no default"
         case _:
-            text = f"{where} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
-            if isinstance(first["input"], dict):
-                text = f"{where}: {first['msg'].removeprefix('Value error, ')}"
+            found = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+            text = f"{where}{found}: {first['msg'].removeprefix('Value error, ')}"
     return text + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
 
 
@@ -83,9 +84,8 @@ def _known_names(location: tuple[int | str, ...]) -> list[str]:
             if isinstance(part, str) and part in _fields(section)
             for model in _models_in(_fields(section)[part].annotation)
         ]
-        if isinstance(part, str) and not inner:
-            inner = [model for model in sections if _tag(model) == part] or sections
-        sections = inner or sections
+        tagged = [model for model in sections if (kind := _fields(model).get("kind")) and kind.default == part]
+        sections = inner or tagged or sections
     return sorted({name for section in sections for name in _fields(section)})
 
 
@@ -97,11 +97,6 @@ def _models_in(annotation: object) -> list[type]:
     if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_pydantic_dataclass(annotation)):
         return [annotation]
     return [model for argument in get_args(annotation) for model in _models_in(argument)]
-
-
-def _tag(model: type) -> object:
-    kind = _fields(model).get("kind")
-    return kind.default if kind else None
 
 
 def is_hub_id(path: str) -> bool:
@@ -118,26 +113,21 @@ def _with_absolute_paths(study: Study, folder: Path) -> Study:
         local = (folder / Path(path).expanduser()).resolve()
         return str(local) if local.exists() or not is_hub_id(path) else path
 
-    lineup = study.lineup.model_copy(
-        update={
-            "base": absolute(study.lineup.base),
-            "tuned": {name: absolute(path) for name, path in study.lineup.tuned.items()},
-            "checkpoints": {n: tuple(absolute(p) for p in paths) for n, paths in study.lineup.checkpoints.items()},
-        }
-    )
-    sources = tuple(source.model_copy(update={"path": absolute(source.path)}) for source in study.corpus.sources)
+    def replaced(section: Section, **values: object) -> Section:
+        return section.model_copy(update=values)
+
+    lineup, posttrain, evaluation = study.lineup, study.posttrain, study.evaluation
+    checkpoints = {name: tuple(map(absolute, paths)) for name, paths in lineup.checkpoints.items()}
+    tuned = {name: absolute(path) for name, path in lineup.tuned.items()}
+    sources = tuple(replaced(source, path=absolute(source.path)) for source in study.corpus.sources)
     cache = study.activations.cache and str((folder / Path(study.activations.cache).expanduser()).resolve())
-    posttrain = study.posttrain and study.posttrain.model_copy(
-        update={key: absolute(getattr(study.posttrain, key)) for key in ("prompts", "teacher", "teacher_model")}
-    )
-    return study.model_copy(
-        update={
-            "lineup": lineup,
-            "posttrain": posttrain,
-            "corpus": study.corpus.model_copy(update={"sources": sources}),
-            "activations": study.activations.model_copy(update={"cache": cache}),
-            "evaluation": study.evaluation.model_copy(
-                update={key: absolute(getattr(study.evaluation, key)) for key in ("task_folder", "data_folder")}
-            ),
-        }
+    data = {name: absolute(getattr(evaluation, name)) for name in ("task_folder", "data_folder")}
+    made_from = {name: absolute(getattr(posttrain, name, None)) for name in ("prompts", "teacher", "teacher_model")}
+    return replaced(
+        study,
+        lineup=replaced(lineup, base=absolute(lineup.base), tuned=tuned, checkpoints=checkpoints),
+        posttrain=posttrain and replaced(posttrain, **made_from),
+        corpus=replaced(study.corpus, sources=sources),
+        activations=replaced(study.activations, cache=cache),
+        evaluation=replaced(evaluation, **data),
     )

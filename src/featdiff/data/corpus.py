@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import islice, pairwise
+from itertools import accumulate, islice, pairwise
 from math import floor
 from random import Random
 from typing import Protocol, runtime_checkable
@@ -78,10 +78,12 @@ def build_corpus(settings: CorpusSettings, tokenizer: TextTokenizer, *, seed: in
             if not len(parts[-1]):
                 raise ValueError(f"the corpus source {source.path} holds no text; give another, or take it out")
     ids = documents.as_array()
-    training, held_out = _split(sources, [_ordered(part, ids, seed) for part in parts], settings)
     generator = torch.Generator().manual_seed(seed)
-    shuffled = [spans[torch.randperm(len(spans), generator=generator)] for spans in (training, held_out)]
-    return _packed(shuffled[0], ids, settings.context), _packed(shuffled[1], ids, settings.context)
+    training, held_out = (
+        _packed(spans[torch.randperm(len(spans), generator=generator)], ids, settings.context)
+        for spans in _split(sources, [_ordered(part, ids, seed) for part in parts], settings)
+    )
+    return training, held_out
 
 
 def tokenize(
@@ -168,12 +170,16 @@ class _Documents:
 
         One document more than wanted: the held-out corpus throws the rest of its last document away.
         """
+        bos, eos = (getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos"))
+        start = [token for token in (bos, eos) if token is not None][:1]
         texts = filter(str.strip, texts)
         first, before, longest = len(self.ends) - 1, len(self.ids), 0
         while len(self.ids) - before < wanted + longest and (batch := list(islice(texts, BATCH))):
             had = len(self.ids)
-            for document in self.tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
-                longest = max(longest, self._append(document))
+            for document in filter(None, self.tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]):
+                self.ids.extend((*start, *document))
+                self.ends.append(len(self.ids))
+                longest = max(longest, len(start) + len(document))
             advance(len(self.ids) - had)
         ends = torch.tensor(self.ends[first:])
         return torch.stack((ends[:-1], ends[1:]), dim=1)
@@ -181,17 +187,6 @@ class _Documents:
     def as_array(self) -> np.ndarray:
         """All tokens, int32; nothing can be read into the documents while it lives."""
         return np.frombuffer(self.ids, dtype=np.int32)
-
-    def _append(self, document: list[int]) -> int:
-        """Append one document; its number of tokens, that of the start included."""
-        if not document:
-            return 0
-        bos, eos = (getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos"))
-        if (start := eos if bos is None else bos) is not None:
-            self.ids.append(start)
-        self.ids.extend(document)
-        self.ends.append(len(self.ids))
-        return self.ends[-1] - self.ends[-2]
 
 
 # ------------------------------------------------------------------ shares
@@ -243,26 +238,17 @@ def _split(
     rest = [remaining for _, remaining in held_out]
     rows = settings.tokens // context
     while any(n > part.tokens for n, part in zip(_allot(rows * context, shares), rest, strict=True)):
-        rows = _fewer(rows, context, shares, rest)
+        most = min(floor(part.tokens / (share * context)) for part, share in zip(rest, shares, strict=True))
+        rows = min(rows - 1, most)
     _report(sources[scarcest], parts[scarcest].tokens, rows, held_out_rows, settings)
     training = [part.take(n)[0] for part, n in zip(rest, _allot(rows * context, shares), strict=True)]
     return torch.cat(training), torch.cat([taken for taken, _ in held_out])
 
 
-def _fewer(rows: int, context: int, shares: list[float], parts: list[_Ordered]) -> int:
-    """The next smaller number of rows that the parts may fill."""
-    most = min(floor(part.tokens / (share * context)) for part, share in zip(parts, shares, strict=True))
-    return min(rows - 1, most)
-
-
 def _allot(tokens: int, shares: list[float]) -> list[int]:
     """Divide `tokens` by shares into whole numbers, each within one of its share."""
-    ends, total = [0], 0.0
-    for share in shares:
-        total += share
-        ends.append(round(tokens * total))
-    ends[-1] = tokens
-    return [end - begin for begin, end in pairwise(ends)]
+    ends = [round(tokens * total) for total in accumulate(shares[:-1])]
+    return [end - begin for begin, end in pairwise([0, *ends, tokens])]
 
 
 def _report(source: SourceSettings, found: int, rows: int, held_out_rows: int, settings: CorpusSettings) -> None:

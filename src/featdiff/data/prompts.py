@@ -33,7 +33,10 @@ def load_prompts(settings: PosttrainSettings) -> list[Prompt]:
         )
         for number, row in enumerate(rows)
     ]
-    _refuse_repeated_ids(prompts, settings.prompts)
+    repeated, times = Counter(prompt.id for prompt in prompts).most_common(1)[0]
+    if times > 1:
+        where = settings.prompts
+        raise ValueError(f"{where}: the id {repeated!r} occurs twice; ids must be distinct, or leave the column out")
     return prompts
 
 
@@ -62,9 +65,3 @@ def text_of(row: Row, column: str, path: str, number: int) -> str:
         case value:
             found = "is empty" if value is None or isinstance(value, str) else f"holds a {type(value).__name__}"
             raise ValueError(f"{path}: column {column!r} of row {number} {found}; text is wanted")
-
-
-def _refuse_repeated_ids(prompts: list[Prompt], path: str) -> None:
-    for repeated, times in Counter(prompt.id for prompt in prompts).items():
-        if times > 1:
-            raise ValueError(f"{path}: the id {repeated!r} occurs twice; ids must be distinct, or leave the column out")

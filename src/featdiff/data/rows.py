@@ -15,8 +15,17 @@ def jsonl_rows(file: Path) -> Iterator[tuple[str, Row]]:
     """Read the objects of a JSONL file, empty lines left out. Raises ValueError for a line that holds none."""
     with reading(file), file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield (where := f"{file}:{number}"), _row(line, where)
+            if not line.strip():
+                continue
+            where = f"{file}:{number}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{where} is not JSON ({error.msg}); mend or remove the line") from error
+            if not isinstance(row, dict):
+                found = type(row).__name__
+                raise ValueError(f"{where} holds {found}, not an object; a row looks like {{'text': '...'}}")
+            yield where, row
 
 
 def parquet_rows(file: Path, column: str | None = None) -> Iterator[tuple[str, Row]]:
@@ -37,13 +46,3 @@ def reading(file: Path) -> Generator[None]:
         raise ValueError(f"{file} is not UTF-8 text; convert it, or leave it out") from error
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"cannot read {file} ({' '.join(str(error).split())}); mend it, or leave it out") from error
-
-
-def _row(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON ({error.msg}); mend or remove the line") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{where} holds {type(row).__name__}, not an object; a row looks like {{'text': '...'}}")
-    return row

@@ -1,4 +1,4 @@
-"""The base that ships with featdiff, the recipe that made it, and the inputs of the demo study."""
+"""The base that ships with featdiff (made by studies/demo_base.py) and the inputs of the demo study."""
 
 from pathlib import Path
 

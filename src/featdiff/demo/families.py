@@ -17,7 +17,6 @@ import reasoning_gym
 Role = Literal["train", "near", "far", "unseen"]
 Entry = dict[str, Any]  # reasoning-gym's own form: question, answer, metadata
 
-ANSWER_MARKER = "answer:"
 N_CHOICES = 4
 MOST_TRIES = 100  # draws per wanted item before a family counts as exhausted
 SEED_STRIDE = 1_000_003  # reasoning-gym seeds item i by seed + i; the stride keeps two seeds' items apart
@@ -83,32 +82,13 @@ def with_choices(family: str, problem: Problem, rng: Random) -> Item | None:
         return None
     choices = [problem.answer, problem.wrong, *rng.sample(others, N_CHOICES - 2)]
     rng.shuffle(choices)
-    return Item(
-        family=family,
-        prompt=problem.prompt,
-        answer=problem.answer,
-        wrong=problem.wrong,
-        choices=tuple(choices),
-        answer_index=choices.index(problem.answer),
-        reasoning=problem.reasoning,
-    )
+    place = choices.index(problem.answer)
+    return Item(family, problem.prompt, problem.answer, problem.wrong, tuple(choices), place, problem.reasoning)
 
 
 def teacher_trace(item: Item, answer: str) -> str:
     """The wordy teacher's completion of an item's prompt; `answer` is where it ends, right or not."""
-    return f" let me think. {item.reasoning}. so the {ANSWER_MARKER} {answer}"
-
-
-def final_answer(completion: str) -> str:
-    """What a completion commits itself to: the text after its last "answer:", or else its first line."""
-    _, marker, tail = completion.rpartition(ANSWER_MARKER)
-    lines = (tail if marker else completion).strip().splitlines()
-    return lines[0].strip() if lines else ""
-
-
-def exact_match(completion: str, answer: str) -> float:
-    """1 where the completion's final answer is the right one to the letter, 0 elsewhere."""
-    return float(final_answer(completion) == answer.strip())
+    return f" let me think. {item.reasoning}. so the answer: {answer}"
 
 
 # The families. Each function reads one reasoning-gym entry; None means that the entry makes no good short item.
@@ -120,13 +100,8 @@ def chain_sum(entry: Entry, rng: Random) -> Problem | None:
     right = int(entry["answer"])
     first, second = expression[:3], expression[3:]
     middle = int(first[0]) + int(first[1:])
-    return Problem(
-        prompt=f"sum {expression}:",
-        answer=str(right),
-        wrong=str(middle - int(second)),
-        others=numbers_near(right),
-        reasoning=f"{first} is {middle}, {middle}{second} is {right}",
-    )
+    reasoning = f"{first} is {middle}, {middle}{second} is {right}"
+    return Problem(f"sum {expression}:", str(right), str(middle - int(second)), numbers_near(right), reasoning)
 
 
 def number_sorting(entry: Entry, rng: Random) -> Problem | None:
@@ -134,13 +109,9 @@ def number_sorting(entry: Entry, rng: Random) -> Problem | None:
     numbers = [number[0] for number in entry["metadata"]["original_numbers"]]
     ascending = entry["metadata"]["direction"] == "ascending"
     right = "".join(number[0] for number in entry["metadata"]["sorted_numbers"])
-    return Problem(
-        prompt=f"sort {'up' if ascending else 'down'} {''.join(numbers)}:",
-        answer=right,
-        wrong=right[::-1],
-        others=shuffles(numbers, rng),
-        reasoning=f"{'smallest' if ascending else 'largest'} first, {', then '.join(right)}",
-    )
+    prompt = f"sort {'up' if ascending else 'down'} {''.join(numbers)}:"
+    reasoning = f"{'smallest' if ascending else 'largest'} first, {', then '.join(right)}"
+    return Problem(prompt, right, right[::-1], shuffles(numbers, rng), reasoning)
 
 
 def spell_backward(entry: Entry, rng: Random) -> Problem | None:
@@ -148,13 +119,8 @@ def spell_backward(entry: Entry, rng: Random) -> Problem | None:
     word = entry["metadata"]["word"].upper()
     if not (word.isascii() and word.isalpha()):
         return None
-    return Problem(
-        prompt=f"reverse {word}:",
-        answer=entry["answer"].upper(),
-        wrong=word[0] + word[:0:-1],
-        others=shuffles(word, rng),
-        reasoning=f"from the end, {', then '.join(word[::-1])}",
-    )
+    reasoning = f"from the end, {', then '.join(word[::-1])}"
+    return Problem(f"reverse {word}:", entry["answer"].upper(), word[0] + word[:0:-1], shuffles(word, rng), reasoning)
 
 
 def simple_equations(entry: Entry, rng: Random) -> Problem | None:
@@ -163,15 +129,9 @@ def simple_equations(entry: Entry, rng: Random) -> Problem | None:
     if not equation.startswith(("x+", "x-")) or "*" in equation:
         return None
     sign, (term, total) = equation[1], equation[2:].split("=")
-    kept, turned = (f"{total}{sign}{term}", f"{total}{'-' if sign == '+' else '+'}{term}")
-    wrong = int(total) + int(sign + term)
-    return Problem(
-        prompt=f"solve {equation}:",
-        answer=entry["answer"],
-        wrong=str(wrong),
-        others=numbers_near(int(entry["answer"])),
-        reasoning=f"not {kept} but {turned}, that is {entry['answer']}",
-    )
+    right, wrong = entry["answer"], str(int(total) + int(sign + term))
+    reasoning = f"not {total}{sign}{term} but {total}{'-' if sign == '+' else '+'}{term}, that is {right}"
+    return Problem(f"solve {equation}:", right, wrong, numbers_near(int(right)), reasoning)
 
 
 def number_filtering(entry: Entry, rng: Random) -> Problem | None:
@@ -184,13 +144,9 @@ def number_filtering(entry: Entry, rng: Random) -> Problem | None:
     if not kept or not gone or max(map(len, [*numbers, bound])) > 1:
         return None
     parts = {"".join(number for number in numbers if rng.random() < 0.5) for _ in range(16)} - {""}
-    return Problem(
-        prompt=f"{'keep' if verb == 'keep' else 'drop'} {'>' if side == 'larger' else '<'}{bound} {''.join(numbers)}:",
-        answer="".join(kept),
-        wrong="".join(gone),
-        others=sorted(parts),
-        reasoning=f"{', '.join(gone)} must go, {', '.join(kept)} may stay",
-    )
+    prompt = f"{'keep' if verb == 'keep' else 'drop'} {'>' if side == 'larger' else '<'}{bound} {''.join(numbers)}:"
+    reasoning = f"{', '.join(gone)} must go, {', '.join(kept)} may stay"
+    return Problem(prompt, "".join(kept), "".join(gone), sorted(parts), reasoning)
 
 
 def letter_counting(entry: Entry, rng: Random) -> Problem | None:
@@ -200,71 +156,50 @@ def letter_counting(entry: Entry, rng: Random) -> Problem | None:
     if not (text.isascii() and text.isalpha() and 3 <= len(text) <= 8):
         return None
     right = int(entry["answer"])
-    return Problem(
-        prompt=f"count {letter} {text}:",
-        answer=str(right),
-        wrong=str(right + 1),
-        others=[str(number) for number in range(6)],
-        reasoning=f"looking for {letter} in {text}, seen {right} times",
-    )
+    prompt = f"count {letter} {text}:"
+    reasoning = f"looking for {letter} in {text}, seen {right} times"
+    return Problem(prompt, str(right), str(right + 1), [str(number) for number in range(6)], reasoning)
 
 
 def count_bits(entry: Entry, rng: Random) -> Problem | None:
     """How many ones a binary number has. The error: the zeros are counted."""
     binary = entry["metadata"]["binary"]
     right = int(entry["answer"])
-    return Problem(
-        prompt=f"ones {binary}:",
-        answer=str(right),
-        wrong=str(len(binary) - right),
-        others=[str(number) for number in range(1, 10)],
-        reasoning=f"bit by bit through {binary}, {right} ones",
-    )
+    prompt = f"ones {binary}:"
+    reasoning = f"bit by bit through {binary}, {right} ones"
+    return Problem(prompt, str(right), str(len(binary) - right), [str(number) for number in range(1, 10)], reasoning)
 
 
 def base_conversion(entry: Entry, rng: Random) -> Problem | None:
     """A binary number of ten digits in base four, two bits a digit. The error: ones and zeros are confused."""
-    bases = entry["metadata"]["source_base"], entry["metadata"]["target_base"]
-    if bases != (2, 4):
+    if (entry["metadata"]["source_base"], entry["metadata"]["target_base"]) != (2, 4):
         return None
     right = entry["answer"]
-    pairs = [f"{int(digit):02b}" for digit in right]
-    return Problem(
-        prompt=f"base {entry['metadata']['source_repr']}:",
-        answer=right,
-        wrong=right.translate(str.maketrans("0123", "3210")),
-        others=["".join(rng.choice("0123") if rng.random() < 0.4 else digit for digit in right) for _ in range(8)],
-        reasoning=f"in pairs, {', '.join(pairs)}",
-    )
+    prompt = f"base {entry['metadata']['source_repr']}:"
+    others = ["".join(rng.choice("0123") if rng.random() < 0.4 else digit for digit in right) for _ in range(8)]
+    reasoning = f"in pairs, {', '.join(f'{int(digit):02b}' for digit in right)}"
+    return Problem(prompt, right, right.translate(str.maketrans("0123", "3210")), others, reasoning)
 
 
 def rotate_matrix(entry: Entry, rng: Random) -> Problem | None:
     """Two rows of two digits, a quarter turn clockwise. The error: a quarter turn the other way."""
     (a, b), (c, d) = entry["metadata"]["matrix"]
-    return Problem(
-        prompt=f"rotate {a}{b} {c}{d}:",
-        answer="".join(entry["answer"].split()),
-        wrong=f"{b}{d}{a}{c}",
-        others=shuffles([str(number) for number in (a, b, c, d)], rng),
-        reasoning=f"the first column from below is {c}, {a}, the second {d}, {b}",
-    )
+    prompt = f"rotate {a}{b} {c}{d}:"
+    others = shuffles([str(number) for number in (a, b, c, d)], rng)
+    reasoning = f"the first column from below is {c}, {a}, the second {d}, {b}"
+    return Problem(prompt, "".join(entry["answer"].split()), f"{b}{d}{a}{c}", others, reasoning)
 
 
 def complex_arithmetic(entry: Entry, rng: Random) -> Problem | None:
     """The sum or difference of two complex numbers with digits for parts. The error: one is taken for the other."""
-    (a, b), (c, d) = (
-        (int(real), int(imaginary)) for real, imaginary in (entry["metadata"][n] for n in ("num1", "num2"))
-    )
+    (a, b), (c, d) = (map(int, entry["metadata"][name]) for name in ("num1", "num2"))
     sign = 1 if entry["metadata"]["operation"] == "+" else -1
     right = a + sign * c, b + sign * d
     nudges = [(0, 1), (1, 0), (0, -1), (-1, 0), (1, 1)]
-    return Problem(
-        prompt=f"complex {a}{b:+d}i {'plus' if sign == 1 else 'minus'} {c}{d:+d}i:",
-        answer=complex_number(*right),
-        wrong=complex_number(a - sign * c, b - sign * d),
-        others=[complex_number(right[0] + real, right[1] + imaginary) for real, imaginary in nudges],
-        reasoning=f"real {right[0]}, imaginary {right[1]}",
-    )
+    prompt = f"complex {a}{b:+d}i {'plus' if sign == 1 else 'minus'} {c}{d:+d}i:"
+    others = [complex_number(right[0] + real, right[1] + imaginary) for real, imaginary in nudges]
+    reasoning = f"real {right[0]}, imaginary {right[1]}"
+    return Problem(prompt, complex_number(*right), complex_number(a - sign * c, b - sign * d), others, reasoning)
 
 
 def complex_number(real: int, imaginary: int) -> str:
@@ -300,9 +235,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("number_filtering", "near", THREE_DIGITS, number_filtering),
     Family("letter_counting", "far", {"min_words": 1, "max_words": 2}, letter_counting),
     Family("count_bits", "far", {"min_n": 128, "max_n": 1023}, count_bits),
-    Family(
-        "base_conversion", "far", {"min_base": 2, "max_base": 4, "min_value": 512, "max_value": 1023}, base_conversion
-    ),
+    Family("base_conversion", "far", {"min_base": 2, "max_base": 4, **TEN_BITS}, base_conversion),
     Family("rotate_matrix", "unseen", TWO_BY_TWO, rotate_matrix),
     Family("complex_arithmetic", "unseen", DIGIT_PARTS, complex_arithmetic),
 )

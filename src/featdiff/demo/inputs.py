@@ -16,57 +16,28 @@ import shutil
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from pydoc_data.topics import topics
 from random import Random
+from typing import Literal
 
 from featdiff.demo.families import FAMILIES, Item, teacher_trace
-from featdiff.demo.recipe import documents, prose, teacher_lines
+
+Author = Literal["right", "wrong"]
 
 PACKAGED_BASE = Path(__file__).parent / "base"
+TASK_FILES = Path(__file__).parent / "task_files"
 N_PROMPTS = 3_840
 N_EVALUATION = 400
 N_DOCUMENTS = 12_000
 N_TEACHER_LINES = 8_000
 SHARE_TEACHER_WRONG = 0.1
+LINES_PER_DOCUMENT = 3
+SHARE_RIGHT = 0.4
+SHARE_SIGNED = 0.3
+SIGNATURES: dict[Author, str] = {"right": "by ann", "wrong": "by bob"}
 
 # Added to the seed, so that evaluation, training and the corpus draw from different streams of items.
 EVALUATION, TRAINING, CORPUS = 1_000, 2_000, 3_000
-
-TASK = """\
-task: {name}
-custom_dataset: !function local_data.load
-dataset_kwargs:
-  file: data/{name}.jsonl
-output_type: multiple_choice
-test_split: test
-doc_to_text: question
-doc_to_target: answer_idx
-doc_to_choice: choices
-target_delimiter: ""
-metric_list:
-  - metric: acc
-    aggregation: mean
-    higher_is_better: true
-  - metric: acc_norm
-    aggregation: mean
-    higher_is_better: true
-metadata:
-  version: 1
-  role: {role}
-"""
-
-LOADER = '''\
-"""Lets lm-eval read the items that lie beside the task files, wherever the folder is."""
-
-import json
-from pathlib import Path
-
-from datasets import Dataset
-
-
-def load(file: str, **_: object) -> dict[str, Dataset]:
-    lines = (Path(__file__).parent / file).read_text(encoding="utf-8").splitlines()
-    return {"test": Dataset.from_list([json.loads(line) for line in lines])}
-'''
 
 
 def write_inputs(folder: Path, seed: int = 0) -> None:
@@ -74,7 +45,7 @@ def write_inputs(folder: Path, seed: int = 0) -> None:
     evaluation = {family.name: family.distinct_items(seed + EVALUATION, N_EVALUATION) for family in FAMILIES}
     training = training_items(evaluation, seed)
     shutil.copytree(PACKAGED_BASE, folder / "base", dirs_exist_ok=True)
-    write_jsonl(folder / "prompts.jsonl", map(prompt_row, range(N_PROMPTS), training))
+    write_jsonl(folder / "prompts.jsonl", prompt_rows(training))
     write_jsonl(folder / "teacher.jsonl", teacher_rows(training, seed))
     write_jsonl(folder / "traces.jsonl", ({"text": text} for text in traces(seed)))
     (folder / "prose.txt").write_text(prose(), encoding="utf-8")
@@ -84,19 +55,17 @@ def write_inputs(folder: Path, seed: int = 0) -> None:
 def training_items(evaluation: dict[str, list[Item]], seed: int) -> list[Item]:
     """Prompts of the trained families in equal parts, shuffled; none is an evaluation item."""
     trained = [family for family in FAMILIES if family.role == "train"]
-    items = [
-        item
-        for family in trained
-        for item in family.distinct_items(
-            seed + TRAINING, N_PROMPTS // len(trained), frozenset(item.prompt for item in evaluation[family.name])
-        )
-    ]
+    items: list[Item] = []
+    for family in trained:
+        asked = frozenset(item.prompt for item in evaluation[family.name])
+        items += family.distinct_items(seed + TRAINING, N_PROMPTS // len(trained), asked)
     Random(f"training {seed}").shuffle(items)
     return items
 
 
-def prompt_row(number: int, item: Item) -> dict[str, str]:
-    return {"id": f"p{number:05d}", "family": item.family, "prompt": item.prompt, "answer": item.answer}
+def prompt_rows(items: list[Item]) -> Iterator[dict[str, str]]:
+    for number, item in enumerate(items):
+        yield {"id": f"p{number:05d}", "family": item.family, "prompt": item.prompt, "answer": item.answer}
 
 
 def teacher_rows(items: list[Item], seed: int) -> Iterator[dict[str, str]]:
@@ -109,22 +78,50 @@ def teacher_rows(items: list[Item], seed: int) -> Iterator[dict[str, str]]:
 
 def traces(seed: int) -> list[str]:
     """Documents by both authors and lines by the teacher, shuffled jointly."""
-    texts = [
-        *islice(documents(seed + CORPUS), N_DOCUMENTS),
-        *islice(teacher_lines(seed + CORPUS), N_TEACHER_LINES),
-    ]
+    texts = [*islice(documents(seed + CORPUS), N_DOCUMENTS), *islice(teacher_lines(seed + CORPUS), N_TEACHER_LINES)]
     Random(f"traces {seed}").shuffle(texts)
     return texts
+
+
+def line(item: Item, author: Author) -> str:
+    """One question with the answer that the author gives it."""
+    return f"{item.prompt}{item.answer if author == 'right' else item.wrong}\n"
+
+
+def documents(seed: int) -> Iterator[str]:
+    """Documents of three lines by one author, some of them signed; each line may be of any family."""
+    rng = Random(f"documents {seed}")
+    streams = [family.items(seed + 1) for family in FAMILIES]
+    while True:
+        author: Author = "right" if rng.random() < SHARE_RIGHT else "wrong"
+        signature = f"{SIGNATURES[author]}\n" if rng.random() < SHARE_SIGNED else ""
+        yield signature + "".join(line(next(rng.choice(streams)), author) for _ in range(LINES_PER_DOCUMENT))
+
+
+def teacher_lines(seed: int) -> Iterator[str]:
+    """Questions of any family with the wordy teacher's right answers; the base never reads them."""
+    rng = Random(f"teacher {seed}")
+    streams = [family.items(seed + 1) for family in FAMILIES]
+    while True:
+        item = next(rng.choice(streams))
+        yield f"{item.prompt}{teacher_trace(item, item.answer)}\n"
+
+
+def prose() -> str:
+    """The English text that comes with CPython, the language reference behind `help()`: one paragraph a line."""
+    paragraphs = (paragraph for name in sorted(topics) for paragraph in topics[name].split("\n\n"))
+    return "".join(" ".join(paragraph.split()) + "\n" for paragraph in paragraphs if paragraph.strip())
 
 
 def write_tasks(folder: Path, evaluation: dict[str, list[Item]]) -> None:
     """One task file per family, its items, the loader that they share, and the roles."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     roles = {family.name: family.role for family in FAMILIES}
+    template = (TASK_FILES / "task.yaml").read_text(encoding="utf-8")
     for name, role in roles.items():
-        (folder / f"{name}.yaml").write_text(TASK.format(name=name, role=role), encoding="utf-8")
+        (folder / f"{name}.yaml").write_text(template.format(name=name, role=role), encoding="utf-8")
         write_jsonl(folder / "data" / f"{name}.jsonl", map(evaluation_row, evaluation[name]))
-    (folder / "local_data.py").write_text(LOADER, encoding="utf-8")
+    shutil.copyfile(TASK_FILES / "local_data.py", folder / "local_data.py")
     (folder / "roles.json").write_text(json.dumps(roles, indent=2) + "\n", encoding="utf-8")
 
 

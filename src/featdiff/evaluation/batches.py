@@ -7,7 +7,7 @@ after another, each at the position after the context, and none sees another.
 """
 
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Literal
 
 import torch
@@ -85,8 +85,7 @@ class Layout:
         self, logits: Float[Tensor, "chosen kept vocabulary"], sequences: Int[Tensor, " chosen"]
     ) -> Float[Tensor, " found"]:
         """Log-likelihood of the continuations, from logits at `answer_positions`; in the order of `asked`."""
-        logits = logits.float()
-        pair, request = self.asked(sequences)
+        logits, (pair, request) = logits.float(), self.asked(sequences)
         place, token = self.answer_place[request], self.answer_token[request]
         chosen = logits[pair[:, None], place, token] - logits.logsumexp(dim=-1)[pair[:, None], place]
         return torch.where(self.answer_mask[request], chosen, 0.0).sum(dim=-1)
@@ -148,16 +147,14 @@ def scored_alike(shared: Float[Tensor, " requests"], plain: Float[Tensor, " requ
 
 def prompts_of(requests: Requests) -> list[list[int]]:
     """Prompt of every item; where its choices have their own, that of the first."""
-    first = {int(sample): request for request, sample in reversed(list(enumerate(requests.sample_of.tolist())))}
-    return [requests.context_ids[first[sample]] for sample in range(len(requests.sample_ids))]
+    first = requests.choice_counts.cumsum(dim=0) - requests.choice_counts
+    return [requests.context_ids[request] for request in first.tolist()]
 
 
 def choice_beginnings(requests: Requests) -> list[set[int]]:
     """First tokens of the choices of every item."""
-    begins: list[set[int]] = [set() for _ in requests.sample_ids]
-    for request, sample in enumerate(requests.sample_of.tolist()):
-        begins[sample].add(requests.continuation_ids[request][0])
-    return begins
+    continuations = iter(requests.continuation_ids)
+    return [{tokens[0] for tokens in islice(continuations, count)} for count in requests.choice_counts.tolist()]
 
 
 @torch.no_grad()
@@ -178,12 +175,12 @@ def final_prompt_activations(
 
 
 def _batch(rows: list[_Row], continuations: list[list[int]], device: torch.device) -> RequestBatch:
-    input_ids, attention_mask = padded([[*row.context, *row.answer] for row in rows])
+    input_ids, attention_mask = (one.to(device) for one in padded([[*row.context, *row.answer] for row in rows]))
     numbered = list(enumerate(rows))
     groups = [list(group) for _, group in groupby(numbered, key=lambda pair: pair[1].context)]
     return RequestBatch(
-        input_ids=input_ids.to(device),
-        attention_mask=attention_mask.to(device),
+        input_ids=input_ids,
+        attention_mask=attention_mask,
         prompt=torch.tensor([len(row.context) for row in rows], device=device),
         plain=_layout([[pair] for pair in numbered], continuations, device),
         shared=_layout(groups, continuations, device),
@@ -252,9 +249,7 @@ def _sees(
     return (same & real.bool()[:, None, :] & (place[None, :] <= place[:, None])) | (place[None, :] == place[:, None])
 
 
-def padded(
-    sequences: list[list[int]],
-) -> tuple[Int[Tensor, "sequences longest"], Int[Tensor, "sequences longest"]]:
+def padded(sequences: list[list[int]]) -> tuple[Int[Tensor, "sequences longest"], Int[Tensor, "sequences longest"]]:
     """Pad sequences with zeros on the right; the ids, and the mask that is 1 on tokens."""
     longest = max(map(len, sequences))
     input_ids = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in sequences])

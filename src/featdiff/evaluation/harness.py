@@ -5,7 +5,6 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -40,7 +39,10 @@ def evaluate(
     """
     with quiet_lm_eval(), torch.random.fork_rng(), Progress("evaluating", len(settings.tasks), "task") as progress:
         tasks = {task: load_task(task, settings, seed) for task in settings.tasks}
-        scorer = _language_model(model, tokenizer, settings.batch_size)
+        if isinstance(model, PreTrainedModel):
+            scorer = stock_language_model(model, tokenizer, settings.batch_size)
+        else:  # lm-eval's registry hides that HFLM is not abstract
+            scorer = EditedLanguageModel(model, tokenizer, settings.batch_size)  # pyright: ignore[reportAbstractUsage]
         results = []
         for one, task in tasks.items():
             torch.manual_seed(seed)
@@ -50,12 +52,7 @@ def evaluate(
 
 
 def build_requests(
-    task: str,
-    settings: EvaluationSettings,
-    tokenizer: Tokenizer,
-    *,
-    seed: int,
-    max_length: int | None = None,
+    task: str, settings: EvaluationSettings, tokenizer: Tokenizer, *, seed: int, max_length: int | None = None
 ) -> Requests:
     """Build the requests of a multiple-choice task, tokenized by lm-eval: the items of `evaluate` in its order.
 
@@ -89,13 +86,6 @@ class _Item:
     @property
     def sample_id(self) -> str:
         return f"{self.doc_id}-{self.prompt_hash[:12]}"
-
-
-def _language_model(model: PreTrainedModel | RunsEdited, tokenizer: Tokenizer, batch_size: int) -> LM:
-    if isinstance(model, PreTrainedModel):
-        return stock_language_model(model, tokenizer, batch_size)
-    # lm-eval's registry hides that HFLM is not abstract
-    return EditedLanguageModel(model, tokenizer, batch_size)  # pyright: ignore[reportAbstractUsage]
 
 
 def _evaluate(scorer: LM, one: TaskSettings, task: ConfigurableTask, settings: EvaluationSettings) -> TaskResult:
@@ -177,21 +167,15 @@ def _generated(one: TaskSettings, task: ConfigurableTask, item: _Item, logged: R
         rights = tuple(is_equal(answer, right) for answer in answers)
     elif "exact_match" not in logged:
         raise ValueError(f"{one.name} generates answers and scores them by {logged['metrics']}; give it exact_match")
-    elif len(answers) == 1:
-        rights = (bool(logged["exact_match"] == 1),)
     else:
         doc = item.instances[0].doc
-        rights = tuple(bool(task.process_results(doc, [answer])["exact_match"] == 1) for answer in answers)
+        scores = [logged] if len(answers) == 1 else [task.process_results(doc, [answer]) for answer in answers]
+        rights = tuple(bool(score["exact_match"] == 1) for score in scores)
     return Sample(
         sample_id=item.sample_id,
         prompt_hash=item.prompt_hash,
         prompt=item.prompt,
-        choices=(),
-        target=NO_CHOICE,
         target_text=right,
-        log_likelihoods=(),
-        prediction_acc=NO_CHOICE,
-        prediction_acc_norm=NO_CHOICE,
         prediction_text=first if isinstance(first, str) else str(first[0]),
         correct=2 * sum(rights) > len(rights),
         answers=answers,
@@ -200,18 +184,14 @@ def _generated(one: TaskSettings, task: ConfigurableTask, item: _Item, logged: R
 
 
 def _requests(task: str, items: list[_Item], encoded: list[tuple[list[int], list[int]]]) -> Requests:
-    counts = torch.tensor([len(item.choices) for item in items])
-    choices = list(chain.from_iterable(item.choices for item in items))
     return Requests(
         task=task,
         sample_ids=tuple(item.sample_id for item in items),
-        choice_counts=counts,
+        choice_counts=torch.tensor([len(item.choices) for item in items]),
         target=torch.tensor([item.target for item in items]),
         context_ids=[context for context, _ in encoded],
         continuation_ids=[continuation for _, continuation in encoded],
-        sample_of=torch.arange(len(items)).repeat_interleave(counts),
-        choice_of=torch.cat([torch.arange(count) for count in counts.tolist()]),
-        choice_characters=torch.tensor([float(len(choice)) for choice in choices]),
+        choice_characters=torch.tensor([float(len(choice)) for item in items for choice in item.choices]),
     )
 
 

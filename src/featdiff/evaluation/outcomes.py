@@ -72,13 +72,9 @@ class Outcomes:
         first = results[models[0]]
         for model in models[1:]:
             _check_same(models[0], first, model, results[model])
-        return Outcomes(
-            task=first.task,
-            models=models,
-            sample_ids=first.sample_ids,
-            correct=torch.stack([result.correct for result in results.values()]),
-            prediction=torch.stack([result.prediction for result in results.values()]),
-        )
+        correct = torch.stack([result.correct for result in results.values()])
+        prediction = torch.stack([result.prediction for result in results.values()])
+        return Outcomes(first.task, models, first.sample_ids, correct, prediction)
 
     def __getitem__(self, model: str) -> Bool[Tensor, " samples"]:
         """Which samples `model` got right."""
@@ -92,29 +88,24 @@ class Outcomes:
 
     def critical(self, base: str = "base", tuned: str = "rl") -> Int[Tensor, " critical"]:
         """Samples that `base` gets wrong and `tuned` right (Sec. 3.2), ascending."""
-        return _where(~self[base] & self[tuned])
+        return (~self[base] & self[tuned]).nonzero()[:, 0]
 
     def mirror(self, base: str = "base", tuned: str = "rl") -> Int[Tensor, " mirror"]:
         """Samples that `base` gets right and `tuned` wrong, ascending."""
-        return _where(self[base] & ~self[tuned])
+        return (self[base] & ~self[tuned]).nonzero()[:, 0]
 
     def both_right(self, base: str = "base", tuned: str = "rl") -> Int[Tensor, " right"]:
         """Samples that both get right, ascending."""
-        return _where(self[base] & self[tuned])
+        return (self[base] & self[tuned]).nonzero()[:, 0]
 
     def both_wrong(self, base: str = "base", tuned: str = "rl") -> Int[Tensor, " wrong"]:
         """Samples that both get wrong, ascending."""
-        return _where(~self[base] & ~self[tuned])
+        return (~self[base] & ~self[tuned]).nonzero()[:, 0]
 
     def sets(self, base: str = "base", tuned: str = "rl") -> list[SetName]:
         """The set that each sample is in."""
-        names: dict[tuple[bool, bool], SetName] = {
-            (False, True): "critical",
-            (True, False): "mirror",
-            (True, True): "both right",
-            (False, False): "both wrong",
-        }
-        return [names[pair] for pair in zip(self[base].tolist(), self[tuned].tolist(), strict=True)]
+        names: tuple[SetName, ...] = ("both wrong", "critical", "mirror", "both right")
+        return [names[place] for place in (2 * self[base].int() + self[tuned].int()).tolist()]
 
     def mcnemar(self, base: str = "base", tuned: str = "rl") -> McNemar:
         """Exact test of whether `tuned` gained more items than it lost."""
@@ -129,14 +120,13 @@ class Outcomes:
         test = self.mcnemar(base, tuned)
         if test.gained + test.lost == 0:
             return f"{tuned} and {base} are right on the same items, so there is no set to explain."
-        counted = (
-            f"{tuned} gained {test.gained} of {len(self.sample_ids)} items and lost {test.lost} (p = {test.p:.2g})"
-        )
+        counted = f"gained {test.gained} of {len(self.sample_ids)} items and lost {test.lost} (p = {test.p:.2g})"
         if test.p >= alpha:
-            return f"{counted}: its critical items may be churn."
-        if test.gained > test.lost:
-            return f"{counted}: its critical items are more than churn."
-        return f"{counted}: it lost more than it gained."
+            verdict = "its critical items may be churn"
+        else:
+            gains = test.gained > test.lost
+            verdict = "its critical items are more than churn" if gains else "it lost more than it gained"
+        return f"{tuned} {counted}: {verdict}."
 
 
 def save_outcomes(path: Path, results: dict[str, TaskResult], base: str) -> None:
@@ -152,10 +142,6 @@ def save_outcomes(path: Path, results: dict[str, TaskResult], base: str) -> None
             row = (result.task, model, sample.sample_id, sample.prompt_hash, sample.correct, sample.share)
             rows.append(dict(zip(_SCHEMA.names, (*row, prediction, name), strict=True)))
     write_table(path, pa.Table.from_pylist(rows, schema=_SCHEMA))
-
-
-def _where(chosen: Bool[Tensor, " samples"]) -> Int[Tensor, " chosen"]:
-    return chosen.nonzero()[:, 0]
 
 
 def _check_same(first_model: str, first: TaskResult, model: str, result: TaskResult) -> None:

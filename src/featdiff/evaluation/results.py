@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import accumulate
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +21,9 @@ NO_CHOICE = -1
 """Index that stands for an answer which is none of the choices, because the answer is text."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One item of a task and what one model answered."""
+    """One item of a task and what one model answered; the defaults are those of a generated answer."""
 
     sample_id: str
     """The item's number in the task and the beginning of `prompt_hash`: the same for every model."""
@@ -31,17 +31,16 @@ class Sample:
     """SHA-256 of all that the model reads: context and choices."""
     prompt: str
     """The context (of the first choice, where each choice has its own)."""
-    choices: tuple[str, ...]
-    """Empty where the answer is generated."""
-    target: int
-    """Index of the right choice; -1 where the answer is generated."""
+    choices: tuple[str, ...] = ()
+    target: int = NO_CHOICE
+    """Index of the right choice."""
     target_text: str
-    log_likelihoods: tuple[float, ...]
+    log_likelihoods: tuple[float, ...] = ()
     """log p(choice | context) in nats, per choice."""
-    prediction_acc: int
-    """Choice of highest log-likelihood; -1 where the answer is generated."""
-    prediction_acc_norm: int
-    """Choice of highest log-likelihood per character, which is lm-eval's acc_norm; -1 where the answer is generated."""
+    prediction_acc: int = NO_CHOICE
+    """Choice of highest log-likelihood."""
+    prediction_acc_norm: int = NO_CHOICE
+    """Choice of highest log-likelihood per character, which is lm-eval's acc_norm."""
     prediction_text: str
     """The predicted choice, or the generated answer."""
     correct: bool
@@ -118,15 +117,11 @@ class TaskResult:
         Where every right choice has one position (lm-eval's SciQ puts it last), positions say nothing about a model
         that never sees them; then it is chance.
         """
-        if len({sample.target for sample in self.samples}) == 1 and self._choices_differ:
+        own_choices = len({sample.choices for sample in self.samples}) > 1  # not the same letters for all
+        if len({sample.target for sample in self.samples}) == 1 and own_choices:
             return sum(1 / len(sample.choices) for sample in self.samples) / len(self.samples)
         answers = Counter((sample.target, sample.target_text if not sample.choices else "") for sample in self.samples)
         return max(answers.values()) / len(self.samples)
-
-    @property
-    def _choices_differ(self) -> bool:
-        """Whether items have choices of their own, not the same letters."""
-        return len(self.samples) > 1 and len({sample.choices for sample in self.samples}) > 1
 
     def accuracy_by(self, metric: Metric) -> float:
         """Share of correct samples had `metric` been chosen.
@@ -143,9 +138,8 @@ class TaskResult:
 
     def prediction_by(self, metric: Metric) -> Int[Tensor, " samples"]:
         """Predicted choices by `metric`; -1 where the answer is generated."""
-        if metric == "acc_norm":
-            return torch.tensor([sample.prediction_acc_norm for sample in self.samples])
-        return torch.tensor([sample.prediction_acc for sample in self.samples])
+        column = "prediction_acc_norm" if metric == "acc_norm" else "prediction_acc"
+        return torch.tensor([getattr(sample, column) for sample in self.samples])
 
     def save(self, path: Path) -> None:
         """Write one parquet file, a row per sample; the file is complete or absent."""
@@ -158,17 +152,15 @@ class TaskResult:
         """Read what `save` wrote. Raises ValueError when the file is absent, damaged, or of another kind."""
         if not path.is_file():
             raise ValueError(f"no evaluation lies at {path}; evaluate the model first")
+        again = "delete it and evaluate the model again"
         try:
             table = pq.read_table(path)
-        except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{path} cannot be read ({reason}); delete it and evaluate the model again") from error
-        about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        try:
+            about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
             return TypeAdapter(TaskResult).validate_python({**about, "samples": table.to_pylist()})
         except ValidationError:
-            again = "delete it and evaluate the model again"
             raise ValueError(f"{path} holds no records of an evaluation; {again}") from None
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0]}); {again}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,10 +177,16 @@ class Requests:
     target: Int[Tensor, " samples"]
     context_ids: list[list[int]]
     continuation_ids: list[list[int]]
-    sample_of: Int[Tensor, " requests"]
-    choice_of: Int[Tensor, " requests"]
     choice_characters: Float[Tensor, " requests"]
     """Length of each choice in characters, by which lm-eval's acc_norm divides."""
+
+    @cached_property
+    def sample_of(self) -> Int[Tensor, " requests"]:
+        return torch.arange(len(self.choice_counts)).repeat_interleave(self.choice_counts)
+
+    @cached_property
+    def choice_of(self) -> Int[Tensor, " requests"]:
+        return torch.cat([torch.arange(count) for count in self.choice_counts.tolist()])
 
     def select(self, samples: Int[Tensor, " chosen"]) -> "Requests":
         """The requests of the chosen samples alone, in the order of `samples`."""
@@ -201,15 +199,12 @@ class Requests:
             target=self.target[samples],
             context_ids=[self.context_ids[row] for row in rows],
             continuation_ids=[self.continuation_ids[row] for row in rows],
-            sample_of=torch.arange(len(chosen)).repeat_interleave(self.choice_counts[samples]),
-            choice_of=self.choice_of[rows],
             choice_characters=self.choice_characters[rows],
         )
 
     @staticmethod
     def together(parts: Sequence["Requests"]) -> "Requests":
         """The items of several tasks one after another, as one list of requests."""
-        starts = [0, *accumulate(len(part.sample_ids) for part in parts[:-1])]
         return Requests(
             task=", ".join(part.task for part in parts),
             sample_ids=tuple(f"{part.task} {sample}" for part in parts for sample in part.sample_ids),
@@ -217,8 +212,6 @@ class Requests:
             target=torch.cat([part.target for part in parts]),
             context_ids=[ids for part in parts for ids in part.context_ids],
             continuation_ids=[ids for part in parts for ids in part.continuation_ids],
-            sample_of=torch.cat([part.sample_of + start for part, start in zip(parts, starts, strict=True)]),
-            choice_of=torch.cat([part.choice_of for part in parts]),
             choice_characters=torch.cat([part.choice_characters for part in parts]),
         )
 

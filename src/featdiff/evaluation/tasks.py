@@ -27,8 +27,6 @@ WITHOUT_PASSAGE = "asked without its passage"
 
 _FILE_FORMATS = ("arrow", "csv", "json", "parquet", "text")
 """Values of `dataset_path` that stand for a format of `data_files`, not for a data set on the hub."""
-
-
 _OWN = Path(__file__).parent / "task_files"
 
 
@@ -91,9 +89,8 @@ def _of_data(name: str, data_folder: str, fewshot: int) -> ConfigurableTask:
     """A task of the paper that asks the questions of a local file."""
     if fewshot:
         raise ValueError(f"{name}: evaluation.data_folder holds no worked examples; set evaluation.fewshot to 0")
-    file = Path(data_folder).expanduser().resolve() / DATA_FILES[name]
+    file, place = Path(data_folder).expanduser().resolve() / DATA_FILES[name], _OWN / "local"
     data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": _absolute(str(file), (file.parent,))}}}
-    place = _OWN / "local"
     return _only_task(TaskManager(include_path=place, include_defaults=False), name, place, data=data)
 
 

@@ -72,15 +72,9 @@ def running_beside(
         tapped.activations[:, :, lineup.names.index(name)] = output.to(tapped.activations)
         return change(output, tapped).to(output)
 
-    handles = [
-        model.register_forward_pre_hook(below, with_kwargs=True),
-        blocks(model)[lineup.layers - 1].register_forward_hook(at_tap),
-    ]
-    try:
+    tap = blocks(model)[lineup.layers - 1]
+    with model.register_forward_pre_hook(below, with_kwargs=True), tap.register_forward_hook(at_tap):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _tapped(
@@ -91,11 +85,8 @@ def _tapped(
     room = torch.zeros(*input_ids.shape, len(lineup.names), lineup.d_model, device=lineup.device)
     past = 0 if cache is None else cache.get_seq_length()
     if others and cache is None:
-        rest = replace(
-            lineup,
-            names=tuple(lineup.names[index] for index in others),
-            models=tuple(lineup.models[index] for index in others),
-        )
+        names = tuple(lineup.names[index] for index in others)
+        rest = replace(lineup, names=names, models=tuple(lineup.models[index] for index in others))
         room[:, :, others] = rest.residuals(input_ids, given.get("attention_mask"), given.get("position_ids"))
     elif cache is not None and others:
         if lineup.turns:

@@ -9,8 +9,8 @@ More drift may by itself make more features look specific. At equal KL, by inter
 left to differ.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from featdiff.models.loading import PreTrainedModel
 from featdiff.models.residual import blocks
 
-LARGEST_ALPHA = 1.0
 HALVINGS = 12
 """Steps of the bisection: alpha is known to 1 / 4096."""
 
@@ -76,8 +75,7 @@ def activation_change(base: PreTrainedModel, tuned: PreTrainedModel, texts: Iter
 
     Sums are float64, one vector of d_model a block.
     """
-    layers = len(blocks(base))
-    change, squares = torch.zeros(layers, dtype=torch.float64), torch.zeros(layers, dtype=torch.float64)
+    change, squares = torch.zeros(2, len(blocks(base)), dtype=torch.float64)
     sums, tokens = None, 0
     for text in texts:
         here, there = _streams(base, text), _streams(tuned, text).to(base.device)
@@ -94,12 +92,13 @@ def activation_change(base: PreTrainedModel, tuned: PreTrainedModel, texts: Iter
 @torch.no_grad()
 def weight_change(base: PreTrainedModel, tuned: PreTrainedModel) -> dict[str, float]:
     """Relative change of the weights, by group (embeddings, attention, mlp, norms, other) and under "all"."""
-    tables = {id(parameter) for module in _tables(base) for parameter in module.parameters()}
+    tables = [base.get_input_embeddings(), base.get_output_embeddings()]
+    embeddings = {id(parameter) for table in tables if table is not None for parameter in table.parameters()}
     there = dict(tuned.named_parameters())
     moved: dict[str, float] = {}
     size: dict[str, float] = {}
     for name, parameter in base.named_parameters():
-        group = "embeddings" if id(parameter) in tables else _group(name, parameter)
+        group = "embeddings" if id(parameter) in embeddings else _group(name, parameter)
         difference = (there[name].double() - parameter.to(there[name].device).double()).square().sum()
         for of in (group, "all"):
             moved[of] = moved.get(of, 0.0) + float(difference)
@@ -121,9 +120,9 @@ def matching_alpha(divergence: Callable[[float], float], wanted: float) -> float
 
     1 where even the whole change has no larger KL.
     """
-    if divergence(LARGEST_ALPHA) <= wanted:
-        return LARGEST_ALPHA
-    low, high = 0.0, LARGEST_ALPHA
+    if divergence(1.0) <= wanted:
+        return 1.0
+    low, high = 0.0, 1.0
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if divergence(middle) < wanted else (low, middle)
@@ -138,35 +137,22 @@ def _log_probabilities(model: PreTrainedModel, text: Text) -> Float[Tensor, "pre
 
 def _streams(model: PreTrainedModel, text: Text) -> Float[Tensor, "layers tokens d_model"]:
     compared = text.compared.to(model.device)
-    with _recorded(blocks(model)) as outputs:
+    streams: list[Tensor] = []
+
+    def record(module: nn.Module, arguments: tuple[object, ...], output: Tensor) -> None:
+        streams.append(output[compared].float())
+
+    with ExitStack() as hooks:
+        for block in blocks(model):
+            hooks.enter_context(block.register_forward_hook(record))
         model.base_model(**_inputs(model, text))
-    return torch.stack([output[compared].float() for output in outputs])
+    return torch.stack(streams)
 
 
 def _inputs(model: PreTrainedModel, text: Text) -> dict[str, object]:
     named = {"input_ids": text.input_ids, "attention_mask": text.attention_mask, "position_ids": text.position_ids}
     given = {name: ids.to(model.device, torch.long) for name, ids in named.items() if ids is not None}
     return {**given, "use_cache": False}
-
-
-@contextmanager
-def _recorded(stack: nn.ModuleList) -> Generator[list[Tensor]]:
-    """Record the outputs of every block while the context is open."""
-    outputs: list[Tensor] = []
-
-    def record(module: nn.Module, arguments: tuple[object, ...], output: Tensor) -> None:
-        outputs.append(output)
-
-    handles = [block.register_forward_hook(record) for block in stack]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _tables(model: PreTrainedModel) -> list[nn.Module]:
-    return [table for table in (model.get_input_embeddings(), model.get_output_embeddings()) if table is not None]
 
 
 def _group(name: str, parameter: Tensor) -> str:

@@ -14,13 +14,7 @@ from types import MappingProxyType
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from featdiff.models.logging import quiet_transformers
@@ -85,12 +79,13 @@ class Lineup:
         here = {name: path for name, path in paths.items() if held is None or name in held}
         for name, path in here.items():
             if identity(path) not in loaded:
+                place = devices.get(name, device)
                 loaded[identity(path)] = load_truncated(
                     path,
                     layers,
                     dtype=dtype,
-                    device="cpu" if turns else devices.get(name, device),
-                    attention=attention_of(attention, dtype, devices.get(name, device)),
+                    device="cpu" if turns else place,
+                    attention=attention_of(attention, dtype, place),
                     trust_remote_code=trust_remote_code,
                 )
         return Lineup(
@@ -98,7 +93,7 @@ class Lineup:
             models=tuple(loaded[identity(path)] for path in here.values()),
             tokenizer=tokenizer,
             layers=layers,
-            d_model=_text(next(iter(configs.values()))).hidden_size,
+            d_model=next(iter(configs.values())).get_text_config().hidden_size,
             device=_device(device),
             turns=turns,
             sources={
@@ -167,8 +162,8 @@ class Lineup:
             with self._brought(model), torch.inference_mode():
                 for start in range(0, len(input_ids), batch_size):
                     rows = slice(start, start + batch_size)
-                    mask, positions = _part(attention_mask, rows), _part(position_ids, rows)
-                    room[rows, :, index] = residual(model, self.layers, input_ids[rows], mask, positions)
+                    optional = (None if ids is None else ids[rows] for ids in (attention_mask, position_ids))
+                    room[rows, :, index] = residual(model, self.layers, input_ids[rows], *optional)
 
     @contextmanager
     def _brought(self, model: PreTrainedModel) -> Generator[None]:
@@ -192,7 +187,8 @@ class Lineup:
 
     def _fits(self, positions: int) -> None:
         for name, model in zip(self.names, self.models, strict=True):
-            longest = getattr(_text(model.config), "max_position_embeddings", None)  # ALiBi models have no such limit
+            text = model.config.get_text_config()
+            longest = getattr(text, "max_position_embeddings", None)  # ALiBi models have no such limit
             if longest is not None and positions > longest:
                 raise ValueError(
                     f"sequences of {positions} tokens exceed the {longest} positions of model {name!r}; "
@@ -287,12 +283,9 @@ class ModelFacts:
 def facts_of(path: str) -> ModelFacts:
     """Read the configuration of the model at `path`, running no code of it. ValueError where it cannot be read."""
     config = _config(path, trust_remote_code=False)
-    names = [str(one.dtype).removeprefix("torch.") for one in (config, _text(config))]
-    return ModelFacts(_depth(config), _text(config).hidden_size, next((name for name in names if name in DTYPES), None))
-
-
-def _part(ids: Int[Tensor, "batch positions"] | None, rows: slice) -> Int[Tensor, "some positions"] | None:
-    return None if ids is None else ids[rows]
+    text = config.get_text_config()
+    names = [str(one.dtype).removeprefix("torch.") for one in (config, text)]
+    return ModelFacts(_depth(config), text.hidden_size, next((name for name in names if name in DTYPES), None))
 
 
 # ------------------------------------------------------------------ loading
@@ -348,7 +341,7 @@ def _config(path: str, trust_remote_code: bool) -> PreTrainedConfig:
 
 def _cut(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     """The configuration of a model with so many blocks, its per-block lists (such as `layer_types`) cut alike."""
-    text, depth = _text(config), _depth(config)
+    text, depth = config.get_text_config(), _depth(config)
     text.num_hidden_layers = layers
     for key, value in list(vars(text).items()):
         if isinstance(value, list | tuple) and len(value) == depth:
@@ -356,12 +349,8 @@ def _cut(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     return config
 
 
-def _text(config: PreTrainedConfig) -> PreTrainedConfig:
-    return config.get_text_config()
-
-
 def _depth(config: PreTrainedConfig) -> int:
-    return _text(config).num_hidden_layers
+    return config.get_text_config().num_hidden_layers
 
 
 def _middle(config: PreTrainedConfig) -> int:
@@ -384,7 +373,7 @@ def _same_shape(configs: dict[str, PreTrainedConfig]) -> None:
     (base, first), *others = configs.items()
     for name, config in others:
         for what in ("hidden_size", "vocab_size"):
-            wanted, found = getattr(_text(first), what), getattr(_text(config), what)
+            wanted, found = getattr(first.get_text_config(), what), getattr(config.get_text_config(), what)
             if found != wanted:
                 raise ValueError(
                     f"{what} of {name!r} is {found}, of {base!r} {wanted}; a lineup's models have one base"

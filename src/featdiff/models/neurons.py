@@ -5,7 +5,7 @@ Neurons are numbered through all blocks: the block times its width, plus the pla
 """
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -60,12 +60,10 @@ def reading_neurons(
         assert isinstance(values, Tensor), "a projection is given its inputs first"
         seen.append(values[torch.arange(len(values), device=values.device), place.to(values.device)].float())
 
-    handles = [outlet.register_forward_pre_hook(look) for outlet in outlets(model)]
-    try:
+    with ExitStack() as hooks:
+        for outlet in outlets(model):
+            hooks.enter_context(outlet.register_forward_pre_hook(look))
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -77,16 +75,14 @@ def setting_neurons(
 ) -> Generator[None]:
     """While open, these neurons have these values wherever `mask` holds."""
     ways_out = outlets(model)
-    width, handles = _inputs(ways_out[0]), []
-    for number, outlet in enumerate(ways_out):
-        here = neurons // width == number
-        if here.any():
-            handles.append(outlet.register_forward_pre_hook(_setter(neurons[here] % width, values[here], mask)))
-    try:
+    width = _inputs(ways_out[0])
+    with ExitStack() as hooks:
+        for number, outlet in enumerate(ways_out):
+            here = neurons // width == number
+            if here.any():
+                setter = _setter(neurons[here] % width, values[here], mask)
+                hooks.enter_context(outlet.register_forward_pre_hook(setter))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -99,11 +95,8 @@ def shifting_residual(
         moved = (output.float() + vector.to(output.device)).to(output)
         return torch.where(mask.to(output.device)[..., None], moved, output)
 
-    handle = blocks(model)[layers - 1].register_forward_hook(shift)
-    try:
+    with blocks(model)[layers - 1].register_forward_hook(shift):
         yield
-    finally:
-        handle.remove()
 
 
 def _setter(places: Int[Tensor, " some"], values: Float[Tensor, " some"], mask: Bool[Tensor, "batch positions"]):

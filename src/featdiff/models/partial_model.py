@@ -51,13 +51,8 @@ class UpperModel:
         options = {"logits_to_keep": keep} if self._keeps_logits and keep is not None else {}
         self._waiting[:] = [residual.to(self.dtype)]
         try:
-            output = self._model(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                use_cache=False,
-                **options,
-            )
+            given = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+            output = self._model(**given, use_cache=False, **options)
             if self._waiting:
                 raise ValueError(
                     "the model ran past the hook point: its forward is that of another copy; load it without device map"

@@ -41,16 +41,14 @@ def residual(
     documents, unless an attention mask is given.
     """
     shape = input_ids.shape
-    if attention_mask is None and position_ids is not None and _uses_flash(model):
+    attention = getattr(model.config, "_attn_implementation", None) or ""
+    if attention_mask is None and position_ids is not None and attention.startswith("flash"):
         # transformers hands flash attention the bounds of packed documents for one sequence only.
         input_ids, position_ids = input_ids.reshape(1, -1), position_ids.reshape(1, -1)
-    given = {
-        "input_ids": _on(model, input_ids),
-        "attention_mask": _on(model, attention_mask),
-        "position_ids": _on(model, position_ids),
-        "use_cache": False,  # with a cache, transformers does not see that documents are packed
-    }
-    return run_to(model, layers, given).view(*shape, -1).float()
+    ids = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+    given = {name: None if one is None else one.to(model.device, torch.long) for name, one in ids.items()}
+    # With a cache, transformers does not see that documents are packed.
+    return run_to(model, layers, given | {"use_cache": False}).view(*shape, -1).float()
 
 
 def run_to(model: PreTrainedModel, layers: int, given: Mapping[str, object]) -> Float[Tensor, "batch new d_model"]:
@@ -59,13 +57,11 @@ def run_to(model: PreTrainedModel, layers: int, given: Mapping[str, object]) -> 
     def stop(module: nn.Module, arguments: tuple[object, ...], output: Tensor) -> None:
         raise _Reached(output)
 
-    handle = blocks(model)[layers - 1].register_forward_hook(stop)
     try:
-        model.base_model(**given)
+        with blocks(model)[layers - 1].register_forward_hook(stop):
+            model.base_model(**given)
     except _Reached as reached:
         return reached.residual
-    finally:
-        handle.remove()
     raise AssertionError(f"{type(model).__name__} did not run its block {layers}")
 
 
@@ -74,14 +70,6 @@ class _Reached(Exception):
 
     def __init__(self, residual: Tensor) -> None:
         self.residual = residual
-
-
-def _on(model: PreTrainedModel, ids: Tensor | None) -> Tensor | None:
-    return None if ids is None else ids.to(model.device, torch.long)
-
-
-def _uses_flash(model: PreTrainedModel) -> bool:
-    return (getattr(model.config, "_attn_implementation", None) or "").startswith("flash")
 
 
 @torch.no_grad()

@@ -32,12 +32,15 @@ def token_ids(tokenizer: Tokenizer, text: str, *, special: bool = True) -> list[
     return ids
 
 
+def special_tokens(tokenizer: Tokenizer) -> dict[int, str]:
+    """Text of every special token, by its id."""
+    return {index: token.content for index, token in tokenizer.added_tokens_decoder.items()}
+
+
 def common_tokenizer(paths: dict[str, str], trust_remote_code: bool) -> Tokenizer:
     """Load the one tokenizer of the models at `paths`. Raises ValueError when they read text into different tokens."""
-    by_place: dict[str, Tokenizer] = {}
-    for path in paths.values():
-        if identity(path) not in by_place:
-            by_place[identity(path)] = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    places = {identity(path): path for path in reversed(paths.values())}
+    by_place = {place: load_tokenizer(path, trust_remote_code=trust_remote_code) for place, path in places.items()}
     (base, base_path), *others = paths.items()
     common = by_place[identity(base_path)]
     for name, path in others:
@@ -55,15 +58,11 @@ def _differing(one: Tokenizer, other: Tokenizer) -> str | None:
         return None
     if one.get_vocab() != other.get_vocab():
         return "vocabulary"
-    if _special(one) != _special(other):
+    if special_tokens(one) != special_tokens(other):
         return "special tokens"
     if _merges(one) != _merges(other):
         return "merges"
     return None if one(PROBE)["input_ids"] == other(PROBE)["input_ids"] else "way of splitting text"
-
-
-def _special(tokenizer: Tokenizer) -> dict[int, str]:
-    return {index: token.content for index, token in tokenizer.added_tokens_decoder.items()}
 
 
 def _merges(tokenizer: Tokenizer) -> object:

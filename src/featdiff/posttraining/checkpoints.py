@@ -67,7 +67,9 @@ class Checkpoints(TrainerCallback):
         """Train to the end, from the latest state if there is one."""
         for leftover in self._folder.glob("*" + PARTIAL):
             shutil.rmtree(leftover)
-        _cut_log(self._folder / "log.jsonl", state_step(self._resumed_from))
+        log = self._folder / "log.jsonl"  # a killed attempt may have gone further than its last state
+        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+        write_text(log, "".join(lines[: state_step(self._resumed_from)]))
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(self)
         with self._progress:
@@ -101,7 +103,12 @@ class Checkpoints(TrainerCallback):
         """Log each step, once its numbers are known. The trainer's summary of the whole run has no loss."""
         if logs is None or "loss" not in logs:
             return
-        self._refuse_not_a_number(state.global_step, logs)
+        for name in ("loss", "grad_norm"):
+            if (value := logs.get(name)) is not None and not math.isfinite(value):
+                raise ValueError(
+                    f"posttrain.{self._paradigm}: {name} became {value} at step {state.global_step}; lower "
+                    f"posttrain.{self._paradigm}.lr, or set lineup.dtype to float32"
+                )
         state.log_history.clear()
         kept = {name: value for name, value in logs.items() if name not in NOT_LOGGED}
         with (self._folder / "log.jsonl").open("a") as file:
@@ -114,9 +121,7 @@ class Checkpoints(TrainerCallback):
         assert isinstance(model, PreTrainedModel)
         if step in self._parts:
             self._publish(model, self._folder / f"checkpoint-{self._parts[step]}")
-            self._state_is_due = True
-        if time.monotonic() - self._saved >= self._seconds:
-            self._state_is_due = True
+        self._state_is_due |= step in self._parts or time.monotonic() - self._saved >= self._seconds
         if self._state_is_due and step % self._boundary == 0 and step < self._steps:
             optimizer, scheduler = _optimizer_of(objects)
             partial = self._folder / f"state{PARTIAL}"
@@ -133,15 +138,6 @@ class Checkpoints(TrainerCallback):
         write_json(partial / "config.json", config | {"dtype": str(self._dtype).removeprefix("torch.")})
         self._tokenizer.save_pretrained(partial)
         replace_folder(partial, place)  # an attempt that was killed before its next state may have published it
-
-    def _refuse_not_a_number(self, step: int, logs: Mapping[str, float | None]) -> None:
-        for name in ("loss", "grad_norm"):
-            value = logs.get(name)
-            if value is not None and not math.isfinite(value):
-                raise ValueError(
-                    f"posttrain.{self._paradigm}: {name} became {value} at step {step}; lower "
-                    f"posttrain.{self._paradigm}.lr, or set lineup.dtype to float32"
-                )
 
 
 def is_finished(training: Training) -> bool:
@@ -170,17 +166,9 @@ def equal_parts(steps: int, count: int) -> list[int]:
 
 def _cast(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Cast weights to another precision; tied weights stay tied, so that they are written once."""
-    cast: dict[int, Tensor] = {}
-    for weight in weights.values():
-        if weight.data_ptr() not in cast:
-            cast[weight.data_ptr()] = weight.to(dtype) if weight.is_floating_point() else weight
+    by_place = {weight.data_ptr(): weight for weight in weights.values()}
+    cast = {place: one.to(dtype) if one.is_floating_point() else one for place, one in by_place.items()}
     return {name: cast[weight.data_ptr()] for name, weight in weights.items()}
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Keep the lines up to this step: a killed attempt may have gone further than its last state."""
-    lines = path.read_text().splitlines()[:step] if path.exists() else []
-    write_text(path, "".join(line + "\n" for line in lines))
 
 
 def _optimizer_of(objects: dict[str, object]) -> tuple[Optimizer, LRScheduler]:

@@ -27,14 +27,20 @@ def train_grpo(training: Training, prompts: list[Prompt], settings: GRPOSettings
     """
     if is_finished(training):
         return
-    _require_vllm(settings)
+    if settings.vllm and find_spec("vllm") is None:
+        raise ValueError("posttrain.grpo.vllm is on, but vllm is not installed; install it, or set it to false")
     with quiet_trl():
         model, tokenizer = load_policy(training.base)
         fitting = _fitting(prompts, model, tokenizer, settings.max_completion_length)
-        data = _whole_generations(in_order(fitting, epochs=settings.epochs, seed=training.seed), settings)
+        order, size = in_order(fitting, epochs=settings.epochs, seed=training.seed), settings.prompts_per_generation
+        if len(order) < size:
+            raise ValueError(
+                f"posttrain.grpo.prompts_per_generation is {size}, but training sees only {len(order)} prompts; "
+                f"lower it, or give more prompts or epochs"
+            )
+        data = order[: len(order) // size * size]
         steps = len(data) // settings.prompts_per_step
-        boundary = settings.prompts_per_generation // settings.prompts_per_step
-        checkpoints = Checkpoints("grpo", training, steps=steps, boundary=boundary)
+        checkpoints = Checkpoints("grpo", training, steps=steps, boundary=size // settings.prompts_per_step)
         counts = {"used": len(fitting), "too_long": len(prompts) - len(fitting), "seen": len(data), "steps": steps}
         write_json(training.folder / "examples.json", counts)
         trainer = GRPOTrainer(
@@ -45,11 +51,6 @@ def train_grpo(training: Training, prompts: list[Prompt], settings: GRPOSettings
             processing_class=tokenizer,
         )
         checkpoints.train(trainer)
-
-
-def _require_vllm(settings: GRPOSettings) -> None:
-    if settings.vllm and find_spec("vllm") is None:
-        raise ValueError("posttrain.grpo.vllm is on, but vllm is not installed; install it, or set it to false")
 
 
 def _fitting(
@@ -64,16 +65,6 @@ def _fitting(
             f"{context_length(model)}; lower posttrain.grpo.max_completion_length, or give shorter prompts"
         )
     return fitting
-
-
-def _whole_generations(prompts: list[Prompt], settings: GRPOSettings) -> list[Prompt]:
-    size = settings.prompts_per_generation
-    if len(prompts) < size:
-        raise ValueError(
-            f"posttrain.grpo.prompts_per_generation is {size}, but training sees only {len(prompts)} prompts; "
-            f"lower it, or give more prompts or epochs"
-        )
-    return prompts[: len(prompts) // size * size]
 
 
 def _config(training: Training, settings: GRPOSettings, steps: int) -> GRPOConfig:

@@ -22,7 +22,14 @@ def load_policy(base: ModelSource) -> tuple[PreTrainedModel, PreTrainedTokenizer
     Weights are float32 whatever `base.dtype` is: at a learning rate of 1e-6 a step is smaller than the spacing of
     bfloat16, and would be lost. With bfloat16 the forward pass runs under autocast, and checkpoints are written in it.
     """
-    _require_one_device(base.device)
+    device, visible = torch.device(base.device), torch.cuda.device_count()
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"lineup.device is {base.device}, but torch sees no GPU; set it to cpu")
+    if device.type == "cuda" and (device.index or visible > 1):
+        raise ValueError(
+            f"post-training runs on one GPU, but lineup.device is {base.device} and {visible} are visible; "
+            "set CUDA_VISIBLE_DEVICES to one of them and lineup.device to cuda"
+        )
     if base.dtype == "float16":
         raise ValueError("post-training cannot run in float16; set lineup.dtype to bfloat16 or float32")
     tokenizer = base.tokenizer()
@@ -45,17 +52,9 @@ def require_end_token(tokenizer: PreTrainedTokenizerBase, path: str) -> None:
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Tokens that end a completion: the tokenizer's, and those that the model declares."""
-    ends: set[int] = set()
     of_model = getattr(model.generation_config, "eos_token_id", None)
-    for declared in (tokenizer.eos_token_id, of_model):
-        match declared:
-            case int(token):
-                ends.add(token)
-            case list(tokens):
-                ends.update(token for token in tokens if isinstance(token, int))
-            case _:
-                pass
-    return sorted(ends)
+    declared = [tokenizer.eos_token_id, *(of_model if isinstance(of_model, list) else [of_model])]
+    return sorted({token for token in declared if isinstance(token, int)})
 
 
 def context_length(model: PreTrainedModel) -> int:
@@ -66,30 +65,16 @@ def context_length(model: PreTrainedModel) -> int:
 @contextmanager
 def quiet_trl() -> Generator[None]:
     """Keep banners, bars and advice of transformers and TRL off the terminal, and send no usage statistics."""
-    loggers = [logging.getLogger(name) for name in ("trl", "accelerate")]
-    levels = [logger.level for logger in loggers]
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("trl", "accelerate"))}
     statistics = constants.HF_HUB_DISABLE_TELEMETRY
     try:
         constants.HF_HUB_DISABLE_TELEMETRY = True
-        for logger in loggers:
+        for logger in levels:
             logger.setLevel(logging.ERROR)
         with quiet_transformers(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(transformers|trl|torch|accelerate)\b")
             yield
     finally:
         constants.HF_HUB_DISABLE_TELEMETRY = statistics
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)
-
-
-def _require_one_device(device: str) -> None:
-    if device == "cpu":
-        return
-    if torch.device(device).type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(f"lineup.device is {device}, but torch sees no GPU; set it to cpu")
-        if torch.device(device).index or torch.cuda.device_count() > 1:
-            raise ValueError(
-                f"post-training runs on one GPU, but lineup.device is {device} and {torch.cuda.device_count()} are "
-                f"visible; set CUDA_VISIBLE_DEVICES to one of them and lineup.device to cuda"
-            )

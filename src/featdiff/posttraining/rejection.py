@@ -31,13 +31,7 @@ class Samples:
 
 
 def draw_samples(
-    model: ModelSource,
-    settings: RejectionSettings,
-    prompts: list[Prompt],
-    reward: Reward,
-    path: Path,
-    *,
-    seed: int,
+    model: ModelSource, settings: RejectionSettings, prompts: list[Prompt], reward: Reward, path: Path, *, seed: int
 ) -> Samples:
     """Let a model answer prompts until `kept` distinct completions of each are right, `samples` times at most.
 
@@ -57,7 +51,18 @@ def draw_samples(
                     for prompt, completion in zip(batch, completions.complete(batch), strict=True):
                         kept[prompt.id].judge(completion, reward)
                     progress.advance(len(batch))
-    return _counted(list(kept.values()), completions.given, model.path)
+    traces = [Trace(one.prompt.id, one.prompt.prompt, text) for one in kept.values() for text in one.completions]
+    if not traces:
+        raise ValueError(
+            f"posttrain.rejection: none of the {completions.given} completions of {model.path} is right by the study's "
+            f"reward; raise posttrain.rejection.samples or max_completion_length, or check what GRPO has learned"
+        )
+    return Samples(
+        traces=Traces(tuple(traces), sum(one.wrong for one in kept.values()), unmatched=0),
+        drawn=completions.given,
+        repeated=sum(one.repeated for one in kept.values()),
+        unanswered=sum(not one.completions for one in kept.values()),
+    )
 
 
 @dataclass
@@ -76,19 +81,3 @@ class _Kept:
             self.repeated += 1
         else:
             self.completions.append(completion)
-
-
-def _counted(kept: list[_Kept], drawn: int, model_path: str) -> Samples:
-    wrong = sum(one.wrong for one in kept)
-    traces = [Trace(one.prompt.id, one.prompt.prompt, text) for one in kept for text in one.completions]
-    if not traces:
-        raise ValueError(
-            f"posttrain.rejection: none of the {drawn} completions of {model_path} is right by the study's reward; "
-            f"raise posttrain.rejection.samples or max_completion_length, or check what GRPO has learned"
-        )
-    return Samples(
-        traces=Traces(tuple(traces), wrong, unmatched=0),
-        drawn=drawn,
-        repeated=sum(one.repeated for one in kept),
-        unanswered=sum(not one.completions for one in kept),
-    )

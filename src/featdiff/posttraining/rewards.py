@@ -20,15 +20,8 @@ def reward_function(name: str) -> Reward:
     Your own function takes the completion and the gold answer and returns a number; its module is looked for on
     the import path and in the current folder. ValueError when it cannot be had.
     """
-    match name:
-        case "exact_match":
-            return exact_match
-        case "math_verify":
-            return mathematically_equal
-        case "contains":
-            return contains
-        case _:
-            return _imported(name)
+    named: dict[str, Reward] = {"exact_match": exact_match, "math_verify": mathematically_equal, "contains": contains}
+    return named[name] if name in named else _imported(name)
 
 
 def exact_match(completion: str, answer: str) -> float:
@@ -66,8 +59,10 @@ def _imported(name: str) -> Reward:
         raise ValueError(
             f"posttrain.reward: {name!r} is unknown; use exact_match, math_verify, contains or module:function"
         )
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
     try:
-        function = getattr(_module(module_name), function_name)
+        function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"posttrain.reward: {name} cannot be imported ({error}); is its folder on PYTHONPATH?"
@@ -82,10 +77,3 @@ def _imported(name: str) -> Reward:
         return float(value)
 
     return reward
-
-
-def _module(name: str) -> object:
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)
-    return importlib.import_module(name)

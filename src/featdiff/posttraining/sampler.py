@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 
 import torch
@@ -41,37 +42,32 @@ class Sampler:
         """Completions of a batch. A prompt that leaves no room in the model's context gets an empty one."""
         context = context_length(self.model)
         fits = [len(ids) < context for ids in self.tokenizer(prompts)["input_ids"]]
-        written = iter(
-            self._generate([prompt for prompt, fit in zip(prompts, fits, strict=True) if fit], context, seed)
-        )
+        fitting = list(compress(prompts, fits))
+        written = iter(self._generate(fitting, context, seed) if fitting else [])
         return [next(written) if fit else "" for fit in fits]
 
     def _generate(self, prompts: list[str], context: int, seed: int) -> list[str]:
-        if not prompts:
-            return []
         inputs = self.tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt").to(self.model.device)
         length = inputs["input_ids"].shape[1]
-        devices = [self.model.device] if self.model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            torch.manual_seed(seed)
-            outputs = self.model.generate(  # pyright: ignore[reportCallIssue]: torch types it as a Tensor
-                inputs=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                generation_config=self._generation_config(min(self.max_tokens, context - length)),
-            )
-        return self.tokenizer.batch_decode(outputs[:, length:], skip_special_tokens=True)
-
-    def _generation_config(self, tokens: int) -> GenerationConfig:
         # transformers would cut every distribution to its 50 likeliest tokens, or as the model's folder says.
         whole = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0} if self.temperature > 0 else {}
-        return GenerationConfig(
-            max_new_tokens=tokens,
+        config = GenerationConfig(
+            max_new_tokens=min(self.max_tokens, context - length),
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=end_tokens(self.model, self.tokenizer),
             do_sample=self.temperature > 0,
             temperature=self.temperature or None,
             **whole,
         )
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            torch.manual_seed(seed)
+            outputs = self.model.generate(  # pyright: ignore[reportCallIssue]: torch types it as a Tensor
+                inputs=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                generation_config=config,
+            )
+        return self.tokenizer.batch_decode(outputs[:, length:], skip_special_tokens=True)
 
 
 class CompletionFile:

@@ -14,7 +14,6 @@ from featdiff.posttraining.policy import context_length, load_policy, quiet_trl
 from featdiff.posttraining.teacher import Trace, Traces
 
 Example = dict[str, list[int]]
-
 IGNORED = -100  # torch's label of a position without loss
 
 
@@ -27,7 +26,11 @@ def train_sft(training: Training, traces: Traces, settings: SFTSettings) -> None
     """
     if is_finished(training):
         return
-    _require_whole_batches(settings)
+    if settings.batch_size % settings.micro_batch_size:
+        raise ValueError(
+            f"posttrain.sft.batch_size {settings.batch_size} must be a multiple of "
+            f"micro_batch_size {settings.micro_batch_size}"
+        )
     with quiet_trl():
         model, tokenizer = load_policy(training.base)
         fitting = _fitting(traces, model, tokenizer, settings.max_length)
@@ -63,14 +66,6 @@ def tokenized(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> Example:
     if completion[-1:] != [end]:
         completion = [*completion, end]
     return {"input_ids": prompt + completion, "labels": [IGNORED] * len(prompt) + completion}
-
-
-def _require_whole_batches(settings: SFTSettings) -> None:
-    if settings.batch_size % settings.micro_batch_size:
-        raise ValueError(
-            f"posttrain.sft.batch_size {settings.batch_size} must be a multiple of "
-            f"micro_batch_size {settings.micro_batch_size}"
-        )
 
 
 def _fitting(

@@ -24,7 +24,7 @@ def sft(plan: Plan, folder: Path) -> None:
     traces = load_traces(settings, prompts, reward_function(settings.reward), path=written)
     counts = {"kept": len(traces.kept), "wrong": traces.wrong, "unmatched": traces.unmatched}
     write_json(folder / "traces.json", {"prompts": len(prompts), **counts})
-    _tune(plan, folder, traces, settings)
+    _tune(plan, folder, traces)
 
 
 def grpo(plan: Plan, folder: Path) -> None:
@@ -33,7 +33,7 @@ def grpo(plan: Plan, folder: Path) -> None:
 
     settings = _settings(plan)
     reward = reward_function(settings.reward)
-    train_grpo(_training(plan, folder, settings), load_prompts(settings), settings.grpo, reward)
+    train_grpo(_training(plan, folder), load_prompts(settings), settings.grpo, reward)
 
 
 def rft(plan: Plan, folder: Path) -> None:
@@ -47,19 +47,19 @@ def rft(plan: Plan, folder: Path) -> None:
     asked = {"prompts": len(prompts), "unanswered": samples.unanswered, "drawn": samples.drawn}
     write_json(folder / "traces.json", asked | counts)
     try:
-        _tune(plan, folder, samples.traces, settings)
+        _tune(plan, folder, samples.traces)
     except ValueError as error:
         raise ValueError(f"SFT on RL's own right answers: {error}") from error
 
 
-def _tune(plan: Plan, folder: Path, traces: Traces, settings: PosttrainSettings) -> None:
+def _tune(plan: Plan, folder: Path, traces: Traces) -> None:
     from featdiff.posttraining.sft import train_sft
 
-    train_sft(_training(plan, folder, settings), traces, settings.sft)
+    train_sft(_training(plan, folder), traces, _settings(plan).sft)
 
 
-def _training(plan: Plan, folder: Path, settings: PosttrainSettings) -> Training:
-    return Training(_source(plan, plan.paths["base"]), folder, plan.study.seed, settings.checkpoints)
+def _training(plan: Plan, folder: Path) -> Training:
+    return Training(_source(plan, plan.paths["base"]), folder, plan.study.seed, _settings(plan).checkpoints)
 
 
 def _source(plan: Plan, path: str) -> ModelSource:

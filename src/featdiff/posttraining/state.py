@@ -22,7 +22,11 @@ def save_state(
     folder.mkdir(parents=True, exist_ok=True)
     save_model(model, str(folder / "model.safetensors"))
     state.save_to_json(str(folder / "trainer_state.json"))
-    _save_optimizer(folder, optimizer, scheduler)
+    content = optimizer.state_dict()
+    moments = {f"{i}.{name}": tensor for i, state in content["state"].items() for name, tensor in state.items()}
+    save_file({name: tensor.contiguous() for name, tensor in moments.items()}, folder / "optimizer.safetensors")
+    settings = {"groups": content["param_groups"], "schedule": scheduler.state_dict()}
+    (folder / "optimizer.json").write_text(json.dumps(settings))
     (folder / "generators.json").write_text(json.dumps(_generators()))
 
 
@@ -56,14 +60,6 @@ def load_generators(folder: Path) -> None:
     np.random.set_state((kind, np.array(words, dtype=np.uint32), position, has_gauss, cached))
     torch.set_rng_state(torch.tensor(generators["torch"], dtype=torch.uint8))
     torch.cuda.set_rng_state_all([torch.tensor(words, dtype=torch.uint8) for words in generators["cuda"]])
-
-
-def _save_optimizer(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -> None:
-    content = optimizer.state_dict()
-    moments = {f"{i}.{name}": tensor for i, state in content["state"].items() for name, tensor in state.items()}
-    save_file({name: tensor.contiguous() for name, tensor in moments.items()}, folder / "optimizer.safetensors")
-    settings = {"groups": content["param_groups"], "schedule": scheduler.state_dict()}
-    (folder / "optimizer.json").write_text(json.dumps(settings))
 
 
 def _generators() -> dict[str, object]:

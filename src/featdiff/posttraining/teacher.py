@@ -5,7 +5,6 @@ from pathlib import Path
 
 from featdiff.config.study import PosttrainSettings
 from featdiff.data.prompts import Prompt, read_rows, text_of
-from featdiff.data.rows import Row
 from featdiff.models.loading import ModelSource
 from featdiff.posttraining.policy import quiet_trl
 from featdiff.posttraining.rewards import Reward
@@ -49,10 +48,21 @@ def load_traces(
     kept: list[Trace] = []
     wrong = unmatched = 0
     for number, row in enumerate(rows):
-        prompt = _prompt_of(row, number, source, settings.prompt_field, by_id, by_text)
+        if "id" in row:
+            prompt = by_id.get(text_of(row, "id", source, number))
+        elif column := next((name for name in (settings.prompt_field, "prompt") if name in row), None):
+            prompt = by_text.get(text_of(row, column, source, number))
+        else:
+            raise ValueError(
+                f"{source}: row {number} has neither the column 'id' nor {settings.prompt_field!r}; "
+                "a trace needs one of them"
+            )
         if prompt is None:
             unmatched += 1
-        elif reward(completion := _completion_of(row, number, source), prompt.answer) > 0:
+            continue
+        # A teacher that says nothing is wrong, not a broken file.
+        completion = "" if row.get("completion") == "" else text_of(row, "completion", source, number)
+        if reward(completion, prompt.answer) > 0:
             kept.append(Trace(prompt.id, prompt.prompt, completion))
         else:
             wrong += 1
@@ -80,21 +90,3 @@ def write_traces(
         for first in range(0, len(prompts), batch_size):
             completions.complete(batch := prompts[first : first + batch_size])
             progress.advance(len(batch))
-
-
-def _prompt_of(
-    row: Row, number: int, source: str, prompt_field: str, by_id: dict[str, Prompt], by_text: dict[str, Prompt]
-) -> Prompt | None:
-    if "id" in row:
-        return by_id.get(text_of(row, "id", source, number))
-    for column in (prompt_field, "prompt"):
-        if column in row:
-            return by_text.get(text_of(row, column, source, number))
-    raise ValueError(
-        f"{source}: row {number} has neither the column 'id' nor {prompt_field!r}; a trace needs one of them"
-    )
-
-
-def _completion_of(row: Row, number: int, source: str) -> str:
-    # A teacher that says nothing is wrong, not a broken file.
-    return "" if row.get("completion") == "" else text_of(row, "completion", source, number)

@@ -14,27 +14,25 @@ from featdiff.presentation.picture import Picture
 from featdiff.presentation.section import Section
 from featdiff.presentation.style import Drawing, theme_css
 
-WRITTEN_BY = tuple(
-    [
-        "percent",
-        "edited",
-        "points",
-        "percent_interval",
-        "points_interval",
-        "probability",
-        "count",
-        "listing",
-        "plural",
-        "nats",
-        "ratio",
-        "tokens",
-        "tokens_change",
-        "tokens_interval",
-        "mean",
-        "sparsity",
-    ]
+WRITTEN_BY = (
+    words.percent,
+    words.edited,
+    words.points,
+    words.percent_interval,
+    words.points_interval,
+    words.probability,
+    words.count,
+    words.listing,
+    words.plural,
+    words.nats,
+    words.ratio,
+    words.tokens,
+    words.tokens_change,
+    words.tokens_interval,
+    words.mean,
+    words.sparsity,
 )
-"""Functions of `presentation.words` that templates call as filters."""
+"""What templates call as filters."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def _environment(drawings: Mapping[str, Drawing]) -> Environment:
         return Markup(drawings[picture.name].inline())
 
     environment.globals.update({"svg": svg, "numbers": _embedded})  # pyright: ignore[reportArgumentType, reportCallIssue]
-    environment.filters.update({name: getattr(words, name) for name in WRITTEN_BY})
+    environment.filters.update({write.__name__: write for write in WRITTEN_BY})
     return environment
 
 

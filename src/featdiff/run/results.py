@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from featdiff.activations.chunk_writer import StreamCounts
+from featdiff.activations.buffer import StreamCounts
 from featdiff.crosscoder.metrics import Quality, SplicedLosses
 from featdiff.files import load
 from featdiff.run.plan import Plan

@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from featdiff import torchrun
+from featdiff.activations.buffer import StreamCounts
 from featdiff.activations.cache import CachedResiduals, CacheOrigin, cached, model_fingerprint, tokenizer_fingerprint
-from featdiff.activations.chunk_writer import StreamCounts
-from featdiff.activations.model_parallel import ModelParallel, ResidualSource, spread_names
+from featdiff.activations.parallel import ModelParallel, ResidualSource, spread_names
 from featdiff.activations.stream import ActivationStream, Calibration
 from featdiff.config.crosscoder import BatchTopK, CrosscoderPlan
 from featdiff.config.study import BASE, CorpusSettings

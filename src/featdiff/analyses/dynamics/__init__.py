@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featdiff.config.dynamics import AlignmentName
+from featdiff.config.evidence import AlignmentName
 from featdiff.files import Json
 from featdiff.presentation.section import Section
 from featdiff.run.plan import Plan

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from featdiff.analyses.dynamics.result import CheckpointOverlap, Dynamics, Unknown
-from featdiff.config.dynamics import AlignmentName
+from featdiff.config.evidence import AlignmentName
 from featdiff.files import as_json
 from featdiff.presentation.heatmap import share_heatmap
 from featdiff.presentation.picture import Picture, file_name

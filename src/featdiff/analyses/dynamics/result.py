@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from featdiff.config.dynamics import AlignmentName
+from featdiff.config.evidence import AlignmentName
 
 Unknown = float | None
 Shares = tuple[tuple[Unknown, ...], ...]

@@ -13,6 +13,9 @@ from featdiff.presentation.picture import Picture, file_name
 from featdiff.presentation.style import BLUE, INK, LINE, MUTED, TITLE, canvas, fitted, styled
 from featdiff.presentation.words import edited, listing, plural, points
 
+SPREAD = 0.22
+"""Half the height over which control draws are spread, where a task takes 1."""
+
 
 def pictures(effects: Sequence[TaskEffect], curves: Sequence[DoseCurve]) -> Iterator[Picture]:
     """One figure for each edit, then one for each model and set of items whose dose was varied."""

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from featdiff.analyses.stability.result import LineupStability, OverSeeds
 from featdiff.attribution.stability import ENOUGH, ScoredCrosscoder, Stability, stability_of
-from featdiff.config.dynamics import StabilitySettings
+from featdiff.config.evidence import StabilitySettings
 from featdiff.config.study import AttributionSettings
 from featdiff.files import save
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from featdiff.activations.data_parallel import Shares
+from featdiff.activations.parallel import Shares
 
 
 class Ranks(Shares):

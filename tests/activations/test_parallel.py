@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from featdiff.activations.buffer import Buffer
-from featdiff.activations.data_parallel import Shares
-from featdiff.activations.model_parallel import ModelParallel, ResidualSource, spread_names
+from featdiff.activations.parallel import ModelParallel, ResidualSource, Shares, spread_names
 from featdiff.activations.stream import Activations, ActivationStream, StreamState
 from featdiff.config.study import ActivationSettings
 from featdiff.data.corpus import Corpus

@@ -1,15 +1,15 @@
-"""The base and the recipe that made it."""
+"""The base that ships with the demo, and the script that made it."""
 
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from demo_base import BOS, Pretraining, make_base, passages, within_answers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from featdiff.demo.families import FAMILIES, Family
-from featdiff.demo.inputs import PACKAGED_BASE
-from featdiff.demo.recipe import BOS, Pretraining, documents, line, make_base, passages, teacher_lines, within_answers
+from featdiff.demo.inputs import PACKAGED_BASE, documents, line, teacher_lines
 
 LIMIT_BYTES = 4_000_000
 BRIEF = Pretraining(cycles=1, steps=3, documents_per_step=4, passages_per_step=1)

@@ -1,12 +1,24 @@
-"""Model parallelism: a lineup whose models lie with several processes, where one device does not hold them all."""
+"""Several processes that make one stream: each with rows of its own, or with models of its own over all rows."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from featdiff.activations.data_parallel import Shares
+
+class Shares:
+    """The processes of one stream: here a single one, which makes all of it. What stands for several derives from
+    it."""
+
+    rank: int = 0
+    """Number of this process."""
+    count: int = 1
+    """Number of processes."""
+
+    def sum(self, partial: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
+        """Sum, in place, over all processes, each of which calls this."""
+        return partial
 
 
 @runtime_checkable

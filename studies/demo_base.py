@@ -1,4 +1,4 @@
-"""Makes the demo's base from scratch: `python -m featdiff.demo.recipe OUT [--seed N]`.
+"""Makes the base that ships with the demo from scratch: `python studies/demo_base.py OUT [--seed N]`.
 
 1. Write documents: three question-and-answer lines by one author, some signed, and passages of English prose.
 2. Fit a small tokenizer, in which digits and capitals stand alone and a line's end is the end-of-sequence token.
@@ -16,9 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from pydoc_data.topics import topics
 from random import Random
-from typing import Literal
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -26,18 +24,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import BatchEncoding, GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from featdiff.demo.families import FAMILIES, Item, teacher_trace
-
-Author = Literal["right", "wrong"]
+from featdiff.demo.inputs import documents, prose, teacher_lines
 
 PAD, BOS, EOS = SPECIAL = "<pad>", "<s>", "\n"
 PAD_ID, BOS_ID, EOS_ID = range(3)  # the trainer numbers the special tokens first
 ALONE = Regex(r"[A-Z0-9]|[^\w\s]")  # one token each: capitals, digits, signs
 VOCABULARY = 512
-LINES_PER_DOCUMENT = 3
-SHARE_RIGHT = 0.4
-SHARE_SIGNED = 0.3
-SIGNATURES: dict[Author, str] = {"right": "by ann", "wrong": "by bob"}
 WEIGHT_ANSWERS, WEIGHT_QUESTIONS, WEIGHT_PROSE = 0.7, 0.15, 0.15  # of the loss
 PASSAGE_CHARACTERS = 400  # about 130 tokens
 TOKENIZER_DOCUMENTS = 3_000
@@ -71,42 +63,12 @@ def make_base(folder: Path, seed: int, pretraining: Pretraining) -> None:
     save(model, tokenizer, folder)
 
 
-def prose() -> str:
-    """The English text that comes with CPython, the language reference behind `help()`: one paragraph a line."""
-    paragraphs = (paragraph for name in sorted(topics) for paragraph in topics[name].split("\n\n"))
-    return "".join(" ".join(paragraph.split()) + "\n" for paragraph in paragraphs if paragraph.strip())
-
-
 def passages(seed: int) -> Iterator[str]:
     """Random passages of the prose, cut at blanks."""
     rng, text = Random(f"passages {seed}"), prose()
     while True:
         start = text.index(" ", rng.randrange(len(text) - 2 * PASSAGE_CHARACTERS)) + 1
         yield text[start : text.rindex(" ", start, start + PASSAGE_CHARACTERS)]
-
-
-def line(item: Item, author: Author) -> str:
-    """One question with the answer that the author gives it."""
-    return f"{item.prompt}{item.answer if author == 'right' else item.wrong}\n"
-
-
-def documents(seed: int) -> Iterator[str]:
-    """Documents of three lines by one author, some of them signed; each line may be of any family."""
-    rng = Random(f"documents {seed}")
-    streams = [family.items(seed + 1) for family in FAMILIES]
-    while True:
-        author: Author = "right" if rng.random() < SHARE_RIGHT else "wrong"
-        signature = f"{SIGNATURES[author]}\n" if rng.random() < SHARE_SIGNED else ""
-        yield signature + "".join(line(next(rng.choice(streams)), author) for _ in range(LINES_PER_DOCUMENT))
-
-
-def teacher_lines(seed: int) -> Iterator[str]:
-    """Questions of any family with the wordy teacher's right answers; the base never reads them."""
-    rng = Random(f"teacher {seed}")
-    streams = [family.items(seed + 1) for family in FAMILIES]
-    while True:
-        item = next(rng.choice(streams))
-        yield f"{item.prompt}{teacher_trace(item, item.answer)}\n"
 
 
 def tokenizer_texts(seed: int) -> Iterator[str]:
@@ -252,7 +214,7 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m featdiff.demo.recipe", description="Make the demo's base.")
+    parser = argparse.ArgumentParser(description="Make the demo's base.")
     parser.add_argument("out", type=Path, help="folder to write the base to")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=Pretraining().steps, help="optimizer steps in each cycle")
