@@ -21,14 +21,12 @@ from featdiff.activations.stream import Activations
 from featdiff.config.crosscoder import Procrustes
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.model import Crosscoder
+from featdiff.crosscoder.shapes import Values
 
 
 @torch.no_grad()
 def rotations(
-    crosscoders: dict[str, Crosscoder],
-    batches: Iterable[Activations],
-    batch_size: int,
-    ranks: Ranks,
+    crosscoders: dict[str, Crosscoder], batches: Iterable[Activations], batch_size: int, ranks: Ranks
 ) -> dict[str, Float[Tensor, "models d_model d_model"]]:
     """R of each crosscoder that wants it, from the first of `batches`; the first model's is the identity.
 
@@ -46,9 +44,7 @@ def rotations(
 
 
 @torch.no_grad()
-def turned(
-    activations: Float[Tensor, "tokens models d_model"], rotation: Float[Tensor, "models d_model d_model"] | None
-) -> Float[Tensor, "tokens models d_model"]:
+def turned(activations: Values, rotation: Float[Tensor, "models d_model d_model"] | None) -> Values:
     """Normalised activations as training sees them; without a rotation, as they are."""
     if rotation is None:
         return activations
