@@ -14,8 +14,7 @@ from torch import Tensor
 from featdiff.activations.stream import collect
 from featdiff.analyses.intervention.compute import claim_of, edited_items, effect_of
 from featdiff.analyses.selection.compute import mean_rate, selections, task_scores
-from featdiff.attribution.activation_matching import match_codes
-from featdiff.attribution.matching import Matching
+from featdiff.attribution.matching import Matching, match_codes
 from featdiff.attribution.rank_overlap import depth_of
 from featdiff.attribution.stability import ScoredCrosscoder, match_scored
 from featdiff.evaluation.results import Requests

@@ -2,7 +2,7 @@
 
 import torch
 
-from featdiff.attribution.activation_matching import match_codes
+from featdiff.attribution.matching import match_codes
 
 
 def test_a_planted_permutation_comes_back_under_other_scales_offsets_and_noise() -> None:
