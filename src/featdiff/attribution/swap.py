@@ -133,9 +133,7 @@ def _specificity(
 
 
 def _slope(
-    explained: Float[Tensor, "*rows features"],
-    lengths: Float[Tensor, " features"],
-    squares: Float[Tensor, " features"],
+    explained: Float[Tensor, "*rows features"], lengths: Float[Tensor, " features"], squares: Float[Tensor, " features"]
 ) -> Float[Tensor, "*rows features"]:
     """max(0, beta); 0 for a feature without a decoder in the model."""
     possible = lengths * squares

@@ -42,6 +42,7 @@ from featdiff.crosscoder.procrustes import rotations, turn_back, turned
 from featdiff.crosscoder.shapes import Values
 from featdiff.crosscoder.shards import assemble, feature_axis, from_rows, part_of, to_rows
 from featdiff.crosscoder.step import Learner
+from featdiff.files import write_text
 from featdiff.progress import Progress
 
 Metrics = dict[str, float]
@@ -60,7 +61,6 @@ class StreamState(Protocol):
 
     def tensors(self) -> dict[str, Tensor]:
         """All of the state by name, for a checkpoint."""
-        ...
 
 
 State = TypeVar("State", bound=StreamState)
@@ -74,25 +74,20 @@ class Stream(Protocol[State]):
     @property
     def models(self) -> tuple[str, ...]:
         """Names along the models axis."""
-        ...
 
     @property
     def scale(self) -> Tensor:
         """[models]; raw = scale * normalised."""
-        ...
 
     @property
     def steps(self) -> int:
         """Number of batches of the whole run."""
-        ...
 
     def batches(self, state: State | None = None) -> Iterator[tuple[Activations, State]]:
         """The batches after `state`, each with the state after it."""
-        ...
 
     def state_from(self, tensors: dict[str, Tensor]) -> State:
         """The state whose `tensors` a checkpoint holds."""
-        ...
 
 
 def train(
@@ -366,7 +361,5 @@ def _truncated(path: Path, step: int) -> list[Metrics]:
     # The last line of a killed run may be cut short; it comes after the checkpoint, so nothing is lost with it.
     records: dict[str, Metrics] = {line: json.loads(line) for line in lines if line.endswith("}")}
     kept = {line: record for line, record in records.items() if record["step"] <= step}
-    part = path.with_name(f"{path.name}.part")
-    part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    part.replace(path)
+    write_text(path, "".join(f"{line}\n" for line in kept))
     return list(kept.values())

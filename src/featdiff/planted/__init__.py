@@ -8,14 +8,4 @@ quiz     a linear readout with planted causal features, and questions with known
 from featdiff.planted.quiz import Items, Quiz
 from featdiff.planted.world import Group, Magnitude, PlantedState, PlantedStream, Sample, World, interpolated
 
-__all__ = [
-    "Group",
-    "Items",
-    "Magnitude",
-    "PlantedState",
-    "PlantedStream",
-    "Quiz",
-    "Sample",
-    "World",
-    "interpolated",
-]
+__all__ = ["Group", "Items", "Magnitude", "PlantedState", "PlantedStream", "Quiz", "Sample", "World", "interpolated"]
