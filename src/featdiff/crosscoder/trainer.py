@@ -61,6 +61,7 @@ class StreamState(Protocol):
 
     def tensors(self) -> dict[str, Tensor]:
         """All of the state by name, for a checkpoint."""
+        ...
 
 
 State = TypeVar("State", bound=StreamState)
@@ -74,20 +75,25 @@ class Stream(Protocol[State]):
     @property
     def models(self) -> tuple[str, ...]:
         """Names along the models axis."""
+        ...
 
     @property
     def scale(self) -> Tensor:
         """[models]; raw = scale * normalised."""
+        ...
 
     @property
     def steps(self) -> int:
         """Number of batches of the whole run."""
+        ...
 
     def batches(self, state: State | None = None) -> Iterator[tuple[Activations, State]]:
         """The batches after `state`, each with the state after it."""
+        ...
 
     def state_from(self, tensors: dict[str, Tensor]) -> State:
         """The state whose `tensors` a checkpoint holds."""
+        ...
 
 
 def train(
