@@ -136,7 +136,12 @@ def stratified_bootstrap(
     if not present:
         return Interval(float("nan"), -1.0, 1.0, confidence)
     rng = np.random.default_rng(seed)
-    drawn = np.mean([_resampled(task, resamples, rng) for task in present], axis=0)
+    changes = []
+    for task in present:
+        shares = np.array([task.lost, task.n - task.lost - task.gained, task.gained]) / task.n
+        counts = rng.multinomial(task.n, shares, size=resamples)
+        changes.append((counts[:, 2] - counts[:, 0]) / task.n)
+    drawn = np.mean(changes, axis=0)
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
     value = float(np.mean([(task.gained - task.lost) / task.n for task in present]))
@@ -190,7 +195,7 @@ def minimum_detectable_effect(n: int, *, confidence: float, power: float) -> flo
     rejects from k changes on. Solves P(Binomial(n, effect) >= k) = power, a quantile of Beta(k, n - k + 1). Infinite
     where even n changes would not do.
     """
-    needed = _needed(confidence)
+    needed = next(k for k in count(1) if not _exceeds(2 * 0.5**k, 1 - confidence))  # changes for McNemar to reject
     if n < needed:
         return float("inf")
     return float(beta.ppf(power, needed, n - needed + 1))
@@ -235,29 +240,14 @@ def _significant(change: Interval, controls: Sequence[Draws], direction: Directi
     return beaten and (change.low > 0 if direction == "increase" else change.high < 0)
 
 
-def _resampled(task: Flips, resamples: int, rng: np.random.Generator) -> Float[np.ndarray, " resamples"]:
-    shares = np.array([task.lost, task.n - task.lost - task.gained, task.gained]) / task.n
-    counts = rng.multinomial(task.n, shares, size=resamples)
-    return (counts[:, 2] - counts[:, 0]) / task.n
-
-
-def _needed(confidence: float) -> int:
-    """Changes, all one way, from which on McNemar's test rejects."""
-    return next(k for k in count(1) if not _exceeds(2 * 0.5**k, 1 - confidence))
-
-
 def _exceeds(p: float, alpha: float) -> bool:
     """p > alpha, where 1 - 0.95 is taken for 0.05."""
     return p > alpha + 1e-12
 
 
-def _pair(before: Correct, after: Correct) -> tuple[Bool[np.ndarray, " samples"], Bool[np.ndarray, " samples"]]:
+def _pair(before: Correct, after: Correct) -> list[Bool[np.ndarray, " samples"]]:
     assert len(before) == len(after), "both are outcomes on the same items"
-    return _array(before), _array(after)
-
-
-def _array(correct: Correct) -> Bool[np.ndarray, " samples"]:
-    return correct.cpu().numpy() if isinstance(correct, Tensor) else correct
+    return [one.cpu().numpy() if isinstance(one, Tensor) else one for one in (before, after)]
 
 
 def _correlation(first: Bool[np.ndarray, " samples"], second: Bool[np.ndarray, " samples"]) -> float:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from featdiff.attribution.matching import Matching, match, match_decoders, matched_jaccard
+from featdiff.attribution.matching import Matching, match, match_codes, match_decoders, matched_jaccard
 from featdiff.crosscoder.model import Crosscoder
 
 
@@ -240,3 +240,29 @@ def test_what_cannot_be_matched_is_refused() -> None:
         match(crosscoder(draw(4, 2, 2)), crosscoder(draw(4, 2, 3)))
     with pytest.raises(ValueError, match="kept above cosine 0\\.5"):
         match_decoders(planes(0), planes(0)).share(0.3)
+
+
+def test_a_planted_permutation_comes_back_under_other_scales_offsets_and_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.rand(400, 12, generator=generator)
+    order = torch.randperm(12, generator=generator)
+    other = 3.0 * codes[:, order] + 0.5 + 0.05 * torch.randn(400, 12, generator=generator)
+    found = match_codes(codes, other)
+    assert found.partner[order].tolist() == list(range(12))
+
+
+def test_the_similarity_of_codes_is_the_correlation() -> None:
+    a, b = torch.tensor([[0.0], [1.0], [2.0], [4.0]]), torch.tensor([[1.0], [0.0], [2.0], [3.0]])
+    expected = torch.corrcoef(torch.cat([a, b], dim=1).T)[0, 1]
+    found = match_codes(a, b, acceptance=0.5)
+    assert torch.allclose(found.best_a[0], expected)
+    assert torch.allclose(match_codes(a, -b, acceptance=0.5).best_a[0], -expected)
+
+
+def test_constant_and_dead_codes_take_no_part() -> None:
+    codes = torch.rand(50, 4, generator=torch.Generator().manual_seed(0))
+    codes[:, 1] = 0.3
+    alive = (torch.tensor([True, True, True, False]), torch.ones(4, dtype=torch.bool))
+    found = match_codes(codes, codes, alive=alive)
+    assert found.pairs.tolist() == [[0, 0], [2, 2]]
+    assert found.best_a.isnan().tolist() == [False, True, False, True]

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from featdiff.config.crosscoder import MSE, Cosine, DeltaMSE, Design, JumpReLU, Objective, ReLU, Sparsity
 from featdiff.crosscoder.kernels.borders import Path
-from featdiff.crosscoder.kernels.reconstruction_gradient import losses_and_gradients
-from featdiff.crosscoder.loss import Loss, loss, token_losses
+from featdiff.crosscoder.loss import Loss, loss, losses_and_gradients, token_losses
 from featdiff.crosscoder.model import Crosscoder
 
 WORLD = World(features=240, d_model=24)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from featdiff.verify import verify
 from featdiff.verify.check import Check
 from featdiff.verify.exact import exact
 from featdiff.verify.null import null
-from featdiff.verify.run import verify
 
 TRAINED = ("T2", "T3", "T4", "T5", "T6", "T7", "T8", "T14", "T15", "gains", "rl-only", "drift")
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
+from featdiff.attribution.matching import Matching
 from featdiff.attribution.stability import ScoredCrosscoder, match_scored
 from featdiff.attribution.trajectories import (
     CheckpointScores,
@@ -24,6 +24,8 @@ from featdiff.attribution.trajectories import (
     joint_scores,
 )
 from featdiff.crosscoder.provenance import origin_of
+
+Models = Sequence[str | tuple[str, str]]
 
 
 def joint_trajectory(
@@ -52,7 +54,7 @@ def matched_trajectory(
 
 def swap_trajectory(
     seeds: Sequence[ScoredCrosscoder],
-    specificity: Sequence[Float[Tensor, "checkpoints features"]],
+    specificity: Sequence[Float[torch.Tensor, "checkpoints features"]],
     checkpoints: Sequence[str],
     *,
     top: int = 50,
@@ -60,9 +62,9 @@ def swap_trajectory(
 ) -> Trajectory:
     """One crosscoder of the base and the tuned model; `specificity` of each seed is what `swap.swap_specificity` found
     with every checkpoint in the tuned model's place."""
+    measured = zip(seeds, specificity, strict=True)
     readings = [
-        CheckpointScores(scores, one.attribution.alive.cpu().expand(len(checkpoints), -1))
-        for one, scores in zip(seeds, specificity, strict=True)
+        CheckpointScores(scores, one.attribution.alive.cpu().expand(len(scores), -1)) for one, scores in measured
     ]
     same = _across_seeds(seeds, seeds[0].crosscoder.models, acceptance)
     return follow(readings, checkpoints, same, features_beyond_noise(readings, same), "swap", top=top)
@@ -79,14 +81,14 @@ def same_seed_index_trajectory(
     seeds.
     """
     for of_seed in seeds:
-        check_one_origin(of_seed, checkpoints)
+        _check_one_origin(of_seed, checkpoints)
     readings = [_pair_scores(of_seed, checkpoints) for of_seed in seeds]
     index = torch.arange(readings[0].alive.shape[1])
     known = features_beyond_noise(readings, _across_checkpoints(seeds, checkpoints, acceptance))
     return follow(readings, checkpoints, lambda _, __: index, known, "same_seed_index", top=top)
 
 
-def check_one_origin(scored: Sequence[ScoredCrosscoder], checkpoints: Sequence[str]) -> None:
+def _check_one_origin(scored: Sequence[ScoredCrosscoder], checkpoints: Sequence[str]) -> None:
     """Refuse crosscoders whose indices have no common meaning."""
     origins = [origin_of(one.crosscoder) for one in scored]
     if unknown := [name for name, origin in zip(checkpoints, origins, strict=True) if origin is None]:
@@ -95,12 +97,12 @@ def check_one_origin(scored: Sequence[ScoredCrosscoder], checkpoints: Sequence[s
             "so their indices cannot be compared; train them by featdiff, or use the alignment matched"
         )
     for what in ("seed", "initial_weights", "data_order"):
-        values = [str(getattr(origin, what)) for origin in origins]
-        if len(set(values)) > 1:
+        values = dict.fromkeys(str(getattr(origin, what)) for origin in origins)
+        if len(values) > 1:
             raise ValueError(
                 f"the crosscoders of {', '.join(checkpoints)} differ in {what.replace('_', ' ')} "
-                f"({', '.join(dict.fromkeys(values))}), so their indices cannot be compared; train them alike, or use "
-                "the alignment matched"
+                f"({', '.join(values)}), so their indices cannot be compared; train them alike, or use the alignment "
+                "matched"
             )
 
 
@@ -119,52 +121,41 @@ def _pair_scores(scored: Sequence[ScoredCrosscoder], checkpoints: Sequence[str])
     return CheckpointScores(specificity, torch.stack([one.attribution.alive.cpu() for one in scored]))
 
 
-def _across_seeds(seeds: Sequence[ScoredCrosscoder], models: tuple[str, ...], acceptance: float) -> SameFeature:
+def _across_seeds(seeds: Sequence[ScoredCrosscoder], models: Models, acceptance: float) -> SameFeature:
     """The same feature at another checkpoint is itself; in another seed, the one that it is matched with."""
-    return _by_dictionary(
-        lambda place: place[0], lambda a, b: match_scored(seeds[a], seeds[b], acceptance, models).partner, _sizes(seeds)
-    )
+    return _matched(seeds, lambda place: place[0], lambda a, b: models, acceptance)
 
 
 def _across_checkpoints(
-    seeds: Sequence[Sequence[ScoredCrosscoder]], checkpoints: Sequence[str], acceptance: float
+    seeds: Sequence[Sequence[ScoredCrosscoder]], names: Sequence[str], acceptance: float
 ) -> SameFeature:
     """Every place has a dictionary of its own; features are matched in the base and in each one's checkpoint."""
-    flat = [one for of_seed in seeds for one in of_seed]
-    base, count = flat[0].crosscoder.models[0], len(checkpoints)
-
-    def partner(a: int, b: int) -> Int[Tensor, " features"]:
-        models = (base, (checkpoints[a % count], checkpoints[b % count]))
-        return match_scored(flat[a], flat[b], acceptance, models).partner
-
-    return _by_dictionary(lambda place: place[0] * count + place[1], partner, _sizes(flat))
-
-
-def _sizes(scored: Sequence[ScoredCrosscoder]) -> list[int]:
-    return [one.crosscoder.features for one in scored]
+    flat, count = [one for of_seed in seeds for one in of_seed], len(names)
+    base = flat[0].crosscoder.models[0]
+    return _matched(
+        flat,
+        lambda place: place[0] * count + place[1],
+        lambda a, b: (base, (names[a % count], names[b % count])),
+        acceptance,
+    )
 
 
-def _by_dictionary(
+def _matched(
+    scored: Sequence[ScoredCrosscoder],
     dictionary: Callable[[SeedAndCheckpoint], int],
-    partner: Callable[[int, int], Int[Tensor, " features"]],
-    sizes: list[int],
+    models: Callable[[int, int], Models],
+    acceptance: float,
 ) -> SameFeature:
-    """What is the same at two places, from what is the same in two dictionaries; each two are matched once."""
+    """What is the same at two places: the matched features of the dictionaries there; each two are matched once."""
 
     @cache
-    def between(a: int, b: int) -> Int[Tensor, " features"]:
-        if a == b:
-            return torch.arange(sizes[a])
-        if a < b:
-            return partner(a, b)
-        return _turned(between(b, a), sizes[a])
+    def matching(a: int, b: int) -> Matching:
+        if a > b:
+            return matching(b, a).reversed()
+        return match_scored(scored[a], scored[b], acceptance, models(a, b))
 
-    return lambda one, other: between(dictionary(one), dictionary(other))
+    def same(one: SeedAndCheckpoint, other: SeedAndCheckpoint) -> torch.Tensor:
+        a, b = dictionary(one), dictionary(other)
+        return torch.arange(scored[a].crosscoder.features) if a == b else matching(a, b).partner
 
-
-def _turned(partner: Int[Tensor, " others"], size: int) -> Int[Tensor, " features"]:
-    """The same pairs, looked up from the other side."""
-    turned = torch.full((size,), -1)
-    paired = (partner >= 0).nonzero().flatten()
-    turned[partner[paired]] = paired
-    return turned
+    return same

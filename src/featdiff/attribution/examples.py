@@ -25,7 +25,7 @@ BLOCK = 64
 """Features that are ranked at a time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Passages:
     """Tokens of a text with their residual streams and positions."""
 
@@ -38,7 +38,7 @@ class Passages:
     """Number of the document, in rising order."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Examples:
     """The strongest places of some features, best first, under each reading: `joint`, then every model."""
 

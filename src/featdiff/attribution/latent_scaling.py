@@ -48,7 +48,7 @@ MAX_RECONSTRUCTION = 0.5
 """nu_r from which a feature counts as rebuilt by others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ratios:
     """nu of every feature, model m and reference t; 1 where m = t, NaN where it is not defined."""
 
@@ -67,7 +67,7 @@ class Ratios:
         return error.amax(dim=1), reconstruction.amax(dim=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LatentScaling:
     """nu_eps and nu_r of all features for every pair of models, with the same for two kinds of control directions.
 
@@ -164,9 +164,8 @@ def latent_scalings(
     """`latent_scaling` of several crosscoders in one pass over tokens that hold the models of all of them."""
     if min_active < 1:
         raise ValueError(f"{min_active=}, but nothing can be measured without an active token; ask for at least 1")
-    for crosscoder in crosscoders:
-        if len(crosscoder.models) < 2:
-            raise ValueError(f"latent scaling compares models; this crosscoder reads {list(crosscoder.models)}")
+    if alone := [list(one.models) for one in crosscoders if len(one.models) < 2]:
+        raise ValueError(f"latent scaling compares models; this crosscoder reads {alone[0]}")
     directions = [_directions(crosscoder, seed) for crosscoder in crosscoders]
     sums = [_Sums.empty(crosscoder) for crosscoder in crosscoders]
     tokens = 0
@@ -233,7 +232,7 @@ def scaled_tails(
     return tuple(tail(cut) for cut in cuts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Directions:
     """What targets are projected on. `random` rows are unit vectors or NaN, `other` names a feature each.
 
@@ -283,7 +282,7 @@ def _orthogonal(
     return torch.where(norm > 1e-3 * drawn.norm(dim=-1, keepdim=True), left / norm, torch.nan)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Sums:
     """Sums over tokens, in float64. Axis `targets`: error a - a^, reconstruction a^."""
 

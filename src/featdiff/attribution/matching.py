@@ -17,7 +17,7 @@ cosines for the assignment (16 bytes each, float64 copy included).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -26,6 +26,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from featdiff.crosscoder.model import Crosscoder
+
+Alive = tuple[Bool[Tensor, " features"], Bool[Tensor, " others"]]
+"""Which features of either crosscoder take part."""
 
 ACCEPTANCES = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Where the curve of matched shares is read."""
@@ -40,7 +43,7 @@ SETTLED = 0.05
 """Another round of mutual nearest neighbours follows if the last paired at least this share of what was left."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Matching:
     """One-to-one pairs of features of crosscoder a and crosscoder b, and how near each feature's nearest is.
 
@@ -105,14 +108,8 @@ class Matching:
     def reversed(self) -> "Matching":
         """The same pairs, from b to a."""
         order = self.assigned[:, 1].argsort()
-        return Matching(
-            acceptance=self.acceptance,
-            floor=self.floor,
-            assigned=self.assigned.flip(1)[order],
-            assigned_cosine=self.assigned_cosine[order],
-            best_a=self.best_b,
-            best_b=self.best_a,
-        )
+        pairs, cosines = self.assigned.flip(1)[order], self.assigned_cosine[order]
+        return Matching(self.acceptance, self.floor, pairs, cosines, self.best_b, self.best_a)
 
 
 def match(
@@ -121,7 +118,7 @@ def match(
     acceptance: float = 0.7,
     *,
     models: Sequence[str | tuple[str, str]] = (),
-    alive: tuple[Bool[Tensor, " features"], Bool[Tensor, " others"]] | None = None,
+    alive: Alive | None = None,
     exact: int = EXACT,
     block: int = BLOCK,
 ) -> Matching:
@@ -132,9 +129,9 @@ def match(
     know too. `alive` says which features of a and of b take part; without it all that have a decoder do.
     """
     couples = [(name, name) if isinstance(name, str) else name for name in models or a.models]
-    rows_a = _Rows(a.W_dec.detach(), [a.index(name) for name, _ in couples])
-    rows_b = _Rows(b.W_dec.detach(), [b.index(name) for _, name in couples])
-    return _match(rows_a, rows_b, acceptance, alive, exact, block)
+    left = _Side.of(a.W_dec.detach(), [a.index(name) for name, _ in couples], alive and alive[0])
+    right = _Side.of(b.W_dec.detach(), [b.index(name) for _, name in couples], alive and alive[1])
+    return _match(left, right, acceptance, exact, block)
 
 
 def match_decoders(
@@ -142,13 +139,36 @@ def match_decoders(
     b: Float[Tensor, "others models d_model"],
     acceptance: float = 0.7,
     *,
-    alive: tuple[Bool[Tensor, " features"], Bool[Tensor, " others"]] | None = None,
+    alive: Alive | None = None,
     exact: int = EXACT,
     block: int = BLOCK,
 ) -> Matching:
     """`match` for decoders alone, model by model in one order and in normalised units."""
     every = list(range(a.shape[1]))
-    return _match(_Rows(a, every), _Rows(b, every), acceptance, alive, exact, block)
+    left, right = _Side.of(a, every, alive and alive[0]), _Side.of(b, every, alive and alive[1])
+    return _match(left, right, acceptance, exact, block)
+
+
+def match_codes(
+    a: Float[Tensor, "tokens features"],
+    b: Float[Tensor, "tokens others"],
+    acceptance: float = 0.7,
+    *,
+    alive: Alive | None = None,
+) -> Matching:
+    """Pair features by the correlation of their codes on the same tokens; one that is constant there takes no part.
+
+    Decoders of different layers lie in different spaces, so their directions say nothing about each other. What two
+    features do on the same tokens does: the correlation of their codes, which is the cosine of the codes less their
+    means, takes the place of the cosine of decoders.
+    """
+    return match_decoders(_centred(a), _centred(b), acceptance, alive=alive)
+
+
+def _centred(codes: Float[Tensor, "tokens features"]) -> Float[Tensor, "features 1 tokens"]:
+    """Codes less their mean, one row a feature; zero, to the bit, for a feature that never changes."""
+    varies = (codes != codes[:1]).any(dim=0)
+    return rearrange((codes - codes.mean(dim=0)) * varies, "tokens features -> features 1 tokens")
 
 
 def matched_jaccard(matching: Matching, of_a: Int[Tensor, " n"], of_b: Int[Tensor, " m"]) -> float:
@@ -161,42 +181,58 @@ def matched_jaccard(matching: Matching, of_a: Int[Tensor, " n"], of_b: Int[Tenso
     return shared / union if union else float("nan")
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Decoders of one dictionary, of the models in `columns`."""
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """Some features of one dictionary, by their decoders in the models of `columns`."""
 
     W_dec: Float[Tensor, "features models d_model"]
     columns: list[int]
+    features: Int[Tensor, " n"]
 
-    def unit(self, features: Int[Tensor, " n"]) -> Float[Tensor, "n width"]:
+    @staticmethod
+    def of(
+        W_dec: Float[Tensor, "features models d_model"], columns: list[int], alive: Bool[Tensor, " features"] | None
+    ) -> "_Side":
+        """All that are alive and have a decoder in any of the models."""
+        written = (W_dec.norm(dim=-1)[:, columns] > 0).any(dim=1)
+        chosen = written if alive is None else written & alive.to(written.device)
+        return _Side(W_dec, columns, rearrange(chosen.nonzero(), "n 1 -> n"))
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def only(self, kept: Tensor | slice) -> "_Side":
+        return replace(self, features=self.features[kept])
+
+    def unit(self) -> Float[Tensor, "n width"]:
         """Their concatenated decoders, brought to length 1."""
-        rows = rearrange(self.W_dec[features][:, self.columns].float(), "n m d -> n (m d)")
+        rows = rearrange(self.W_dec[self.features][:, self.columns].float(), "n m d -> n (m d)")
         return rows / rows.norm(dim=-1, keepdim=True)
 
-    def written(self) -> Bool[Tensor, " features"]:
-        """Which features have a decoder in any of the models."""
-        return (self.W_dec.norm(dim=-1)[:, self.columns] > 0).any(dim=1)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Nearest:
-    """For each feature on the left the largest cosine with one on the right, and where that one stands; and the
-    reverse."""
+    """For each feature of a the largest cosine with one of b, and where that one stands; and the reverse."""
 
     left: Float[Tensor, " left"]
     right_of_left: Int[Tensor, " left"]
     right: Float[Tensor, " right"]
     left_of_right: Int[Tensor, " right"]
 
+    @staticmethod
+    def of(a: _Side, b: _Side, block: int) -> "_Nearest":
+        def empty(features: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.full_like(features, -torch.inf, dtype=torch.float32), torch.zeros_like(features)
 
-def _match(
-    a: _Rows,
-    b: _Rows,
-    acceptance: float,
-    alive: tuple[Bool[Tensor, " features"], Bool[Tensor, " others"]] | None,
-    exact: int,
-    block: int,
-) -> Matching:
+        (best_left, at_right), (best_right, at_left) = empty(a.features), empty(b.features)
+        for i, j, tile in _tiles(a, b, block):
+            rows, columns = slice(i, i + len(tile)), slice(j, j + tile.shape[1])
+            _keep_larger(best_left[rows], at_right[rows], tile, j)
+            _keep_larger(best_right[columns], at_left[columns], tile.T, i)
+        return _Nearest(best_left, at_right, best_right, at_left)
+
+
+def _match(a: _Side, b: _Side, acceptance: float, exact: int, block: int) -> Matching:
     if not 0 < acceptance < 1:
         raise ValueError(f"{acceptance=}, but a cosine to accept lies between 0 and 1; the usual choice is 0.7")
     if a.W_dec.shape[2] != b.W_dec.shape[2]:
@@ -206,89 +242,52 @@ def _match(
         )
     assert exact > 0 and block > 0
     floor = min(acceptance, *ACCEPTANCES)
-    left, right = (
-        rearrange((rows.written() & mask.to(rows.W_dec.device)).nonzero(), "n 1 -> n")
-        for rows, mask in zip((a, b), alive or (torch.tensor(True), torch.tensor(True)), strict=True)
-    )
-    best_a, best_b = (torch.full((len(rows.W_dec),), torch.nan) for rows in (a, b))
-    nearest = _nearest(a, left, b, right, block)
-    best_a[left.cpu()], best_b[right.cpu()] = nearest.left.cpu(), nearest.right.cpu()
-
-    pairs, cosines = _pairs(a, left, b, right, nearest, floor, exact, block)
+    best_a, best_b = (torch.full((len(side.W_dec),), torch.nan) for side in (a, b))
+    nearest = _Nearest.of(a, b, block)
+    best_a[a.features.cpu()], best_b[b.features.cpu()] = nearest.left.cpu(), nearest.right.cpu()
+    pairs, cosines = _pairs(a, b, nearest, floor, exact, block)
     order = pairs[:, 0].argsort()
     return Matching(acceptance, floor, pairs[order], cosines[order], best_a, best_b)
 
 
 def _pairs(
-    a: _Rows,
-    left: Int[Tensor, " left"],
-    b: _Rows,
-    right: Int[Tensor, " right"],
-    nearest: _Nearest,
-    floor: float,
-    exact: int,
-    block: int,
+    a: _Side, b: _Side, nearest: _Nearest, floor: float, exact: int, block: int
 ) -> tuple[Int[Tensor, "pairs 2"], Float[Tensor, " pairs"]]:
     """All one-to-one pairs above the floor: rounds of mutual nearest neighbours while there are too many features for
     an assignment, then that."""
-    found = []
-    while len(left) * len(right) > exact * exact:
-        mutual = (nearest.left > floor) & (
-            nearest.left_of_right[nearest.right_of_left] == torch.arange(len(left), device=left.device)
-        )
+    pairs, cosines = [torch.empty(0, 2, dtype=torch.int64)], [torch.empty(0)]
+    while len(a) * len(b) > exact * exact:
+        above, free = nearest.left > floor, nearest.right > floor
+        back = nearest.left_of_right[nearest.right_of_left]
+        mutual = above & (back == torch.arange(len(a), device=back.device))
         partners = nearest.right_of_left[mutual]
-        found.append((torch.stack([left[mutual], right[partners]], dim=1).cpu(), nearest.left[mutual].cpu()))
-        free = nearest.right > floor
+        pairs.append(torch.stack([a.features[mutual], b.features[partners]], dim=1).cpu())
+        cosines.append(nearest.left[mutual].cpu())
         free[partners] = False
-        settled = len(partners) >= SETTLED * min(len(left), len(right))
-        left, right = left[(nearest.left > floor) & ~mutual], right[free]
-        nearest = _nearest(a, left, b, right, block)
+        settled = len(partners) >= SETTLED * min(len(a), len(b))
+        a, b = a.only(above & ~mutual), b.only(free)
+        nearest = _Nearest.of(a, b, block)
         if not settled:
             break
     best_first = nearest.left.argsort(descending=True, stable=True)[: int((nearest.left > floor).sum())]
-    found.extend(_assigned(a, left[best_first], b, right[nearest.right > floor], floor, exact, block))
-    pairs, cosines = zip(*found, strict=True) if found else ([], [])
-    return torch.cat([torch.empty(0, 2, dtype=torch.int64), *pairs]), torch.cat([torch.empty(0), *cosines])
-
-
-def _assigned(
-    a: _Rows,
-    left: Int[Tensor, " left"],
-    b: _Rows,
-    right: Int[Tensor, " right"],
-    floor: float,
-    exact: int,
-    block: int,
-) -> Iterator[tuple[Int[Tensor, "pairs 2"], Float[Tensor, " pairs"]]]:
-    """The assignment with the largest sum of cosines above the floor: at once, or for as many of `left` at a time as
-    make exact x exact cosines with what is left of `right`."""
-    while len(left) and len(right):
-        count = max(1, exact * exact // len(right))
-        chosen, left = left[:count], left[count:]
-        cosines = torch.empty(len(chosen), len(right))
-        for i, j, tile in _tiles(a, chosen, b, right, block):
-            cosines[i : i + len(tile), j : j + tile.shape[1]] = tile
-        rows, columns = map(
-            torch.from_numpy, linear_sum_assignment(cosines.where(cosines > floor, 0.0).numpy(), maximize=True)
-        )
-        kept = cosines[rows, columns] > floor
+    a, b = a.only(best_first), b.only(nearest.right > floor)
+    # One assignment for all, or for as many of `a` at a time as make exact x exact cosines with what is left of `b`.
+    while len(a) and len(b):
+        count = max(1, exact * exact // len(b))
+        chosen, a = a.only(slice(count)), a.only(slice(count, None))
+        found = torch.empty(len(chosen), len(b))
+        for i, j, tile in _tiles(chosen, b, block):
+            found[i : i + len(tile), j : j + tile.shape[1]] = tile
+        assigned = linear_sum_assignment(found.where(found > floor, 0.0).numpy(), maximize=True)
+        rows, columns = map(torch.from_numpy, assigned)
+        kept = found[rows, columns] > floor
         rows, columns = rows[kept], columns[kept]
-        yield torch.stack([chosen.cpu()[rows], right.cpu()[columns]], dim=1), cosines[rows, columns]
-        free = torch.ones(len(right), dtype=torch.bool, device=right.device)
+        pairs.append(torch.stack([chosen.features.cpu()[rows], b.features.cpu()[columns]], dim=1))
+        cosines.append(found[rows, columns])
+        free = torch.ones(len(b), dtype=torch.bool, device=b.features.device)
         free[columns] = False
-        right = right[free]
-
-
-def _nearest(a: _Rows, left: Int[Tensor, " left"], b: _Rows, right: Int[Tensor, " right"], block: int) -> _Nearest:
-    def empty(features: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.full_like(features, -torch.inf, dtype=torch.float32), torch.zeros_like(features)
-
-    (best_left, at_right), (best_right, at_left) = empty(left), empty(right)
-    for i, j, tile in _tiles(a, left, b, right, block):
-        rows, columns = slice(i, i + len(tile)), slice(j, j + tile.shape[1])
-        _keep_larger(best_left[rows], at_right[rows], tile, j)
-        _keep_larger(best_right[columns], at_left[columns], tile.T, i)
-    return _Nearest(best_left, at_right, best_right, at_left)
+        b = b.only(free)
+    return torch.cat(pairs), torch.cat(cosines)
 
 
 def _keep_larger(
@@ -301,11 +300,9 @@ def _keep_larger(
     at[larger] = found.indices[larger] + offset
 
 
-def _tiles(
-    a: _Rows, left: Int[Tensor, " left"], b: _Rows, right: Int[Tensor, " right"], block: int
-) -> Iterator[tuple[int, int, Float[Tensor, "rows columns"]]]:
-    """Cosines of all features on the left with all on the right, a tile at a time, with its first row and column."""
-    for i in range(0, len(left), block):
-        rows = a.unit(left[i : i + block])
-        for j in range(0, len(right), block):
-            yield i, j, (rows @ b.unit(right[j : j + block]).T).clamp_(-1, 1)
+def _tiles(a: _Side, b: _Side, block: int) -> Iterator[tuple[int, int, Float[Tensor, "rows columns"]]]:
+    """Cosines of all features of a with all of b, a tile at a time, with its first row and column."""
+    for i in range(0, len(a), block):
+        rows = a.only(slice(i, i + block)).unit()
+        for j in range(0, len(b), block):
+            yield i, j, (rows @ b.only(slice(j, j + block)).unit().T).clamp_(-1, 1)

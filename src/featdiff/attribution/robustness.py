@@ -20,8 +20,8 @@ not robust below the prediction interval of s_1, ..., s_n; seeds that agree no b
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -74,7 +74,8 @@ def interpolate_at(xs: Sequence[float], numbers: Sequence[Measurement], x: float
     for left, right in pairwise(range(len(xs))):
         if (xs[left] - x) * (xs[right] - x) < 0:
             share = math.log(x / xs[left]) / math.log(xs[right] / xs[left])
-            return _between(numbers[left], numbers[right], share)
+            ends = zip(astuple(numbers[left]), astuple(numbers[right]), strict=True)
+            return Measurement(*((1 - share) * one + share * other for one, other in ends))
     return NOT_MEASURED
 
 
@@ -115,19 +116,6 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
     n, found = len(values), np.array(values, dtype=float)
     half = float(stdtrit(n - 1, 0.5 + COVERAGE / 2) * found.std(ddof=1) * math.sqrt(1 + 1 / n))
     return float(found.mean()) - half, float(found.mean()) + half
-
-
-def _between(one: Measurement, other: Measurement, share: float) -> Measurement:
-    def mixed(of: Callable[[Measurement], float]) -> float:
-        return (1 - share) * of(one) + share * of(other)
-
-    return Measurement(
-        mixed(lambda number: number.value),
-        mixed(lambda number: number.low),
-        mixed(lambda number: number.high),
-        mixed(lambda number: number.chance),
-        mixed(lambda number: number.chance_high),
-    )
 
 
 def _known(numbers: Sequence[Measurement]) -> list[float]:

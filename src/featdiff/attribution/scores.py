@@ -49,7 +49,7 @@ def normalized_relative_norm(
     return model_attribution_score(torch.stack([W_dec_base, W_dec_tuned], dim=1), p)[:, 1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attribution:
     """Scores of all features of one crosscoder, and which of them are alive.
 
@@ -100,7 +100,9 @@ class Attribution:
 
     def __getitem__(self, model: str) -> Float[Tensor, " features"]:
         """The scores of one model; with two models and the tuned one's name this is the NRN."""
-        return self.mas[:, self._position(model)]
+        if model not in self.models:
+            raise ValueError(f"no model {model!r} in this crosscoder; it aligns {', '.join(self.models)}")
+        return self.mas[:, self.models.index(model)]
 
     def top(self, model: str, k: int = 50) -> Int[Tensor, " k"]:
         """The k alive features that belong most to the model, best first, ties by index; fewer if fewer are alive."""
@@ -132,11 +134,6 @@ class Attribution:
         alive = tails.pop("alive")
         with on_screen():
             return score_histogram(counts, tails, model, self.models, alive).axes[0]
-
-    def _position(self, model: str) -> int:
-        if model not in self.models:
-            raise ValueError(f"no model {model!r} in this crosscoder; it aligns {', '.join(self.models)}")
-        return self.models.index(model)
 
 
 def decoder(crosscoder: Crosscoder, space: Literal["normalised", "raw"]) -> Float[Tensor, "features models d_model"]:

@@ -24,7 +24,7 @@ ENOUGH = 2
 """Other seeds in which a stable feature is matched."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ScoredCrosscoder:
     """A crosscoder and the attribution of its features."""
 
@@ -49,7 +49,7 @@ class SeedSpread:
         return stdev(self.values) if len(self.values) > 1 else float("nan")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stability:
     """Features of the first crosscoder found again in those of other seeds.
 
@@ -110,23 +110,24 @@ def stability_of(
 
     All must align the same models; the seeds must differ. `acceptance` is the cosine above which two features match.
     """
-    first = seeds[0]
+    first, *others = seeds
     _check([one.crosscoder for one in seeds])
-    found = [match_scored(first, other, acceptance) for other in seeds[1:]]
-    partners = [torch.arange(first.crosscoder.features), *(one.partner for one in found)]
-    models = first.crosscoder.models
+    models, features = first.crosscoder.models, first.crosscoder.features
+    found = [match_scored(first, other, acceptance) for other in others]
+    partners = [torch.arange(features), *(one.partner for one in found)]
+    cosine = torch.where(first.attribution.alive.cpu(), 0.0, torch.nan).repeat(len(found), 1)
+    for row, one in zip(cosine, found, strict=True):
+        row[one.assigned[:, 0]] = one.assigned_cosine
     counted = {model: [one.attribution.tails(model, cuts) for one in seeds] for model in models}
+    scores = [aligned_scores([one.attribution[model].cpu() for one in seeds], partners) for model in models]
     return Stability(
         models=models,
         seeds=tuple(one.crosscoder.seed for one in seeds),
         acceptance=acceptance,
         alive=first.attribution.alive.cpu(),
-        cosine=_stacked([_cosine_of_partner(one, first.attribution) for one in found], first, torch.float32),
-        partner=_stacked([one.partner for one in found], first, torch.int64),
-        mas=torch.stack(
-            [aligned_scores([one.attribution[model].cpu() for one in seeds], partners) for model in models],
-            dim=-1,
-        ),
+        cosine=cosine,
+        partner=torch.stack(partners)[1:],
+        mas=torch.stack(scores, dim=-1),
         tails={
             model: {cut: SeedSpread(tuple(float(tails[cut]) for tails in of_seeds)) for cut in of_seeds[0]}
             for model, of_seeds in counted.items()
@@ -139,20 +140,17 @@ def match_scored(
     a: ScoredCrosscoder, b: ScoredCrosscoder, acceptance: float, models: Sequence[str | tuple[str, str]] = ()
 ) -> Matching:
     """`match` among the alive features of two crosscoders."""
-    return match(
-        a.crosscoder, b.crosscoder, acceptance, models=models, alive=(a.attribution.alive, b.attribution.alive)
-    )
+    alive = a.attribution.alive, b.attribution.alive
+    return match(a.crosscoder, b.crosscoder, acceptance, models=models, alive=alive)
 
 
 def aligned_scores(
     scores: Sequence[Float[Tensor, " features"]], partners: Sequence[Int[Tensor, " features"]]
 ) -> Float[Tensor, "seeds features"]:
     """The scores of the same feature under every seed; NaN where it has no partner (-1)."""
+    aligned = zip(scores, partners, strict=True)
     return torch.stack(
-        [
-            torch.where(partner >= 0, score[partner.clamp(min=0)], torch.nan)
-            for score, partner in zip(scores, partners, strict=True)
-        ]
+        [torch.where(partner >= 0, score[partner.clamp(min=0)], torch.nan) for score, partner in aligned]
     )
 
 
@@ -178,16 +176,6 @@ def seed_interval(
     quantile = torch.from_numpy(stdtrit((count - 1).clamp(min=1).numpy(), 0.5 + confidence / 2)).float()
     half = quantile * deviation / count.sqrt()
     return mean - half, mean + half
-
-
-def _cosine_of_partner(found: Matching, attribution: Attribution) -> Float[Tensor, " features"]:
-    cosine = torch.where(attribution.alive.cpu(), 0.0, torch.nan)
-    cosine[found.assigned[:, 0]] = found.assigned_cosine
-    return cosine
-
-
-def _stacked(rows: list[Tensor], first: ScoredCrosscoder, dtype: torch.dtype) -> Tensor:
-    return torch.stack(rows) if rows else torch.empty(0, first.crosscoder.features, dtype=dtype)
 
 
 def _check(crosscoders: Sequence[Crosscoder]) -> None:

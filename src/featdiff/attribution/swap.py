@@ -45,7 +45,7 @@ TOKENS = 1024
 """Tokens whose features are in memory at a time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Sums:
     """Sums over tokens, in float64."""
 
@@ -57,6 +57,11 @@ class _Sums:
     """of g <W_base, e_base + g W_base>"""
     checkpoints: Float[Tensor, "checkpoints features"]
     """of g <W_tuned, e^c + f^c W_tuned>"""
+
+    @staticmethod
+    def zeros(crosscoder: Crosscoder, checkpoints: int) -> "_Sums":
+        zeros = torch.zeros(checkpoints + 2, crosscoder.features, dtype=torch.float64, device=crosscoder.W_dec.device)
+        return _Sums(zeros[0], torch.zeros_like(zeros[0], dtype=torch.int64), zeros[1], zeros[2:])
 
 
 @torch.no_grad()
@@ -77,7 +82,7 @@ def swap_specificity(
     for one in crosscoders:
         if len(one.models) != 2:
             raise ValueError(f"swapping takes a crosscoder of two models; this one aligns {', '.join(one.models)}")
-    sums = [_zeros(one, len(checkpoints)) for one in crosscoders]
+    sums = [_Sums.zeros(one, len(checkpoints)) for one in crosscoders]
     for batch in batches:
         for one, of_one in zip(crosscoders, sums, strict=True):
             needed = (*one.models, *checkpoints)
@@ -87,13 +92,6 @@ def swap_specificity(
             for part in values.split(TOKENS):
                 _add(of_one, one, part)
     return [_specificity(one, of_one, p, space, min_active) for one, of_one in zip(crosscoders, sums, strict=True)]
-
-
-def _zeros(crosscoder: Crosscoder, checkpoints: int) -> _Sums:
-    def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-        return torch.zeros(*shape, crosscoder.features, dtype=dtype, device=crosscoder.W_dec.device)
-
-    return _Sums(zeros(), zeros(dtype=torch.int64), zeros(), zeros(checkpoints))
 
 
 def _add(sums: _Sums, crosscoder: Crosscoder, values: Float[Tensor, "tokens models d_model"]) -> None:
@@ -135,9 +133,7 @@ def _specificity(
 
 
 def _slope(
-    explained: Float[Tensor, "*rows features"],
-    lengths: Float[Tensor, " features"],
-    squares: Float[Tensor, " features"],
+    explained: Float[Tensor, "*rows features"], lengths: Float[Tensor, " features"], squares: Float[Tensor, " features"]
 ) -> Float[Tensor, "*rows features"]:
     """max(0, beta); 0 for a feature without a decoder in the model."""
     possible = lengths * squares

@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from featdiff.attribution.scores import Attribution, ranking
 from featdiff.attribution.stability import aligned_scores, seed_interval
@@ -40,7 +40,7 @@ Alignment = Literal["joint", "matched", "swap", "same_seed_index"]
 """What makes features of different checkpoints the same feature."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CheckpointScores:
     """Scores of the features at all checkpoints under one seed, of one dictionary or of one per checkpoint."""
 
@@ -55,7 +55,7 @@ SameFeature = Callable[[SeedAndCheckpoint, SeedAndCheckpoint], Int[Tensor, " fea
 """For each feature of the first place the same one at the second, -1 where there is none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectory:
     """One paradigm over its checkpoints.
 
@@ -94,10 +94,11 @@ class Trajectory:
         Of `same_seed_index` the overlap at equal seeds is divided, since that is all it has: above 1 two checkpoints
         agree more than one does with itself, which is the seed and not the models.
         """
-        if self.between_seeds is None or self.floors is None:
+        if self.between_seeds is None:
             return None
+        floors = self.between_seeds.diagonal()
         numerator = self.overlap if self.alignment == "same_seed_index" else self.between_seeds
-        floor = (self.floors.unsqueeze(1) * self.floors).sqrt()
+        floor = (floors.unsqueeze(1) * floors).sqrt()
         return torch.where(floor > 0, numerator / floor, torch.nan)
 
 
@@ -136,40 +137,29 @@ def follow(
     if k < 1:
         raise ValueError("no feature of the checkpoint crosscoder is alive; train it longer or lower its sparsity")
     tops = [torch.stack([features[:k] for features in of_reading]) for of_reading in rankings]
-    between = _between_seeds(tops, same)
+
+    def overlap(s: int, t: int) -> Float[Tensor, "checkpoints checkpoints"]:
+        """Of each checkpoint under seed s with each under seed t."""
+        rows = [[common(a, b, same((s, c), (t, d))) for d, b in enumerate(tops[t])] for c, a in enumerate(tops[s])]
+        return torch.tensor(rows, dtype=torch.float64)
+
+    pairs = [overlap(s, t) for s in range(len(tops)) for t in range(len(tops)) if s != t]
+    between = torch.stack(pairs).sum(dim=0).float() / len(pairs) if pairs else None
     counted = [features[mask[features]][:k] for features, mask in zip(rankings[0], known, strict=True)]
+    shifts = [places_climbed(same((0, c), (0, c + 1))[now], later) for c, (now, later) in enumerate(pairwise(counted))]
     return Trajectory(
         checkpoints=tuple(checkpoints),
         alignment=alignment,
         specificity=readings[0].specificity,
         ranked=tops[0],
-        overlap=torch.tensor(_shared(tops, same, 0, 0)),
+        overlap=overlap(0, 0).float(),
         chance=_chance(rankings[0], same, k),
         noise_floor=None if between is None else float(between.diagonal().mean()),
-        rank_shift=_rank_shifts(counted, same, k),
+        rank_shift=torch.stack([pad(row, (0, k - len(row)), value=torch.nan) for row in shifts]),
         counted=tuple(len(features) for features in counted),
         between_seeds=between,
         seeds=len(readings),
     )
-
-
-def _shared(tops: Sequence[Int[Tensor, "checkpoints k"]], same: SameFeature, s: int, t: int) -> list[list[float]]:
-    """Overlap of each checkpoint under seed s with each under seed t."""
-    return [[common(a, b, same((s, c), (t, d))) for d, b in enumerate(tops[t])] for c, a in enumerate(tops[s])]
-
-
-def _between_seeds(
-    tops: Sequence[Int[Tensor, "checkpoints k"]], same: SameFeature
-) -> Float[Tensor, "checkpoints checkpoints"] | None:
-    """Mean overlap over all pairs of different seeds; None with one seed."""
-    pairs = [_shared(tops, same, s, t) for s in range(len(tops)) for t in range(len(tops)) if s != t]
-    return torch.tensor(np.sum(pairs, axis=0).tolist()) / len(pairs) if pairs else None
-
-
-def _rank_shifts(counted: Sequence[Int[Tensor, " _"]], same: SameFeature, k: int) -> Float[Tensor, "steps k"]:
-    """Places climbed by the counted features from each checkpoint to the next, padded with NaN to k of them."""
-    shifts = [places_climbed(same((0, c), (0, c + 1))[now], later) for c, (now, later) in enumerate(pairwise(counted))]
-    return torch.stack([padded(row, k) for row in shifts])
 
 
 def common(now: Int[Tensor, " k"], later: Int[Tensor, " k"], same: Int[Tensor, " features"]) -> float:
@@ -184,11 +174,6 @@ def places_climbed(now: Int[Tensor, " k"], later: Int[Tensor, " others"]) -> Flo
     stays, new_rank = (now.unsqueeze(1) == later).max(dim=1)
     old_rank = torch.arange(len(now), device=now.device)
     return torch.where(stays, (old_rank - new_rank).float(), torch.nan)
-
-
-def padded(shifts: Float[Tensor, " counted"], k: int) -> Float[Tensor, " k"]:
-    """Pad the shifts to k of them with NaN."""
-    return torch.cat([shifts, shifts.new_full((k - len(shifts),), torch.nan)])
 
 
 def features_beyond_noise(

@@ -34,7 +34,7 @@ KEPT = 2
 RECORD = "checkpoint.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """State after `step` steps."""
 

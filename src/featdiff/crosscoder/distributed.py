@@ -47,7 +47,7 @@ class Grid(Ranks):
         self._mesh = mesh
         # A thread of ours does not share the main thread's current GPU, so that it is named here.
         gpu = mesh.device_type == "cuda"
-        self._device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+        self.device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
         self._row, self._column = mesh.get_group("features"), mesh.get_group("tokens")
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self.feature_shards = mesh.size(1)
@@ -67,14 +67,19 @@ class Grid(Ranks):
     def sum_over_tokens(self, partial: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
         return self._summed(partial, self._column)
 
-    def cut(self, contributions: Float[Tensor, " some"] | None, count: int, guess: float) -> Float[Tensor, ""] | None:
-        lacking = contributions is None
-        some = torch.empty(0, device=self._device) if contributions is None else contributions
-        some = some[some > max(guess, 0.0)]
-        processes, found = self.sum(torch.tensor([int(lacking), len(some)], device=some.device)).tolist()
-        if processes or (found < count and guess > 0):
-            return None
-        return self._ordered(some, min(count, found)) if found else some.new_tensor(torch.inf)
+    def largest(self, some: Float[Tensor, " some"], count: int) -> Float[Tensor, ""]:
+        # Positive floats are in the order of their bits, so it is found digit by digit, from a histogram of each.
+        assert some.dtype == torch.float32
+        bits, prefix = some.view(torch.int32), 0
+        for place, width in DIGITS:
+            digits = (bits >> place) & ((1 << width) - 1)
+            matching = digits[bits >> (place + width) == prefix]
+            histogram = self.sum(torch.bincount(matching, minlength=1 << width))
+            at_least = histogram.flip(0).cumsum(0).flip(0)
+            digit = int((at_least >= count).sum()) - 1
+            count -= int(at_least[digit] - histogram[digit])
+            prefix = prefix << width | digit
+        return torch.tensor(prefix, dtype=torch.int32, device=some.device).view(torch.float32)
 
     def least_of_largest(self, values: Float[Tensor, "tokens some"], count: int) -> Float[Tensor, " tokens"]:
         largest = values.topk(min(count, values.shape[1]), dim=1, sorted=False).values
@@ -101,23 +106,6 @@ class Grid(Ranks):
         except RuntimeError as error:
             reason = re.sub(r"^\[\S+\] ", "", str(error)).partition("\n")[0].partition(". ")[0]
             raise LostProcess(f"rank {self.rank} lost another process of the job ({reason}); {AGAIN}") from error
-
-    def _ordered(self, some: Float[Tensor, " some"], count: int) -> Float[Tensor, ""]:
-        """The `count`-th largest of the positive numbers of all processes, exactly.
-
-        Positive floats are in the order of their bits, so it is found digit by digit, from a histogram of each.
-        """
-        assert some.dtype == torch.float32
-        bits, prefix = some.view(torch.int32), 0
-        for place, width in DIGITS:
-            digits = (bits >> place) & ((1 << width) - 1)
-            matching = digits[bits >> (place + width) == prefix]
-            histogram = self.sum(torch.bincount(matching, minlength=1 << width))
-            at_least = histogram.flip(0).cumsum(0).flip(0)
-            digit = int((at_least >= count).sum()) - 1
-            count -= int(at_least[digit] - histogram[digit])
-            prefix = prefix << width | digit
-        return torch.tensor(prefix, dtype=torch.int32, device=some.device).view(torch.float32)
 
     def _joined(self, own: Num[Tensor, "some ..."], group: dist.ProcessGroup) -> Num[Tensor, "all ..."]:
         """The rows of all processes of a group, in the order of their ranks."""

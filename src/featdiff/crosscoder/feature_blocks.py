@@ -16,7 +16,7 @@ from torch import Tensor
 from featdiff.config.crosscoder import Design, dedicated
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Blocks:
     """Which features are set apart, and how."""
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from featdiff.config.crosscoder import CrosscoderConfig
+from featdiff.files import write_text
 
 CONFIG = "config.json"
 WEIGHTS = "crosscoder.safetensors"
@@ -22,9 +23,7 @@ def write_files(folder: Path, weights: Mapping[str, Tensor], config: CrosscoderC
     part = folder / f"{WEIGHTS}.part"
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, part)
     part.replace(folder / WEIGHTS)
-    part = folder / f"{CONFIG}.part"
-    part.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    part.replace(folder / CONFIG)
+    write_text(folder / CONFIG, config.model_dump_json(indent=2) + "\n")
 
 
 def read_config(path: Path) -> CrosscoderConfig:

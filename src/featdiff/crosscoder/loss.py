@@ -32,6 +32,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from featdiff.config.crosscoder import MSE, BatchTopK, Cosine, DeltaMSE, JumpReLU, Objective, ReLU, Sparsity
+from featdiff.crosscoder.shapes import Codes, Decoder, Marked, PerFeature, Scalar, Values
 from featdiff.crosscoder.sparsity import auxiliary_features, training_features
 
 SHORT = 0.1
@@ -39,37 +40,37 @@ SHORT = 0.1
 reconstruction of 0 has no angle, and the gradient of the angle grows with 1 / length."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Loss:
     """The terms of the loss; total = reconstruction + sparsity_weight * sparsity + pre_weight * pre_activation.
 
     Only JumpReLU has a `pre_activation` penalty, else it and its weight are 0.
     """
 
-    reconstruction: Float[Tensor, ""]
-    sparsity: Float[Tensor, ""]
+    reconstruction: Scalar
+    sparsity: Scalar
     sparsity_weight: float
-    pre_activation: Float[Tensor, ""]
+    pre_activation: Scalar
     pre_weight: float
-    total: Float[Tensor, ""]
-    features: Float[Tensor, "tokens features"]
+    total: Scalar
+    features: Codes
     """f, by the rule of training: BatchTopK's choice depends on the batch."""
-    error: Float[Tensor, "tokens models d_model"]
+    error: Values
     """Reconstruction - activations."""
 
 
 def loss(
     sparsity: Sparsity,
     objective: Objective,
-    activations: Float[Tensor, "tokens models d_model"],
-    pre: Float[Tensor, "tokens features"],
-    W_dec: Float[Tensor, "features models d_model"],
+    activations: Values,
+    pre: Codes,
+    W_dec: Decoder,
     b_dec: Float[Tensor, "models d_model"],
     *,
-    threshold: Float[Tensor, " features"] | None = None,
-    price: Float[Tensor, " features"] | float = 1.0,
+    threshold: PerFeature | None = None,
+    price: PerFeature | float = 1.0,
     sparsity_weight: float | None = None,
-    dead: Bool[Tensor, " features"] | None = None,
+    dead: Marked | None = None,
 ) -> Loss:
     """The loss of one batch of normalised `activations` with pre-activations `pre`; differentiable.
 
@@ -96,7 +97,7 @@ def loss(
     return Loss(reconstruction, penalty, weight, pre_activation, pre_weight, total, features, error)
 
 
-def weighted_l1(values: Float[Tensor, "tokens features"], norms: Float[Tensor, " features"]) -> Float[Tensor, ""]:
+def weighted_l1(values: Codes, norms: PerFeature) -> Scalar:
     """sum_k values_k sum_m |W_dec[k, m]|_2, averaged over tokens: the second term of Eq. 3 and 7, without beta."""
     return einsum(values, norms, "tokens features, features -> tokens").mean()
 
@@ -104,12 +105,12 @@ def weighted_l1(values: Float[Tensor, "tokens features"], norms: Float[Tensor, "
 def _auxiliary(
     sparsity: BatchTopK,
     objective: Objective,
-    activations: Float[Tensor, "tokens models d_model"],
-    pre: Float[Tensor, "tokens features"],
-    W_dec: Float[Tensor, "features models d_model"],
-    error: Float[Tensor, "tokens models d_model"],
-    dead: Bool[Tensor, " features"] | None,
-) -> Float[Tensor, ""]:
+    activations: Values,
+    pre: Codes,
+    W_dec: Decoder,
+    error: Values,
+    dead: Marked | None,
+) -> Scalar:
     """The reconstruction term once dead features have made up for the error as well as they can."""
     if dead is None or not dead.any():
         return error.new_zeros(())
@@ -118,11 +119,7 @@ def _auxiliary(
     return token_losses(objective, left, activations).mean()
 
 
-def token_losses(
-    objective: Objective,
-    error: Float[Tensor, "tokens models d_model"],
-    activations: Float[Tensor, "tokens models d_model"],
-) -> Float[Tensor, " tokens"]:
+def token_losses(objective: Objective, error: Values, activations: Values) -> Float[Tensor, " tokens"]:
     """The reconstruction term of each token from its `error`, reconstruction - activations; differentiable."""
     match objective:
         case MSE():
@@ -141,11 +138,11 @@ def partner_share(weight: float, models: int) -> float:
     return weight / (models - 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Angle:
     """Reconstruction against activation, for each token and model."""
 
-    rebuilt: Float[Tensor, "tokens models d_model"]
+    rebuilt: Values
     norm: Float[Tensor, "tokens models"]
     """|a|, and 1 where it is 0."""
     length: Float[Tensor, "tokens models"]
@@ -157,9 +154,7 @@ class Angle:
     """Whether the activation is not 0, so that it has a direction."""
 
     @staticmethod
-    def of(
-        error: Float[Tensor, "tokens models d_model"], activations: Float[Tensor, "tokens models d_model"]
-    ) -> "Angle":
+    def of(error: Values, activations: Values) -> "Angle":
         """From the error of a reconstruction."""
         rebuilt, norm = error + activations, activations.norm(dim=-1)
         known = norm > 0
@@ -168,3 +163,31 @@ class Angle:
         counted = torch.maximum(length, SHORT * norm)
         cosine = (rebuilt * activations).sum(dim=-1) / (counted * norm)
         return Angle(rebuilt, norm, counted, length / norm, cosine, known)
+
+
+def losses_and_gradients(
+    objective: Objective, error: Values, activations: Values
+) -> tuple[Float[Tensor, " tokens"], Values]:
+    """`token_losses`, and the gradient of each with respect to the token's reconstruction."""
+    losses = token_losses(objective, error, activations)
+    match objective:
+        case MSE():
+            return losses, 2 * error
+        case DeltaMSE(weight=weight):
+            share = partner_share(weight, error.shape[1])
+            return losses, 2 * ((1 - share) * error + share * error.sum(dim=1, keepdim=True))
+        case Cosine():
+            return losses, _cosine_gradient(error, activations)
+
+
+def _cosine_gradient(error: Values, activations: Values) -> Values:
+    """d cos / d a^ = (a / |a| - cos a^ / |a^|) / |a^|, without the second part where the length is a constant;
+    d (r - 1)^2 / d a^ = 2 (r - 1) / |a| a^ / |a^|."""
+    angle = Angle.of(error, activations)
+    long = angle.ratio > SHORT
+    along = torch.where(long, angle.cosine / angle.length.square(), 0.0)
+    own = 2 * (angle.ratio - 1) / (angle.norm.square() * angle.ratio)
+    own = torch.where(angle.ratio > 0, own, 0.0)
+    gradient = (2 * along + own)[:, :, None] * angle.rebuilt
+    gradient -= (2 / (angle.length * angle.norm))[:, :, None] * activations
+    return torch.where(angle.known[:, :, None], error.shape[-1] * gradient, 0.0)

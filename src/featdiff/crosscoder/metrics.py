@@ -26,7 +26,7 @@ NO_LABEL = -100
 """Label of a position that is not scored."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Quality:
     """Fit on held-out tokens."""
 
@@ -96,7 +96,7 @@ def measure_all(crosscoders: Sequence[Crosscoder], batches: Iterable[Activations
     return [of_one.quality(crosscoder, tokens) for crosscoder, of_one in zip(crosscoders, sums, strict=True)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Sums:
     """Sums over tokens, in float64."""
 
@@ -153,35 +153,21 @@ def spliced_losses(
     predicted.
     """
     scored = labels != NO_LABEL
-    replaced = keep[:, :, None]
-    original = _log_probabilities(logits_from_residual, residual, scored)
-    spliced = _log_probabilities(logits_from_residual, torch.where(replaced, reconstruction, residual), scored)
-    ablated = _log_probabilities(logits_from_residual, torch.where(replaced, mean, residual), scored)
-    return SplicedLosses(
-        positions=int(scored.sum()),
-        ce_original=_cross_entropy(original, labels[scored]),
-        ce_spliced=_cross_entropy(spliced, labels[scored]),
-        ce_ablated=_cross_entropy(ablated, labels[scored]),
-        kl_spliced=_divergence(original, spliced),
-        kl_ablated=_divergence(original, ablated),
-    )
+    targets = labels[scored].long()
 
+    def log_probabilities(replacement: Tensor) -> Float[Tensor, "scored vocabulary"]:
+        values = torch.where(keep[:, :, None], replacement, residual)
+        return logits_from_residual(values)[scored].float().log_softmax(dim=-1)
 
-def _log_probabilities(
-    logits_from_residual: Callable[[Tensor], Tensor],
-    residual: Float[Tensor, "batch positions d_model"],
-    scored: Bool[Tensor, "batch positions"],
-) -> Float[Tensor, "scored vocabulary"]:
-    return logits_from_residual(residual)[scored].float().log_softmax(dim=-1)
+    def ce(found: Float[Tensor, "scored vocabulary"]) -> float:
+        return float(cross_entropy(found, targets, reduction="none").double().sum())
 
+    def kl(found: Float[Tensor, "scored vocabulary"]) -> float:
+        """KL(original || found), summed over positions."""
+        return float(kl_div(found, original, reduction="none", log_target=True).double().sum())
 
-def _cross_entropy(log_probabilities: Float[Tensor, "scored vocabulary"], labels: Int[Tensor, " scored"]) -> float:
-    return float(cross_entropy(log_probabilities, labels.long(), reduction="none").double().sum())
-
-
-def _divergence(original: Float[Tensor, "scored vocabulary"], other: Float[Tensor, "scored vocabulary"]) -> float:
-    """KL(original || other), summed over positions."""
-    return float(kl_div(other, original, reduction="none", log_target=True).double().sum())
+    original, spliced, ablated = (log_probabilities(values) for values in (residual, reconstruction, mean))
+    return SplicedLosses(int(scored.sum()), ce(original), ce(spliced), ce(ablated), kl(spliced), kl(ablated))
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -12,7 +12,6 @@ import math
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import torch
 from einops import einsum
@@ -234,6 +233,8 @@ class Crosscoder(nn.Module):
 
     def config(self) -> CrosscoderConfig:
         """What this crosscoder was made with and comes from, as config.json holds it."""
+        norms = self.decoder_norms()
+        unit = bool(((norms - 1).abs() < 1e-4).logical_or(norms == 0).all())
         return CrosscoderConfig(
             **dict(self.design),
             models=self.models,
@@ -241,7 +242,7 @@ class Crosscoder(nn.Module):
             features=self.features,
             sparsity=self.sparsity,
             seed=self.seed,
-            gauge=self._gauge(),
+            gauge="sum_norm" if unit else "none",
             provenance=self.provenance,
         )
 
@@ -319,10 +320,6 @@ class Crosscoder(nn.Module):
             raise ValueError(f"the objective mse_delta compares models, and {list(models)} is one; use mse")
         check_blocks(models, self.features, self.sparsity, design)
         return Blocks.of(models, self.features, design)
-
-    def _gauge(self) -> Literal["none", "sum_norm"]:
-        norms = self.decoder_norms()
-        return "sum_norm" if bool(((norms - 1).abs() < 1e-4).logical_or(norms == 0).all()) else "none"
 
     def _check_width(self, width: int) -> None:
         if width != self.d_model:

@@ -21,14 +21,12 @@ from featdiff.activations.stream import Activations
 from featdiff.config.crosscoder import Procrustes
 from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.model import Crosscoder
+from featdiff.crosscoder.shapes import Values
 
 
 @torch.no_grad()
 def rotations(
-    crosscoders: dict[str, Crosscoder],
-    batches: Iterable[Activations],
-    batch_size: int,
-    ranks: Ranks,
+    crosscoders: dict[str, Crosscoder], batches: Iterable[Activations], batch_size: int, ranks: Ranks
 ) -> dict[str, Float[Tensor, "models d_model d_model"]]:
     """R of each crosscoder that wants it, from the first of `batches`; the first model's is the identity.
 
@@ -42,13 +40,11 @@ def rotations(
         for name, wanted in tokens.items():
             if number * batch_size < wanted:
                 moments[name].add(batch)
-    return {name: _agreed(found, ranks) for name, found in moments.items()}
+    return {name: found.rotation(ranks) for name, found in moments.items()}
 
 
 @torch.no_grad()
-def turned(
-    activations: Float[Tensor, "tokens models d_model"], rotation: Float[Tensor, "models d_model d_model"] | None
-) -> Float[Tensor, "tokens models d_model"]:
+def turned(activations: Values, rotation: Float[Tensor, "models d_model d_model"] | None) -> Values:
     """Normalised activations as training sees them; without a rotation, as they are."""
     if rotation is None:
         return activations
@@ -84,7 +80,10 @@ class _Moments:
         self.sums += values.sum(dim=0)
         self.tokens += len(values)
 
-    def rotation(self) -> Float[Tensor, "models d_model d_model"]:
+    def rotation(self, ranks: Ranks) -> Float[Tensor, "models d_model d_model"]:
+        """From the tokens of all processes, as the first of them computes it."""
+        for part in (self.products, self.sums, self.tokens):
+            ranks.sum(part)
         if self.tokens < len(self.sums[0]):
             raise ValueError(
                 f"procrustes saw {int(self.tokens)} tokens, fewer than d_model {len(self.sums[0])}; "
@@ -97,12 +96,5 @@ class _Moments:
         left, _, right = torch.linalg.svd(centred)
         found = left @ right
         found[0] = torch.eye(len(found[0]))
-        return found.to(self._crosscoder.W_dec.dtype)
-
-
-def _agreed(moments: _Moments, ranks: Ranks) -> Float[Tensor, "models d_model d_model"]:
-    """The rotation from the tokens of all processes, as the first of them computes it."""
-    for part in (moments.products, moments.sums, moments.tokens):
-        ranks.sum(part)
-    found = moments.rotation()
-    return ranks.sum(found if ranks.rank == 0 else torch.zeros_like(found))
+        found = found.to(self._crosscoder.W_dec.dtype)
+        return ranks.sum(found if ranks.rank == 0 else torch.zeros_like(found))

@@ -9,8 +9,6 @@ from hashlib import sha256
 
 from featdiff.crosscoder.model import Crosscoder
 
-INITIAL_WEIGHTS, DATA_ORDER = "initial_weights", "data_order"
-
 
 @dataclass(frozen=True)
 class Origin:
@@ -23,7 +21,7 @@ class Origin:
 
 def note_origin(crosscoder: Crosscoder, data_order: str) -> None:
     """Note where a crosscoder that is about to be trained comes from; `data_order` is a digest of the token stream."""
-    crosscoder.provenance |= {INITIAL_WEIGHTS: weights_digest(crosscoder), DATA_ORDER: data_order}
+    crosscoder.provenance |= {"initial_weights": weights_digest(crosscoder), "data_order": data_order}
 
 
 def origin_of(crosscoder: Crosscoder) -> Origin | None:

@@ -40,15 +40,11 @@ def part_of(crosscoder: Crosscoder, ranks: Ranks) -> Crosscoder:
         )
     part = Crosscoder(crosscoder.models, crosscoder.d_model, features, crosscoder.sparsity, crosscoder.seed)
     whole = crosscoder.state_dict()
-    part.design, part.blocks = crosscoder.design, _own_blocks(crosscoder.blocks, ranks)
+    part.design = crosscoder.design
+    if (blocks := crosscoder.blocks) is not None:
+        part.blocks = Blocks(*(ranks.own(tensor, 0) for tensor in (blocks.owned, blocks.shared, blocks.price)))
     part.load_state_dict({name: ranks.own(tensor, feature_axis(name)) for name, tensor in whole.items()})
     return part
-
-
-def _own_blocks(blocks: Blocks | None, ranks: Ranks) -> Blocks | None:
-    if blocks is None:
-        return None
-    return Blocks(ranks.own(blocks.owned, 0), ranks.own(blocks.shared, 0), ranks.own(blocks.price, 0))
 
 
 @torch.no_grad()

@@ -23,18 +23,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU, Sparsity
+from featdiff.crosscoder.shapes import Codes, Marked, PerFeature, Scalar
 
 THRESHOLD_MOMENTUM = 0.99
 """Share of BatchTopK's threshold that survives a step: a window of about a hundred batches, short enough for short
 runs."""
 
 
-def training_features(
-    sparsity: Sparsity,
-    pre: Float[Tensor, "tokens features"],
-    norms: Float[Tensor, " features"],
-    threshold: Float[Tensor, " features"] | None = None,
-) -> Float[Tensor, "tokens features"]:
+def training_features(sparsity: Sparsity, pre: Codes, norms: PerFeature, threshold: PerFeature | None = None) -> Codes:
     """Features of one training batch from their pre-activations, summed decoder norms, and JumpReLU's thresholds."""
     match sparsity:
         case ReLU():
@@ -49,12 +45,8 @@ def training_features(
 
 
 def inference_features(
-    sparsity: Sparsity,
-    pre: Float[Tensor, "tokens features"],
-    norms: Float[Tensor, " features"],
-    cut: Float[Tensor, ""],
-    threshold: Float[Tensor, " features"] | None = None,
-) -> Float[Tensor, "tokens features"]:
+    sparsity: Sparsity, pre: Codes, norms: PerFeature, cut: Scalar, threshold: PerFeature | None = None
+) -> Codes:
     """Features of each token by itself; BatchTopK has one `cut` on contributions, JumpReLU a `threshold` theta for each
     feature."""
     match sparsity:
@@ -67,9 +59,7 @@ def inference_features(
             return jump_relu(pre, threshold, bandwidth)
 
 
-def jump_relu(
-    pre: Float[Tensor, "tokens features"], threshold: Float[Tensor, " features"], bandwidth: float
-) -> Float[Tensor, "tokens features"]:
+def jump_relu(pre: Codes, threshold: PerFeature, bandwidth: float) -> Codes:
     """`pre` where it exceeds theta = `threshold`, else 0; the gradient with respect to theta is the straight-through
     estimate."""
     slope = (-threshold / bandwidth * _near(pre, threshold, bandwidth)).detach()
@@ -77,7 +67,7 @@ def jump_relu(
     return torch.where(pre > threshold, pre, 0.0) + slope * (threshold - threshold.detach())
 
 
-def smallest_kept(contributions: Float[Tensor, "tokens features"], count: int) -> Float[Tensor, ""]:
+def smallest_kept(contributions: Codes, count: int) -> Scalar:
     """The cut of BatchTopK: the `count`-th largest contribution, or the smallest positive one where fewer are positive.
 
     Ties at the cut all stay, so that the choice does not depend on the order of the tokens. Without any positive
@@ -89,15 +79,13 @@ def smallest_kept(contributions: Float[Tensor, "tokens features"], count: int) -
     return positive.topk(min(count, positive.numel()), sorted=False).values.min()
 
 
-def updated_threshold(threshold: Float[Tensor, ""], cut: Float[Tensor, ""]) -> Float[Tensor, ""]:
+def updated_threshold(threshold: Scalar, cut: Scalar) -> Scalar:
     """BatchTopK's threshold after a batch whose smallest kept contribution was `cut`; the first batch sets it."""
     mean = torch.where(threshold == 0, cut, THRESHOLD_MOMENTUM * threshold + (1 - THRESHOLD_MOMENTUM) * cut)
     return torch.where(cut.isfinite(), mean, threshold)
 
 
-def auxiliary_features(
-    pre: Float[Tensor, "tokens features"], dead: Bool[Tensor, " features"], count: int
-) -> Float[Tensor, "tokens features"]:
+def auxiliary_features(pre: Codes, dead: Marked, count: int) -> Codes:
     """The `count` strongest dead features of every token, all others 0 (AuxK)."""
     candidates = torch.relu(pre) * dead
     kept = min(count, candidates.shape[1])
@@ -105,7 +93,7 @@ def auxiliary_features(
     return candidates * torch.zeros_like(candidates).scatter_(1, chosen, 1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gates:
     """What single entries (token, feature) of a batch say to the gradient of the loss, apart from reconstruction.
 
@@ -136,7 +124,7 @@ def gates(
     norms: Float[Tensor, "*#entries"],
     threshold: Float[Tensor, "*#entries"] | None,
     weight: Float[Tensor, "*#entries"] | float,
-    cut: Float[Tensor, ""],
+    cut: Scalar,
 ) -> Gates:
     """`Gates` of pre-activations, be they a whole batch [tokens, features] or a list of entries.
 
@@ -161,12 +149,7 @@ def gates(
             return Gates(value, above.to(pre.dtype), steepness * norms, slope, steepness * value)
 
 
-def floor(
-    sparsity: Sparsity,
-    norms: Float[Tensor, " features"],
-    threshold: Float[Tensor, " features"] | None,
-    cut: Float[Tensor, ""],
-) -> Float[Tensor, " features"]:
+def floor(sparsity: Sparsity, norms: PerFeature, threshold: PerFeature | None, cut: Scalar) -> PerFeature:
     """The pre-activation of every feature below which `gates` has value, open, slope and share 0.
 
     ReLU: 0. BatchTopK: cut / norms, lowered by what rounding may hide, and inf for a feature without a decoder.

@@ -16,10 +16,9 @@ from featdiff.config.crosscoder import MLP, BatchTopK, Sparsity
 from featdiff.crosscoder.kernels.borders import PATHS, Path, next_path
 from featdiff.crosscoder.kernels.cpu.step import Cpu
 from featdiff.crosscoder.kernels.cpu.threads import Workers
-from featdiff.crosscoder.kernels.dense import dense_gradients, feature_squares
+from featdiff.crosscoder.kernels.dense import dense_gradients, feature_squares, grad_of, reference_gradients
 from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Rates, Rows, step_weight
 from featdiff.crosscoder.kernels.ranks import Ranks
-from featdiff.crosscoder.kernels.reference import reference_gradients
 from featdiff.crosscoder.kernels.sparse_step import SparseStep
 from featdiff.crosscoder.matmul import fast_int8
 from featdiff.crosscoder.model import Crosscoder
@@ -67,7 +66,7 @@ class Learner:
         self._path = torch.tensor(PATHS.index("dense" if path is None else path))
         self.silent_tokens = torch.zeros(crosscoder.features, dtype=torch.int64, device=device)
         self._weights = Rows.of({name: parameter.detach() for name, parameter in self.parameters.items()})
-        self._gradients = Rows.of({name: _grad(parameter) for name, parameter in self.parameters.items()})
+        self._gradients = Rows.of({name: grad_of(parameter) for name, parameter in self.parameters.items()})
         self._blocks = None if crosscoder.blocks is None else crosscoder.blocks.to(device)
         self._workers = Workers(threads)
         self._kernel: SparseStep | None = None
@@ -200,7 +199,7 @@ class Learner:
     def _torch_update(self, rates: Rates) -> None:
         assert self._adam is not None
         for name, parameter in self.parameters.items():
-            _grad(parameter).mul_(rates.coefficient)
+            grad_of(parameter).mul_(rates.coefficient)
             self._adam.state[parameter] = {
                 "step": (self._steps - 1).to(parameter.device, torch.float32),
                 "exp_avg": self._means[name],
@@ -227,8 +226,3 @@ def kernel_for(sparsity: Sparsity, weights: Rows, gradients: Rows, models: int, 
             return Triton(sparsity, weights, gradients, models)
         case _:
             return None
-
-
-def _grad(parameter: torch.nn.Parameter) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -40,8 +39,10 @@ from featdiff.crosscoder.kernels.ranks import Ranks
 from featdiff.crosscoder.matmul import fast_products_are_exact, float32_products
 from featdiff.crosscoder.model import Crosscoder
 from featdiff.crosscoder.procrustes import rotations, turn_back, turned
+from featdiff.crosscoder.shapes import Values
 from featdiff.crosscoder.shards import assemble, feature_axis, from_rows, part_of, to_rows
 from featdiff.crosscoder.step import Learner
+from featdiff.files import write_text
 from featdiff.progress import Progress
 
 Metrics = dict[str, float]
@@ -110,13 +111,7 @@ def train(
     Arguments and errors are those of `Trainer`; with a folder, each crosscoder is written to `folder`/<name>/.
     """
     trainer = Trainer(
-        crosscoders,
-        stream,
-        settings,
-        folder=folder,
-        device=device,
-        checkpoint_steps=checkpoint_steps,
-        ranks=ranks,
+        crosscoders, stream, settings, folder=folder, device=device, checkpoint_steps=checkpoint_steps, ranks=ranks
     )
     for _ in trainer.steps():
         pass
@@ -200,8 +195,9 @@ class Trainer(Generic[State]):
                 self._record(records)
                 self.step += 1
                 if due and self._checkpoints is not None:
-                    tensors = _of_learners(self._learners) | _named("stream", after.tensors())
-                    tensors |= _named("alignment", self._turns)
+                    tensors = _of_learners(self._learners)
+                    tensors |= {f"stream.{name}": tensor for name, tensor in after.tensors().items()}
+                    tensors |= {f"alignment.{name}": turn for name, turn in self._turns.items()}
                     self._checkpoints.write(Checkpoint(self.step, self._fast_products, tensors))
                     written = time.monotonic()
                 progress.advance()
@@ -228,7 +224,7 @@ class Trainer(Generic[State]):
             crosscoder.save(self._folder / name)
         self._checkpoints.remove()
 
-    def _advance(self, values: Float[Tensor, "tokens models d_model"], total: int, name: str) -> Metrics | None:
+    def _advance(self, values: Values, total: int, name: str) -> Metrics | None:
         """One step of one crosscoder on a batch of `total` tokens over all processes; its record where one is due."""
         learner, settings, step, steps = self._learners[name], self._settings, self.step, self._stream.steps
         scaled = values[:, self._columns[name]] / self._parts[name].scale[:, None]
@@ -327,13 +323,7 @@ def sparsity_ramp(sparsity: Sparsity, step: int, steps: int) -> float:
             return 1.0
 
 
-def _measured(
-    learner: Learner,
-    normalised: Float[Tensor, "tokens models d_model"],
-    total: int,
-    found: Found,
-    settings: TrainingSettings,
-) -> Metrics:
+def _measured(learner: Learner, normalised: Values, total: int, found: Found, settings: TrainingSettings) -> Metrics:
     """Figures of one batch; `dead_share` counts features that were silent for the last `log_every` batches."""
     mean = learner.ranks.sum_over_tokens(normalised.sum(dim=0)) / total
     variation = learner.ranks.sum_over_tokens((normalised - mean).square().sum()) / total
@@ -347,7 +337,7 @@ def _measured(
     }
 
 
-def _not_finite(name: str, learner: Learner, normalised: Float[Tensor, "tokens models d_model"], step: int) -> str:
+def _not_finite(name: str, learner: Learner, normalised: Values, step: int) -> str:
     counts = learner.ranks.sum_over_tokens((~normalised.isfinite()).sum(dim=(0, 2))).tolist()
     if broken := [model for model, count in zip(learner.crosscoder.models, counts, strict=True) if count]:
         return (
@@ -370,10 +360,6 @@ def _within(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
-def _named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
-
-
 def _truncated(path: Path, step: int) -> list[Metrics]:
     """Keep the lines up to `step`, and make the folder; a killed run may have written further than its checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -381,7 +367,5 @@ def _truncated(path: Path, step: int) -> list[Metrics]:
     # The last line of a killed run may be cut short; it comes after the checkpoint, so nothing is lost with it.
     records: dict[str, Metrics] = {line: json.loads(line) for line in lines if line.endswith("}")}
     kept = {line: record for line, record in records.items() if record["step"] <= step}
-    part = path.with_name(f"{path.name}.part")
-    part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    part.replace(path)
+    write_text(path, "".join(f"{line}\n" for line in kept))
     return list(kept.values())

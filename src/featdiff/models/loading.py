@@ -113,7 +113,7 @@ class Lineup:
             _has_layer(model.config, layers, name)
             if model.training:
                 raise ValueError(f"model {name!r} is in training mode; call its eval() first")
-        d_model, device = _text(first.config).hidden_size, first.device
+        d_model, device = first.config.get_text_config().hidden_size, first.device
         return Lineup(tuple(models), tuple(models.values()), tokenizer, layers, d_model, device, sources=dict(models))
 
     def __getitem__(self, name: str) -> "LineupModel":

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from featdiff.planted.world import World
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Items:
     """Questions of a quiz, as seen at their last token."""
 
@@ -19,7 +19,7 @@ class Items:
     target: Int[Tensor, " items"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Quiz:
     """A linear readout with planted causal features, and questions whose outcome is known for every model.
 

@@ -22,6 +22,8 @@ from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from featdiff.activations.stream import Activations
+
 Magnitude = Literal["constant", "uniform", "exponential"]
 EVERYWHERE = -1
 """Token type of a feature that fires on tokens of all types."""
@@ -64,7 +66,7 @@ class Group:
         return self.features * copies * (2 if self.angle else 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """Tokens of a world: what the models show, which features made it, and the type of each token."""
 
@@ -73,7 +75,7 @@ class Sample:
     types: Int[Tensor, " tokens"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class World:
     """Models that differ in known ways; base first. `build` draws the directions."""
 
@@ -138,13 +140,8 @@ class World:
         if unknown := [model for model in models if model not in self.models]:
             raise ValueError(f"the world has no model {', '.join(unknown)}; it has {list(self.models)}")
         columns = [self.models.index(model) for model in models]
-        return replace(
-            self,
-            models=models,
-            strength=self.strength[:, columns],
-            direction=self.direction[:, columns],
-            gain=self.gain[columns],
-        )
+        strength, direction = self.strength[:, columns], self.direction[:, columns]
+        return replace(self, models=models, strength=strength, direction=direction, gain=self.gain[columns])
 
     def sample(self, tokens: int, generator: Generator) -> Sample:
         """Independent tokens."""
@@ -152,7 +149,7 @@ class World:
         types = self._types(tokens, generator)
         where = torch.tensor([group.token_type for group in self.groups])[self.group_of]
         fires &= (where == EVERYWHERE) | (types[:, None] == where)
-        codes = fires * self._magnitudes(tokens, generator)
+        codes = fires * torch.cat([_magnitude(group, tokens, generator) for group in self.groups], dim=1)
         return replace(self.render(codes, generator), types=types)
 
     def render(self, codes: Float[Tensor, "tokens features"], generator: Generator) -> Sample:
@@ -183,9 +180,6 @@ class World:
         shares = torch.tensor(self.type_shares)
         return torch.multinomial(shares, tokens, replacement=True, generator=generator)
 
-    def _magnitudes(self, tokens: int, generator: Generator) -> Float[Tensor, "tokens features"]:
-        return torch.cat([_magnitude(group, tokens, generator) for group in self.groups], dim=1)
-
 
 def _check(
     models: tuple[str, ...],
@@ -194,8 +188,24 @@ def _check(
     gain: tuple[float, ...],
     type_shares: tuple[float, ...],
 ) -> None:
-    for group in groups:
-        _check_group(group, models, len(type_shares))
+    for one in groups:
+        if not one.members or set(one.members) - set(models):
+            raise ValueError(f"a group has members {list(one.members)}; choose from {list(models)}")
+        if one.strengths and len(one.strengths) != len(one.members):
+            raise ValueError(
+                f"a group has {len(one.members)} members and {len(one.strengths)} strengths; give one each"
+            )
+        if not 0 <= one.probability <= 1 or not 0 <= one.correlation <= 1:
+            raise ValueError(
+                f"a group has probability {one.probability:g} and correlation {one.correlation:g}; "
+                "both lie between 0 and 1"
+            )
+        if one.features < 0 or one.copies < 1:
+            raise ValueError(f"a group has {one.features} features in {one.copies} copies; give at least 0 and 1")
+        if not EVERYWHERE <= one.token_type < len(type_shares):
+            raise ValueError(
+                f"a group fires on tokens of type {one.token_type}; the world has types 0 to {len(type_shares) - 1}"
+            )
     if gain and len(gain) != len(models):
         raise ValueError(f"{len(gain)} gains for {len(models)} models; give one each")
     if not type_shares or min(type_shares) < 0 or abs(sum(type_shares) - 1) > 1e-6:
@@ -203,24 +213,6 @@ def _check(
     wanted = sum(group.directions for group in groups)
     if not 0 < wanted <= d_model:
         raise ValueError(f"these groups need {wanted} orthogonal directions; d_model is {d_model}")
-
-
-def _check_group(group: Group, models: tuple[str, ...], types: int) -> None:
-    if not group.members or set(group.members) - set(models):
-        raise ValueError(f"a group has members {list(group.members)}; choose from {list(models)}")
-    if group.strengths and len(group.strengths) != len(group.members):
-        raise ValueError(
-            f"a group has {len(group.members)} members and {len(group.strengths)} strengths; give one each"
-        )
-    if not 0 <= group.probability <= 1 or not 0 <= group.correlation <= 1:
-        raise ValueError(
-            f"a group has probability {group.probability:g} and correlation {group.correlation:g}; "
-            "both lie between 0 and 1"
-        )
-    if group.features < 0 or group.copies < 1:
-        raise ValueError(f"a group has {group.features} features in {group.copies} copies; give at least 0 and 1")
-    if not EVERYWHERE <= group.token_type < types:
-        raise ValueError(f"a group fires on tokens of type {group.token_type}; the world has types 0 to {types - 1}")
 
 
 def _rows(
@@ -258,3 +250,69 @@ def _magnitude(group: Group, tokens: int, generator: Generator) -> Float[Tensor,
             return 0.5 + uniform
         case "exponential":
             return 0.5 - 0.5 * torch.log1p(-uniform)
+
+
+def interpolated(world: World, alphas: Sequence[float]) -> World:
+    """The base, models at base + alpha (tuned - base) for each alpha, and the tuned model: drift in known amounts.
+
+    Of a world of two models; the models between are called by their alpha. What a feature adds to one of them is the
+    mix of what it adds to the two, so with one direction for both the strengths mix, and its NRN against the base is
+    s / (s_base + s) with s = s_base + alpha (s_tuned - s_base).
+    """
+    if len(world.models) != 2:
+        raise ValueError(f"the world has the models {list(world.models)}; models lie between two")
+    base, tuned = world.models
+    between = [f"{alpha:g}" for alpha in alphas]
+    if len({base, tuned, *between}) < 2 + len(between):
+        raise ValueError(f"alphas {list(alphas)} would name a model twice; give each once")
+    mix = torch.tensor([0.0, *alphas, 1.0])
+    weights = torch.stack([1 - mix, mix])
+    rows = einsum(world.rows, weights, "k pair d, pair m -> k m d")
+    norms = rows.norm(dim=-1, keepdim=True)
+    direction = torch.where(norms > 0, rows / norms.where(norms > 0, 1.0), world.direction[:, :1])
+    models, gain = (base, *between, tuned), torch.ones(len(mix))
+    return replace(world, models=models, strength=norms.squeeze(-1), direction=direction, gain=gain)
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedState:
+    """Where a planted stream stands."""
+
+    step: int
+    generator: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state by name, for a checkpoint."""
+        return {"step": torch.tensor(self.step), "generator": self.generator}
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedStream:
+    """A world as a stream for training. With `scale` 1 the world's units are those of the loss; token ids are the
+    types of the tokens."""
+
+    world: World
+    steps: int
+    batch_size: int
+    seed: int
+    scale: Float[Tensor, " models"]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names along the models axis."""
+        return self.world.models
+
+    def state_from(self, tensors: dict[str, Tensor]) -> PlantedState:
+        """The state whose `tensors` a checkpoint holds."""
+        return PlantedState(int(tensors["step"]), tensors["generator"])
+
+    def batches(self, state: PlantedState | None = None) -> Iterator[tuple[Activations, PlantedState]]:
+        """The batches after `state`, each with the state after it."""
+        generator, begin = Generator().manual_seed(self.seed), 0
+        if state is not None:
+            generator.set_state(state.generator)
+            begin = state.step
+        for step in range(begin, self.steps):
+            sample = self.world.sample(self.batch_size, generator)
+            batch = Activations(self.models, sample.activations, sample.types)
+            yield batch, PlantedState(step + 1, generator.get_state())

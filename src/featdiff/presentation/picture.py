@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from featdiff.presentation.style import Drawing
 else:  # what says that an analysis has a figure is imported where none is drawn
-    Figure = Drawing = object
+    Axes = Figure = Drawing = object
+
+__all__ = ["Axes", "Picture", "file_name"]
 
 Numbers = Mapping[str, object]
 

@@ -45,8 +45,7 @@ from featdiff.analyses.sensitivity.variants import (
     settings_of,
 )
 from featdiff.attribution import LatentScaling, ScaledTail, latent_scalings, scaled_tails
-from featdiff.attribution.activation_matching import match_codes
-from featdiff.attribution.matching import Matching
+from featdiff.attribution.matching import Matching, match_codes
 from featdiff.attribution.rank_overlap import depth_of
 from featdiff.attribution.robustness import (
     COVERAGE,

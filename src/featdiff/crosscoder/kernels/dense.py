@@ -9,23 +9,19 @@ dL/dlog theta = sum_tokens U * slope
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from featdiff.config.crosscoder import BatchTopK, JumpReLU, ReLU, Sparsity
-from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Rows, no_cut
+from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Pull, Rows, no_cut
 from featdiff.crosscoder.kernels.ranks import Ranks
-from featdiff.crosscoder.kernels.reconstruction_gradient import Pull
-from featdiff.crosscoder.sparsity import Gates, gates
+from featdiff.crosscoder.model import Crosscoder
+from featdiff.crosscoder.shapes import Marked, PerFeature, RowNorms, Scalar
+from featdiff.crosscoder.sparsity import gates
 
 
 def dense_gradients(
-    sparsity: Sparsity,
-    weights: Rows,
-    gradients: Rows,
-    row_norms: Float[Tensor, "features models"],
-    batch: Batch,
-    ranks: Ranks,
+    sparsity: Sparsity, weights: Rows, gradients: Rows, row_norms: RowNorms, batch: Batch, ranks: Ranks
 ) -> Found:
     """Overwrite `gradients` with those of the loss on one batch."""
     x, norms, theta = batch.x, row_norms.sum(dim=-1), weights.threshold()
@@ -56,15 +52,17 @@ def dense_gradients(
     torch.mm(arriving.T, x, out=gradients.enc)
     torch.sum(arriving, dim=0, out=gradients.b_enc)
     torch.sum(pull.rows, dim=0, out=gradients.b_dec)
-    add_shares(gradients, weights, row_norms, shares)
+    shape = (*row_norms.shape, -1)
+    gradients.dec.view(shape).addcmul_(weights.dec.view(shape), share_factors(row_norms, shares)[:, :, None])
     auxiliary = add_auxiliary(sparsity, weights, gradients, row_norms.shape[1], batch, pull, ranks)
+    had_a_say = gate.open + gate.slope.abs() if isinstance(sparsity, JumpReLU) else gate.value
     return Found(
         reconstruction=pull.loss,
         squared_error=pull.squared_error,
         sparsity=penalty(sparsity, gate.value, norms, batch.prices(), batch.total) if auxiliary is None else auxiliary,
         cut=cut,
         active=int(torch.count_nonzero(gate.value)),
-        considered=considered(sparsity, gate),
+        considered=int(torch.count_nonzero(had_a_say)),
         fired=gate.value.any(dim=0),
         square_norm=feature_squares(gradients).sum(),
     )
@@ -76,7 +74,7 @@ def penalty(
     norms: Float[Tensor, "*#entries"],
     price: Float[Tensor, "*#entries"] | float,
     total: int,
-) -> Float[Tensor, ""]:
+) -> Scalar:
     """L1 or JumpReLU's tanh, without its weight; 0 under BatchTopK, which has AuxK instead."""
     match sparsity:
         case ReLU():
@@ -87,39 +85,14 @@ def penalty(
             return value.new_zeros(())
 
 
-def considered(sparsity: Sparsity, gate: Gates) -> int:
-    """Pairs that had a say in value or gradient."""
-    match sparsity:
-        case JumpReLU():
-            return int(torch.count_nonzero(gate.open + gate.slope.abs()))
-        case _:
-            return int(torch.count_nonzero(gate.value))
-
-
-def add_shares(
-    gradients: Rows, weights: Rows, row_norms: Float[Tensor, "features models"], shares: Float[Tensor, " features"]
-) -> None:
-    """Add d loss / d n_k times d n_k / d W_dec[k, m], the unit vector of that row."""
-    shape = (*row_norms.shape, -1)
-    gradients.dec.view(shape).addcmul_(weights.dec.view(shape), share_factors(row_norms, shares)[:, :, None])
-
-
-def share_factors(
-    row_norms: Float[Tensor, "features models"], shares: Float[Tensor, " features"]
-) -> Float[Tensor, "features models"]:
+def share_factors(row_norms: RowNorms, shares: PerFeature) -> RowNorms:
     """What W_dec[k, m] is multiplied by in d loss / d n_k times d n_k / d W_dec[k, m]; 0 for a row that is 0."""
     return torch.where(row_norms > 0, shares[:, None] / row_norms, 0.0)
 
 
 def add_auxiliary(
-    sparsity: Sparsity,
-    weights: Rows,
-    gradients: Rows,
-    models: int,
-    batch: Batch,
-    pull: Pull,
-    ranks: Ranks,
-) -> Float[Tensor, ""] | None:
+    sparsity: Sparsity, weights: Rows, gradients: Rows, models: int, batch: Batch, pull: Pull, ranks: Ranks
+) -> Scalar | None:
     """Add AuxK's gradients, which reach the dead features only, and return its value; None without dead features."""
     if not isinstance(sparsity, BatchTopK) or not ranks.sum_over_features(batch.dead.sum()):
         return None
@@ -136,10 +109,47 @@ def add_auxiliary(
     return left.loss
 
 
-def feature_squares(gradients: Rows, chosen: Bool[Tensor, " features"] | slice = slice(None)) -> Float[Tensor, " some"]:
+def feature_squares(gradients: Rows, chosen: Marked | slice = slice(None)) -> Float[Tensor, " some"]:
     """Squared norm of each chosen feature's part of the gradient, float64."""
     parts = [torch.linalg.vector_norm(rows[chosen], dim=1) for rows in (gradients.enc, gradients.dec)]
     parts.append(gradients.b_enc[chosen])
     if gradients.log_threshold is not None:
         parts.append(gradients.log_threshold[chosen])
     return torch.stack(parts).double().square().sum(dim=0)
+
+
+def reference_gradients(crosscoder: Crosscoder, gradients: Rows, batch: Batch) -> Found:
+    """Overwrite the parameters' `grad`, of which `gradients` are views, with those of the loss on one batch.
+
+    Dense autograd of `loss.py`, by way of `Crosscoder.loss`: what all other steps are tested against, in any precision
+    and on any device.
+    """
+    assert batch.total == len(batch.x), "autograd sees one process's tokens only"
+    for parameter in crosscoder.parameters():
+        grad_of(parameter).zero_()
+    raw = batch.x.view(len(batch.x), len(crosscoder.models), -1) * crosscoder.scale[:, None]
+    kept = isinstance(crosscoder.sparsity, BatchTopK)
+    with torch.enable_grad():
+        loss = crosscoder.loss(raw, None if kept else batch.weight, batch.dead)
+        loss.total.backward()
+    features = loss.features.detach()
+    contributions = (features * crosscoder.decoder_norms().detach())[features > 0]
+    # Of the parameters of an MLP only autograd knows.
+    mlp = [] if crosscoder.W_in is None else [crosscoder.W_in, crosscoder.b_hidden, crosscoder.W_hidden]
+    hidden = [grad_of(parameter).double().square().sum() for parameter in mlp if parameter is not None]
+    return Found(
+        reconstruction=loss.reconstruction.detach(),
+        squared_error=loss.error.detach().square().sum() / batch.total,
+        sparsity=loss.sparsity.detach(),
+        cut=contributions.min() if kept and len(contributions) else no_cut(features),
+        active=int(torch.count_nonzero(features)),
+        considered=int(torch.count_nonzero(features)),
+        fired=features.any(dim=0),
+        square_norm=feature_squares(gradients).sum() + sum(hidden),
+    )
+
+
+def grad_of(parameter: torch.nn.Parameter) -> Tensor:
+    """Its gradient, which training always has."""
+    assert parameter.grad is not None
+    return parameter.grad

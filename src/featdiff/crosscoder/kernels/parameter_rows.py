@@ -9,9 +9,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from featdiff.config.crosscoder import MSE, BatchTopK, JumpReLU, Objective, ReLU, Sparsity
+from featdiff.crosscoder.loss import losses_and_gradients
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Views of the parameters, of their gradients, or of one of Adam's moments; width = models * d_model."""
 
@@ -43,7 +44,7 @@ class Rows:
         return None if self.log_threshold is None else self.log_threshold.exp()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """One batch, and what a step needs to know beside it."""
 
@@ -73,7 +74,33 @@ class Batch:
         return self.weight * self.prices(feature)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Pull:
+    """What the reconstruction of a batch says; losses are divided by the tokens of the batch over all processes."""
+
+    rows: Float[Tensor, "tokens width"]
+    """Gradient of the loss with respect to each token's reconstruction."""
+    error: Float[Tensor, "tokens width"] | None
+    """Reconstruction - activations; None under squared error, where the rows are 2 error / total."""
+    loss: Float[Tensor, ""]
+    squared_error: Float[Tensor, ""]
+
+    @staticmethod
+    def of(batch: Batch, error: Float[Tensor, "tokens width"], models: int) -> "Pull":
+        """From reconstruction - activations."""
+        squared = error.square().sum() / batch.total
+        if isinstance(batch.objective, MSE):
+            return Pull(error * (2 / batch.total), None, squared, squared)
+        parted = error.view(len(error), models, error.shape[1] // models)  # a process may have no token
+        losses, gradients = losses_and_gradients(batch.objective, parted, batch.x.view_as(parted))
+        return Pull(gradients.view_as(error) / batch.total, error, losses.sum() / batch.total, squared)
+
+    def error_with(self, more: Float[Tensor, "tokens width"], total: int) -> Float[Tensor, "tokens width"]:
+        """The error once `more` joins the reconstruction, written over `more`."""
+        return more.add_(self.rows, alpha=total / 2) if self.error is None else more.add_(self.error)
+
+
+@dataclass(frozen=True, eq=False)
 class Found:
     """What a batch said, beside the gradients."""
 

@@ -12,11 +12,12 @@ good.
 
 import numpy as np
 import torch
-from jaxtyping import BFloat16, Bool, Float
+from jaxtyping import BFloat16, Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
 from featdiff.crosscoder.kernels.parameter_rows import Rows
+from featdiff.crosscoder.shapes import PerFeature, Scalar, Tokens
 
 SIGMA = 0.58 * 2**-8
 """Standard deviation of a product of two bfloat16 roundings, as a share of that product: 0.41 of a unit for each."""
@@ -36,7 +37,7 @@ MOST_ACTIVE = 0.25
 """Share of pairs beyond which a search gives up."""
 
 
-def hidden(x: Float[Tensor, "tokens width"], margin: Float[Tensor, ""]) -> BFloat16[Tensor, " tokens"]:
+def hidden(x: Tokens, margin: Scalar) -> BFloat16[Tensor, " tokens"]:
     """How far below its floor a bfloat16 score of each token may lie although the pair is active, per unit of |row|_4;
     `margin` in deviations."""
     exact = margin * SIGMA * x.square().square_().sum(dim=1).sqrt().sqrt()
@@ -50,19 +51,14 @@ def hidden_by_int8(lengths: NDArray[np.float32], longest: float, margin: float) 
     return (margin * np.sqrt((lengths.astype(np.float64) ** 2 + longest**2) / 12)).astype(np.float32)
 
 
-def rounded_up(exact: Float[Tensor, " features"]) -> BFloat16[Tensor, " features"]:
+def rounded_up(exact: PerFeature) -> BFloat16[Tensor, " features"]:
     """The next bfloat16 that is not smaller."""
     bits = exact.view(torch.int32)
     # The upper half of the bits, one more where a positive number has something in the lower half.
     return (torch.where(bits > 0, bits + 0xFFFF, bits) >> 16).short().view(torch.bfloat16)
 
 
-def missed(
-    weights: Rows,
-    x: Float[Tensor, "tokens width"],
-    floors: Float[Tensor, " features"],
-    listed: Bool[Tensor, "tokens features"],
-) -> int:
+def missed(weights: Rows, x: Tokens, floors: PerFeature, listed: Bool[Tensor, "tokens features"]) -> int:
     """Pairs above the floor that a screen has not listed."""
     slack = TOLERANCE * x.norm(dim=1)[:, None] * weights.enc.norm(dim=1)
     return int(((torch.addmm(weights.b_enc, x, weights.enc.T) > floors + slack) & ~listed).sum())

@@ -18,6 +18,8 @@ class Ranks(Shares):
 
     feature_shards: int = 1
     """Processes that share the features; the others share the tokens."""
+    device = torch.device("cpu")
+    """Where this process sends and receives."""
 
     def sum_over_features(self, partial: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
         """Sum, in place, over the processes that hold other features of the same tokens."""
@@ -34,14 +36,17 @@ class Ranks(Shares):
         where that is so in any process, and where fewer than `count` exceed a guess > 0, so that the cut may lie below
         it. inf where no contribution is positive.
         """
-        if contributions is None:
+        lacking = contributions is None
+        some = torch.empty(0, device=self.device) if contributions is None else contributions
+        some = some[some > max(guess, 0.0)]
+        processes, found = self.sum(torch.tensor([int(lacking), len(some)], device=some.device)).tolist()
+        if processes or (found < count and guess > 0):
             return None
-        contributions = contributions[contributions > max(guess, 0.0)]
-        if len(contributions) < count and guess > 0:
-            return None
-        if not len(contributions):
-            return contributions.new_tensor(torch.inf)
-        return contributions.topk(min(count, len(contributions)), sorted=False).values.min()
+        return self.largest(some, min(count, found)) if found else some.new_tensor(torch.inf)
+
+    def largest(self, some: Float[Tensor, " some"], count: int) -> Float[Tensor, ""]:
+        """The `count`-th largest of the positive numbers of all processes, exactly."""
+        return some.topk(count, sorted=False).values.min()
 
     def least_of_largest(self, values: Float[Tensor, "tokens some"], count: int) -> Float[Tensor, " tokens"]:
         """The `count`-th largest value of each token over the processes that hold other features of it, or the smallest

@@ -8,24 +8,25 @@ are exact.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from featdiff.config.crosscoder import BatchTopK, Sparsity
+from featdiff.config.crosscoder import BatchTopK, JumpReLU, Sparsity
 from featdiff.crosscoder.kernels.borders import Path
 from featdiff.crosscoder.kernels.dense import add_auxiliary, dense_gradients, feature_squares, penalty
-from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Rates, Rows, no_cut
+from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Pull, Rates, Rows, no_cut
 from featdiff.crosscoder.kernels.quantisation_error import AUDIT_EVERY, AUDITED, MARGIN, missed
 from featdiff.crosscoder.kernels.ranks import Ranks
-from featdiff.crosscoder.kernels.reconstruction_gradient import Pull
+from featdiff.crosscoder.shapes import PerFeature, RowNorms, Scalar, Tokens
 from featdiff.crosscoder.sparsity import Gates, floor, gates
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pairs:
     """Pairs (token, feature) above the floor, in the order of the tokens."""
 
@@ -45,6 +46,24 @@ class Pairs:
         return numbers.repeat_interleave(counts)
 
 
+@dataclass(frozen=True, eq=False)
+class Background:
+    """What every feature receives whether it is active or not: JumpReLU's pull on pre-activations below theta.
+
+    sum over tokens below theta of (theta - pre) = sum over all tokens - sum over pairs that are on,
+
+    and the sum over all tokens is linear in the sum of the batch: a step need not see the pairs below theta.
+    """
+
+    pull: PerFeature
+    """Times the sum of the batch it joins the gradient of the encoder row, and times its tokens that of the bias."""
+    share: PerFeature
+    """It joins the gradient of the decoder's norms."""
+    slope: PerFeature
+    """It joins the gradient of log theta."""
+    batch_sum: Float[Tensor, " width"]
+
+
 class Screen(ABC):
     """The search for active pairs."""
 
@@ -54,15 +73,15 @@ class Screen(ABC):
         """Deviations that a rounded product may be off."""
 
     @abstractmethod
-    def pairs(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"]) -> Pairs | None:
+    def pairs(self, x: Tokens, floors: PerFeature) -> Pairs | None:
         """Pairs whose pre-activation lies above the floor of their feature; None where there are too many."""
 
     @abstractmethod
-    def pairs_in_full(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"]) -> Pairs | None:
+    def pairs_in_full(self, x: Tokens, floors: PerFeature) -> Pairs | None:
         """The same by a float32 product over all features: cheaper where many are active, and on CPUs without fast
         int8 products."""
 
-    def audit(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"], found: Pairs) -> int:
+    def audit(self, x: Tokens, floors: PerFeature, found: Pairs) -> int:
         """Pairs of the first tokens that `found` misses; if there are any, the margin doubles."""
         x = x[:AUDITED]
         listed = torch.zeros(len(x), len(floors), dtype=torch.bool, device=x.device)
@@ -73,7 +92,7 @@ class Screen(ABC):
             self.margin.mul_(2)
         return count
 
-    def search(self, batch: Batch, path: Path, floors: Float[Tensor, " features"]) -> Pairs | None:
+    def search(self, batch: Batch, path: Path, floors: PerFeature) -> Pairs | None:
         """The pairs of a batch as `path` finds them, audited from time to time."""
         if path == "compact":
             return self.pairs_in_full(batch.x, floors)
@@ -86,14 +105,7 @@ class Screen(ABC):
 class SparseStep(ABC):
     """The step of one crosscoder on one kind of device: its rows, and what is kept from step to step."""
 
-    def __init__(
-        self,
-        sparsity: Sparsity,
-        weights: Rows,
-        gradients: Rows,
-        row_norms: Float[Tensor, "features models"],
-        screen: Screen,
-    ) -> None:
+    def __init__(self, sparsity: Sparsity, weights: Rows, gradients: Rows, row_norms: RowNorms, screen: Screen) -> None:
         self.sparsity, self.weights, self.gradients, self.screen = sparsity, weights, gradients, screen
         self.row_norms = row_norms
         """|W_dec[k, m]|_2, which `refresh` and `update` keep."""
@@ -159,10 +171,36 @@ class SparseStep(ABC):
 
     @abstractmethod
     def _passes(
-        self, pairs: Pairs, gate: Gates, norms: Float[Tensor, " features"], batch: Batch, ranks: Ranks
-    ) -> tuple[Pull, Float[Tensor, " features"]]:
+        self, pairs: Pairs, gate: Gates, norms: PerFeature, batch: Batch, ranks: Ranks
+    ) -> tuple[Pull, PerFeature]:
         """Decode, and fill the gradients but that of b_dec; the pull of the reconstruction, and the square of each
         feature's part of the gradient, float64."""
 
-    def _sum(self, squares: Float[Tensor, " features"]) -> Float[Tensor, ""]:
+    def _background(
+        self,
+        pairs: Pairs,
+        gate: Gates,
+        norms: PerFeature,
+        batch: Batch,
+        sums: Callable[[Float[Tensor, "3 pairs"]], Float[Tensor, "3 features"]],
+    ) -> tuple[Background | None, Gates]:
+        """The background, None unless JumpReLU, and the gate with penalties and shares per token of the batch; `sums`
+        adds up each feature's pairs.
+
+        Pairs that are on do not feel the background, but their encoder rows are pulled like all others: their penalty
+        makes up for it.
+        """
+        gate = replace(gate, penalty=gate.penalty / batch.total, share=gate.share / batch.total)
+        if not isinstance(self.sparsity, JumpReLU):
+            return None, gate
+        theta, feature, pre_weight = self.weights.threshold(), pairs.feature, self.sparsity.pre_weight / batch.total
+        assert theta is not None
+        on, above, slopes = sums(torch.stack([gate.open, (theta[feature] - pairs.pre) * gate.open, gate.slope]))
+        batch_sum, tokens = batch.x.sum(dim=0), len(batch.x)
+        lift = norms * pre_weight
+        lack = tokens * (theta - self.weights.b_enc) - self.weights.enc @ batch_sum - above
+        found = Background(-lift, lack * pre_weight, lift * (theta * (tokens - on) - slopes), batch_sum)
+        return found, replace(gate, penalty=gate.penalty - found.pull[feature])
+
+    def _sum(self, squares: PerFeature) -> Scalar:
         return squares.sum()

@@ -30,7 +30,7 @@ SMALLEST = 1e-6
 """Size of a dimension beside the largest, below which it counts as so large."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Desk:
     """Where one thread works on a tile; kept, because fresh memory costs more than the work."""
 

@@ -6,30 +6,23 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy import bool_, float32, int8
-from numpy.typing import NDArray
+from numpy import float32
 
-from featdiff.crosscoder.kernels.cpu.compiled import RowArrays, compiled, square
+from featdiff.crosscoder.kernels.cpu.compiled import Bools, Bytes, Floats, RowArrays, compiled, square
 from featdiff.crosscoder.kernels.cpu.encode import quantise
 
 
 class CopyArrays(NamedTuple):
     """The int8 copy of the encoder, as `mirror` writes it."""
 
-    columns: NDArray[float32]
-    scale: NDArray[float32]
-    length: NDArray[float32]
-    copy: NDArray[int8]
+    columns: Floats
+    scale: Floats
+    length: Floats
+    copy: Bytes
 
 
 @compiled
-def adam(
-    row: NDArray[float32],
-    gradient: NDArray[float32],
-    mean: NDArray[float32],
-    square: NDArray[float32],
-    rates: NDArray[float32],
-) -> None:
+def adam(row: Floats, gradient: Floats, mean: Floats, square: Floats, rates: Floats) -> None:
     """One step of Adam on a row; `rates` as `update` lists them."""
     coefficient, keep_mean, take_mean, keep_square, take_square, size, correction, epsilon = rates
     for index in range(row.shape[0]):
@@ -41,9 +34,7 @@ def adam(
 
 
 @compiled
-def _adam_without_gradient(
-    row: NDArray[float32], mean: NDArray[float32], square: NDArray[float32], rates: NDArray[float32]
-) -> None:
+def _adam_without_gradient(row: Floats, mean: Floats, square: Floats, rates: Floats) -> None:
     keep_mean, keep_square, size, correction, epsilon = rates[1], rates[3], rates[5], rates[6], rates[7]
     for index in range(row.shape[0]):
         first = keep_mean * mean[index]
@@ -58,9 +49,9 @@ def update(
     gradients: RowArrays,
     means: RowArrays,
     squares: RowArrays,
-    touched: NDArray[bool_],
-    rates: NDArray[float32],
-    row_norms: NDArray[float32],
+    touched: Bools,
+    rates: Floats,
+    row_norms: Floats,
     copies: CopyArrays,
     start: int,
     stop: int,
@@ -88,14 +79,14 @@ def update(
 
 
 @compiled
-def norms_of(dec: NDArray[float32], row_norms: NDArray[float32], start: int, stop: int) -> None:
+def norms_of(dec: Floats, row_norms: Floats, start: int, stop: int) -> None:
     """Norms of the decoder rows of the features in [start, stop), bit for bit as `update` leaves them."""
     for offset in range(stop - start):
         _norms(dec[start + offset], row_norms[start + offset])
 
 
 @compiled
-def _norms(row: NDArray[float32], norms: NDArray[float32]) -> None:
+def _norms(row: Floats, norms: Floats) -> None:
     width = row.shape[0] // norms.shape[0]
     for model in range(norms.shape[0]):
         norms[model] = np.sqrt(square(row[model * width : (model + 1) * width]))

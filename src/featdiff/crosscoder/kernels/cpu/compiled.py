@@ -13,10 +13,16 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar, cast
 
 from numba import njit
-from numpy import bool_, float32, float64, int32, int64
+from numpy import bool_, float32, float64, int8, int32, int64
 from numpy.typing import NDArray
 
 Function = TypeVar("Function", bound=Callable[..., object])
+Floats = NDArray[float32]
+Doubles = NDArray[float64]
+Ints = NDArray[int32]
+Longs = NDArray[int64]
+Bytes = NDArray[int8]
+Bools = NDArray[bool_]
 
 
 def compiled(function: Function) -> Function:
@@ -28,41 +34,27 @@ class EntryArrays(NamedTuple):
     """Active (token, feature) pairs: their values in the order of the tokens, and in the order of the features what
     else is known of each (`Gates`)."""
 
-    token_starts: NDArray[int64]
-    feature: NDArray[int32]
-    value: NDArray[float32]
-    feature_starts: NDArray[int64]
-    token: NDArray[int32]
-    strength: NDArray[float32]
+    token_starts: Longs
+    feature: Ints
+    value: Floats
+    feature_starts: Longs
+    token: Ints
+    strength: Floats
     """`value` once more."""
-    open: NDArray[float32]
-    penalty: NDArray[float32]
-    slope: NDArray[float32]
-    share: NDArray[float32]
+    open: Floats
+    penalty: Floats
+    slope: Floats
+    share: Floats
 
 
 class RowArrays(NamedTuple):
     """Parameters, their gradients or one of Adam's moments, one row per feature."""
 
-    enc: NDArray[float32]
-    dec: NDArray[float32]
-    b_enc: NDArray[float32]
-    log_threshold: NDArray[float32]
+    enc: Floats
+    dec: Floats
+    b_enc: Floats
+    log_threshold: Floats
     """JumpReLU's; zeros, and unused, under the others."""
-
-
-class Background(NamedTuple):
-    """What every feature receives whether it is active or not: JumpReLU's pull on pre-activations.
-
-    `pull` times the sum of the batch joins the gradient of the encoder row, `share` that of the decoder's norms, and
-    `slope` that of the threshold.
-    """
-
-    present: bool
-    pull: NDArray[float32]
-    share: NDArray[float32]
-    slope: NDArray[float32]
-    batch_sum: NDArray[float32]
 
 
 # ------------------------------------------------------------------ one row
@@ -70,11 +62,7 @@ class Background(NamedTuple):
 
 @compiled
 def dot_four(
-    first: NDArray[float32],
-    second: NDArray[float32],
-    third: NDArray[float32],
-    fourth: NDArray[float32],
-    right: NDArray[float32],
+    first: Floats, second: Floats, third: Floats, fourth: Floats, right: Floats
 ) -> tuple[float32, float32, float32, float32]:
     """Four at once: rows from distant places of memory are then waited for together."""
     a, b, c, d = float32(0), float32(0), float32(0), float32(0)
@@ -87,7 +75,7 @@ def dot_four(
 
 
 @compiled
-def square(row: NDArray[float32]) -> float64:
+def square(row: Floats) -> float64:
     total = float32(0)
     for index in range(row.shape[0]):
         total += row[index] * row[index]
@@ -95,22 +83,22 @@ def square(row: NDArray[float32]) -> float64:
 
 
 @compiled
-def add(row: NDArray[float32], factor: float32, other: NDArray[float32]) -> None:
+def add(row: Floats, factor: float32, other: Floats) -> None:
     for index in range(row.shape[0]):
         row[index] += factor * other[index]
 
 
 @compiled
 def add_four(
-    row: NDArray[float32],
+    row: Floats,
     one: float32,
-    first: NDArray[float32],
+    first: Floats,
     two: float32,
-    second: NDArray[float32],
+    second: Floats,
     three: float32,
-    third: NDArray[float32],
+    third: Floats,
     four: float32,
-    fourth: NDArray[float32],
+    fourth: Floats,
 ) -> None:
     for index in range(row.shape[0]):
         row[index] += (one * first[index] + two * second[index]) + (three * third[index] + four * fourth[index])
@@ -120,7 +108,7 @@ def add_four(
 
 
 @compiled
-def decode(entries: EntryArrays, dec: NDArray[float32], out: NDArray[float32], start: int, stop: int) -> None:
+def decode(entries: EntryArrays, dec: Floats, out: Floats, start: int, stop: int) -> None:
     """out[token] = sum of value x decoder row, for tokens in [start, stop)."""
     for offset in range(stop - start):
         token = start + offset
@@ -129,33 +117,16 @@ def decode(entries: EntryArrays, dec: NDArray[float32], out: NDArray[float32], s
         first, number = entries.token_starts[token], entries.token_starts[token + 1] - entries.token_starts[token]
         whole = number // 4
         for group in range(whole):
-            entry = first + 4 * group
-            add_four(
-                row,
-                entries.value[entry],
-                dec[entries.feature[entry]],
-                entries.value[entry + 1],
-                dec[entries.feature[entry + 1]],
-                entries.value[entry + 2],
-                dec[entries.feature[entry + 2]],
-                entries.value[entry + 3],
-                dec[entries.feature[entry + 3]],
-            )
+            four = slice(first + 4 * group, first + 4 * group + 4)
+            v, f = entries.value[four], entries.feature[four]
+            add_four(row, v[0], dec[f[0]], v[1], dec[f[1]], v[2], dec[f[2]], v[3], dec[f[3]])
         for rest in range(number - 4 * whole):
             entry = first + 4 * whole + rest
             add(row, entries.value[entry], dec[entries.feature[entry]])
 
 
 @compiled
-def residuals(
-    out: NDArray[float32],
-    x: NDArray[float32],
-    b_dec: NDArray[float32],
-    factor: float32,
-    squares: NDArray[float64],
-    start: int,
-    stop: int,
-) -> None:
+def residuals(out: Floats, x: Floats, b_dec: Floats, factor: float32, squares: Doubles, start: int, stop: int) -> None:
     """Turn sums of decoder rows into `factor` x (reconstruction - x), and note each token's squared error."""
     for offset in range(stop - start):
         token = start + offset
@@ -163,7 +134,7 @@ def residuals(
 
 
 @compiled
-def _residual(out: NDArray[float32], x: NDArray[float32], b_dec: NDArray[float32], factor: float32) -> float64:
+def _residual(out: Floats, x: Floats, b_dec: Floats, factor: float32) -> float64:
     total = float32(0)
     for index in range(out.shape[0]):
         error = out[index] + b_dec[index] - x[index]
@@ -176,19 +147,20 @@ def _residual(out: NDArray[float32], x: NDArray[float32], b_dec: NDArray[float32
 def backward(
     entries: EntryArrays,
     weights: RowArrays,
-    row_norms: NDArray[float32],
-    x: NDArray[float32],
-    pull: NDArray[float32],
-    background: Background,
+    row_norms: Floats,
+    x: Floats,
+    pull: Floats,
+    background: tuple[Floats, Floats, Floats, Floats] | None,
     gradients: RowArrays,
-    touched: NDArray[bool_],
-    squares: NDArray[float64],
+    touched: Bools,
+    squares: Doubles,
     start: int,
     stop: int,
 ) -> None:
     """Gradient rows of the features in [start, stop), and the square of each feature's part of the gradient.
 
-    A row without an active pair is zero; it is written only if the step before left something in it.
+    A row without an active pair is zero; it is written only if the step before left something in it. `background`
+    holds the fields of a `Background`.
     """
     for offset in range(stop - start):
         feature = start + offset
@@ -198,16 +170,17 @@ def backward(
         if touched[feature]:
             enc[:] = 0
             dec[:] = 0
-        touched[feature] = number > 0 or background.present
+        touched[feature] = number > 0 or background is not None
         gradients.b_enc[feature], gradients.log_threshold[feature], squares[feature] = 0, 0, 0
         if not touched[feature]:
             continue
         bias, slope, share = _pairs_of(entries, weights.dec[feature], x, pull, first, number, enc, dec)
-        if background.present:
-            add(enc, background.pull[feature], background.batch_sum)
-            bias += background.pull[feature] * x.shape[0]
-            share += background.share[feature]
-            slope += background.slope[feature]
+        if background is not None:
+            pulls, shares, slopes, batch_sum = background
+            add(enc, pulls[feature], batch_sum)
+            bias += pulls[feature] * x.shape[0]
+            share += shares[feature]
+            slope += slopes[feature]
         if share != 0:
             _add_share(dec, weights.dec[feature], row_norms[feature], share)
         gradients.b_enc[feature], gradients.log_threshold[feature] = bias, slope
@@ -216,14 +189,7 @@ def backward(
 
 @compiled
 def _pairs_of(
-    entries: EntryArrays,
-    row: NDArray[float32],
-    x: NDArray[float32],
-    pull: NDArray[float32],
-    first: int,
-    number: int,
-    enc: NDArray[float32],
-    dec: NDArray[float32],
+    entries: EntryArrays, row: Floats, x: Floats, pull: Floats, first: int, number: int, enc: Floats, dec: Floats
 ) -> tuple[float32, float32, float32]:
     """Add one feature's pairs to its gradient rows; the gradients of its bias, threshold and summed decoder norm.
 
@@ -235,46 +201,27 @@ def _pairs_of(
     for group in range((number + 3) // 4):
         place = first + 4 * group
         a, b, c, d = place, min(place + 1, last), min(place + 2, last), min(place + 3, last)
-        first_token, second_token, third_token, fourth_token = (
-            entries.token[a],
-            entries.token[b],
-            entries.token[c],
-            entries.token[d],
-        )
+        one, two, three, four = entries.token[a], entries.token[b], entries.token[c], entries.token[d]
         second, third, fourth = float32(place < last), float32(place + 1 < last), float32(place + 2 < last)
-        up_a, up_b, up_c, up_d = dot_four(
-            pull[first_token], pull[second_token], pull[third_token], pull[fourth_token], row
-        )
+        up_a, up_b, up_c, up_d = dot_four(pull[one], pull[two], pull[three], pull[four], row)
         up_a += entries.penalty[a]
         up_b = second * (up_b + entries.penalty[b])
         up_c = third * (up_c + entries.penalty[c])
         up_d = fourth * (up_d + entries.penalty[d])
-        in_a, in_b, in_c, in_d = (
-            up_a * entries.open[a],
-            up_b * entries.open[b],
-            up_c * entries.open[c],
-            up_d * entries.open[d],
-        )
+        in_a, in_b = up_a * entries.open[a], up_b * entries.open[b]
+        in_c, in_d = up_c * entries.open[c], up_d * entries.open[d]
         bias += (in_a + in_b) + (in_c + in_d)
         slope += up_a * entries.slope[a] + up_b * entries.slope[b] + up_c * entries.slope[c] + up_d * entries.slope[d]
         share += entries.share[a] + second * entries.share[b] + third * entries.share[c] + fourth * entries.share[d]
-        add_four(
-            dec,
-            entries.strength[a],
-            pull[first_token],
-            second * entries.strength[b],
-            pull[second_token],
-            third * entries.strength[c],
-            pull[third_token],
-            fourth * entries.strength[d],
-            pull[fourth_token],
-        )
-        add_four(enc, in_a, x[first_token], in_b, x[second_token], in_c, x[third_token], in_d, x[fourth_token])
+        on_a, on_b = entries.strength[a], second * entries.strength[b]
+        on_c, on_d = third * entries.strength[c], fourth * entries.strength[d]
+        add_four(dec, on_a, pull[one], on_b, pull[two], on_c, pull[three], on_d, pull[four])
+        add_four(enc, in_a, x[one], in_b, x[two], in_c, x[three], in_d, x[four])
     return bias, slope, share
 
 
 @compiled
-def _add_share(gradient: NDArray[float32], row: NDArray[float32], norms: NDArray[float32], share: float32) -> None:
+def _add_share(gradient: Floats, row: Floats, norms: Floats, share: float32) -> None:
     """Add share x d(sum of norms) / d(row): the unit vector of each model's part."""
     width = row.shape[0] // norms.shape[0]
     for model in range(norms.shape[0]):

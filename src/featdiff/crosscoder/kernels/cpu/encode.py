@@ -4,35 +4,33 @@
 # pyright: reportArgumentType=false, reportReturnType=false
 
 import numpy as np
-from numpy import float32, int8, int32, int64, uint8, uint64
+from numpy import float32, int8, int32, uint8, uint64
 from numpy.typing import NDArray
 
-from featdiff.crosscoder.kernels.cpu.compiled import compiled, dot_four
+from featdiff.crosscoder.kernels.cpu.compiled import Bytes, Floats, Ints, Longs, compiled, dot_four
+
+Flags = NDArray[uint8]
 
 WORD = 8
 """Features whose flags are looked at together: most words are zero, and passed over whole."""
-
-
 LARGEST = 127
 """Of int8, on both sides of 0."""
 
 
 @compiled
-def _mark_scores(
-    row: NDArray[int32], lower: NDArray[float32], factor: float32, margin: float32, flags: NDArray[uint8]
-) -> None:
+def _mark_scores(row: Ints, lower: Floats, factor: float32, margin: float32, flags: Flags) -> None:
     for index in range(row.shape[0]):
         flags[index] = float32(row[index]) > lower[index] * factor - margin
 
 
 @compiled
-def _mark_above(row: NDArray[float32], floor: NDArray[float32], flags: NDArray[uint8]) -> None:
+def _mark_above(row: Floats, floor: Floats, flags: Flags) -> None:
     for index in range(row.shape[0]):
         flags[index] = row[index] > floor[index]
 
 
 @compiled
-def _list_marked(flags: NDArray[uint8], words: NDArray[uint64], found: NDArray[int32], count: int) -> int:
+def _list_marked(flags: Flags, words: NDArray[uint64], found: Ints, count: int) -> int:
     """Append what is marked to `found` after `count` entries; the new count, or -1 where there is no room."""
     for word in range(words.shape[0]):
         if words[word] == 0:
@@ -46,14 +44,7 @@ def _list_marked(flags: NDArray[uint8], words: NDArray[uint64], found: NDArray[i
 
 
 @compiled
-def screen(
-    scores: NDArray[int32],
-    lower: NDArray[float32],
-    factors: NDArray[float32],
-    margins: NDArray[float32],
-    found: NDArray[int32],
-    ends: NDArray[int64],
-) -> int:
+def screen(scores: Ints, lower: Floats, factors: Floats, margins: Floats, found: Ints, ends: Longs) -> int:
     """List the features of each token whose score lies above lower[feature] x factors[token] - margins[token]; their
     number, or -1 where `found` has no room for them."""
     flags = np.zeros((scores.shape[1] + WORD - 1) // WORD * WORD, uint8)
@@ -68,15 +59,7 @@ def screen(
 
 
 @compiled
-def refine(
-    x: NDArray[float32],
-    enc: NDArray[float32],
-    b_enc: NDArray[float32],
-    floor: NDArray[float32],
-    found: NDArray[int32],
-    ends: NDArray[int64],
-    pre: NDArray[float32],
-) -> int:
+def refine(x: Floats, enc: Floats, b_enc: Floats, floor: Floats, found: Ints, ends: Longs, pre: Floats) -> int:
     """Pre-activations of the listed pairs in float32; pairs at or below the floor are struck off the list."""
     start, count = 0, 0
     for token in range(x.shape[0]):
@@ -99,9 +82,7 @@ def refine(
 
 
 @compiled
-def _list_if_above(
-    feature: int, value: float32, floor: NDArray[float32], found: NDArray[int32], pre: NDArray[float32], count: int
-) -> int:
+def _list_if_above(feature: int, value: float32, floor: Floats, found: Ints, pre: Floats, count: int) -> int:
     if value > floor[feature]:
         found[count], pre[count] = feature, value
         return count + 1
@@ -109,13 +90,7 @@ def _list_if_above(
 
 
 @compiled
-def compact(
-    products: NDArray[float32],
-    floor: NDArray[float32],
-    found: NDArray[int32],
-    ends: NDArray[int64],
-    pre: NDArray[float32],
-) -> int:
+def compact(products: Floats, floor: Floats, found: Ints, ends: Longs, pre: Floats) -> int:
     """List the features of each token whose float32 pre-activation lies above the floor; their number, or -1 where
     `found` has no room for them."""
     flags = np.zeros((products.shape[1] + WORD - 1) // WORD * WORD, uint8)
@@ -133,13 +108,7 @@ def compact(
 
 
 @compiled
-def order_by_feature(
-    token_starts: NDArray[int64],
-    feature: NDArray[int32],
-    feature_starts: NDArray[int64],
-    by_feature: NDArray[int32],
-    token: NDArray[int32],
-) -> None:
+def order_by_feature(token_starts: Longs, feature: Ints, feature_starts: Longs, by_feature: Ints, token: Ints) -> None:
     """Sort pairs by feature, those of one feature by token (a counting sort)."""
     feature_starts[:] = 0
     for entry in range(feature.shape[0]):
@@ -156,15 +125,7 @@ def order_by_feature(
 
 
 @compiled
-def mirror(
-    enc: NDArray[float32],
-    columns: NDArray[float32],
-    scale: NDArray[float32],
-    length: NDArray[float32],
-    copy: NDArray[int8],
-    start: int,
-    stop: int,
-) -> None:
+def mirror(enc: Floats, columns: Floats, scale: Floats, length: Floats, copy: Bytes, start: int, stop: int) -> None:
     """`quantise` the encoder rows of the features in [start, stop), times `columns`."""
     scratch = np.empty(enc.shape[1], float32)
     for offset in range(stop - start):
@@ -173,13 +134,7 @@ def mirror(
 
 
 @compiled
-def quantise_tokens(
-    x: NDArray[float32],
-    columns: NDArray[float32],
-    scale: NDArray[float32],
-    length: NDArray[float32],
-    copy: NDArray[int8],
-) -> float32:
+def quantise_tokens(x: Floats, columns: Floats, scale: Floats, length: Floats, copy: Bytes) -> float32:
     """`quantise` every token of x, times `columns`; the mean coarseness."""
     scratch, total = np.empty(x.shape[1], float32), float32(0)
     for token in range(x.shape[0]):
@@ -189,9 +144,7 @@ def quantise_tokens(
 
 
 @compiled
-def quantise(
-    row: NDArray[float32], columns: NDArray[float32], scratch: NDArray[float32], copy: NDArray[int8]
-) -> tuple[float32, float32, float32]:
+def quantise(row: Floats, columns: Floats, scratch: Floats, copy: Bytes) -> tuple[float32, float32, float32]:
     """copy = round(row x columns / scale), in [-127, 127].
 
     Gives scale, |row x columns| / scale, and the coarseness: scale as a share of the mean magnitude. Of a row of zeros
@@ -209,7 +162,7 @@ def quantise(
 
 
 @compiled
-def _multiply(row: NDArray[float32], columns: NDArray[float32], out: NDArray[float32]) -> tuple[float32, float32]:
+def _multiply(row: Floats, columns: Floats, out: Floats) -> tuple[float32, float32]:
     """row x columns, and of it the sum of magnitudes and the sum of squares."""
     sizes, squares = float32(0), float32(0)
     for index in range(row.shape[0]):
@@ -221,7 +174,7 @@ def _multiply(row: NDArray[float32], columns: NDArray[float32], out: NDArray[flo
 
 
 @compiled
-def _largest_bits(raw: NDArray[int32]) -> int32:
+def _largest_bits(raw: Ints) -> int32:
     """The bits of the largest magnitude: unlike that of floats, the compiler vectorises the maximum of integers."""
     largest = int32(0)
     for index in range(raw.shape[0]):
@@ -238,13 +191,13 @@ def _number(bits: int32) -> float32:
 
 
 @compiled
-def _shift(row: NDArray[float32], factor: float32) -> None:
+def _shift(row: Floats, factor: float32) -> None:
     """Bring row x factor where neighbouring float32 are 1 apart: the last byte is then the nearest whole number."""
     for index in range(row.shape[0]):
         row[index] = row[index] * factor + float32(1.5 * 2**23)
 
 
 @compiled
-def _last_bytes(raw: NDArray[int32], copy: NDArray[int8]) -> None:
+def _last_bytes(raw: Ints, copy: Bytes) -> None:
     for index in range(raw.shape[0]):
         copy[index] = int8(raw[index])

@@ -1,6 +1,8 @@
 """The sparse step on a CPU: gradients by feature while its rows are in cache. No result depends on the number of
 threads, save where torch's own products do."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -9,13 +11,11 @@ from torch import Tensor
 from featdiff.config.crosscoder import MSE, Sparsity
 from featdiff.crosscoder.kernels.cpu.active_pairs import Int8Screen
 from featdiff.crosscoder.kernels.cpu.adam import adam, norms_of, update
-from featdiff.crosscoder.kernels.cpu.compiled import Background, EntryArrays, RowArrays, backward, decode, residuals
+from featdiff.crosscoder.kernels.cpu.compiled import EntryArrays, RowArrays, backward, decode, residuals
 from featdiff.crosscoder.kernels.cpu.encode import order_by_feature
 from featdiff.crosscoder.kernels.cpu.threads import Workers
-from featdiff.crosscoder.kernels.jumprelu_penalty import background
-from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Rates, Rows
+from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Pull, Rates, Rows
 from featdiff.crosscoder.kernels.ranks import Ranks
-from featdiff.crosscoder.kernels.reconstruction_gradient import Pull
 from featdiff.crosscoder.kernels.sparse_step import Pairs, SparseStep
 from featdiff.crosscoder.sparsity import Gates
 
@@ -48,16 +48,11 @@ class Cpu(SparseStep):
         self._workers.map(chunk, len(norms), self._chunk)
 
     def update(self, means: Rows, squares: Rows, rates: Rates) -> None:
-        numbers = np.array(rates.numbers(), np.float32)
-        w, g, m, v = (_arrays(rows) for rows in (self.weights, self.gradients, means, squares))
-        norms, touched, copies = self.row_norms.numpy(), self.touched.numpy(), self.screen.copies
-
-        def chunk(start: int, stop: int) -> None:
-            update(w, g, m, v, touched, numbers, norms, copies, start, stop)
-
-        self._workers.map(chunk, len(norms), self._chunk)
+        numbers, all_rows = np.array(rates.numbers(), np.float32), (self.weights, self.gradients, means, squares)
+        kept = self.touched.numpy(), numbers, self.row_norms.numpy(), self.screen.copies
+        self._workers.map(partial(update, *map(_arrays, all_rows), *kept), len(self.touched), self._chunk)
         for name in ("b_dec", "log_threshold"):
-            parts = [getattr(rows, name) for rows in (self.weights, self.gradients, means, squares)]
+            parts = [getattr(rows, name) for rows in all_rows]
             if parts[0] is not None:
                 weight, gradient, mean, square = (part.numpy() for part in parts)
                 adam(weight, gradient, mean, square, numbers)
@@ -69,10 +64,16 @@ class Cpu(SparseStep):
     def _passes(
         self, pairs: Pairs, gate: Gates, norms: Float[Tensor, " features"], batch: Batch, ranks: Ranks
     ) -> tuple[Pull, Float[Tensor, " features"]]:
-        background = _background(self.sparsity, self.weights, norms, batch, pairs, gate)
-        entries = _entries(pairs, gate, background, len(norms), batch.total)
+        def sums(values: Float[Tensor, "kinds pairs"]) -> Float[Tensor, "kinds features"]:
+            return norms.new_zeros(len(values), len(norms)).index_add_(1, pairs.feature, values)
+
+        found, gate = self._background(pairs, gate, norms, batch, sums)
+        background = found and tuple(part.numpy() for part in (found.pull, found.share, found.slope, found.batch_sum))
+        entries = _entries(pairs, gate, len(norms))
         pull = self._decoded(entries, batch, ranks)
-        self._backward(entries, background, batch.x, pull.rows)
+        rows = _arrays(self.weights), self.row_norms.numpy(), batch.x.numpy(), pull.rows.numpy()
+        written = _arrays(self.gradients), self.touched.numpy(), self._squares
+        self._workers.map(partial(backward, entries, *rows, background, *written), len(norms), self._chunk)
         return pull, torch.from_numpy(self._squares)
 
     def _sum(self, squares: Float[Tensor, " features"]) -> Float[Tensor, ""]:
@@ -82,42 +83,15 @@ class Cpu(SparseStep):
         """The pull of the batch's reconstruction; under squared error in the pass that makes the residuals."""
         x, dec, b_dec = batch.x.numpy(), self.weights.dec.numpy(), self.weights.b_dec.numpy()
         out, squares = np.empty_like(x), np.empty(len(x))
-        self._workers.map(lambda start, stop: decode(entries, dec, out, start, stop), len(x), TOKENS)
+        self._workers.map(partial(decode, entries, dec, out), len(x), TOKENS)
         pull = ranks.sum_over_features(torch.from_numpy(out))
         squared = isinstance(batch.objective, MSE)
         factor = np.float32(2 / batch.total if squared else 1.0)
-
-        def chunk(start: int, stop: int) -> None:
-            residuals(out, x, b_dec, factor, squares, start, stop)
-
-        self._workers.map(chunk, len(x), TOKENS)
+        self._workers.map(partial(residuals, out, x, b_dec, factor, squares), len(x), TOKENS)
         if not squared:
             return Pull.of(batch, pull, self.row_norms.shape[1])
         loss = torch.tensor(squares.sum() / batch.total, dtype=torch.float32)
         return Pull(pull, None, loss, loss)
-
-    def _backward(
-        self, entries: EntryArrays, background: Background, x: Float[Tensor, "tokens width"], pull: Tensor
-    ) -> None:
-        weights, gradients, norms = _arrays(self.weights), _arrays(self.gradients), self.row_norms.numpy()
-        inputs, pulls, touched = x.numpy(), pull.numpy(), self.touched.numpy()
-
-        def chunk(start: int, stop: int) -> None:
-            backward(
-                entries,
-                weights,
-                norms,
-                inputs,
-                pulls,
-                background,
-                gradients,
-                touched,
-                self._squares,
-                start,
-                stop,
-            )
-
-        self._workers.map(chunk, len(norms), self._chunk)
 
 
 def _arrays(rows: Rows) -> RowArrays:
@@ -126,40 +100,12 @@ def _arrays(rows: Rows) -> RowArrays:
     return RowArrays(rows.enc.numpy(), rows.dec.numpy(), rows.b_enc.numpy(), threshold)
 
 
-def _entries(pairs: Pairs, gate: Gates, background: Background, features: int, total: int) -> EntryArrays:
-    """Pairs as the compiled loops read them, their penalties divided by the tokens of the batch."""
+def _entries(pairs: Pairs, gate: Gates, features: int) -> EntryArrays:
+    """Pairs as the compiled loops read them."""
     token_starts, feature = pairs.starts.numpy(), pairs.feature.numpy()
     starts = np.empty(features + 1, np.int64)
     order, token = np.empty_like(feature), np.empty_like(feature)
     order_by_feature(token_starts, feature, starts, order, token)
-    penalty = (gate.penalty / total).numpy()[order]
-    if background.present:
-        # Pairs that are on do not feel the pull that goes to every token.
-        penalty -= background.pull[feature][order]
     value = gate.value.contiguous().numpy()
-    return EntryArrays(
-        token_starts=token_starts,
-        feature=feature,
-        value=value,
-        feature_starts=starts,
-        token=token,
-        strength=value[order],
-        open=gate.open.numpy()[order],
-        penalty=penalty,
-        slope=gate.slope.numpy()[order],
-        share=(gate.share / total).numpy()[order],
-    )
-
-
-def _background(
-    sparsity: Sparsity, weights: Rows, norms: Float[Tensor, " features"], batch: Batch, pairs: Pairs, gate: Gates
-) -> Background:
-    def sums(values: Float[Tensor, "kinds pairs"]) -> Float[Tensor, "kinds features"]:
-        return norms.new_zeros(len(values), len(norms)).index_add_(1, pairs.feature, values)
-
-    found = background(sparsity, weights, norms, batch, pairs.feature, pairs.pre, gate, sums)
-    if found is None:
-        nothing = np.empty(0, np.float32)
-        return Background(False, nothing, nothing, nothing, nothing)
-    arrays = (part.numpy() for part in (found.pull, found.share, found.slope, found.batch_sum))
-    return Background(True, *arrays)
+    others = (part.numpy()[order] for part in (gate.open, gate.penalty, gate.slope, gate.share))
+    return EntryArrays(token_starts, feature, value, starts, token, value[order], *others)

@@ -4,16 +4,15 @@ torch's own threads wait for work by spinning, on the cores that ours need. So a
 torch has one thread, and hands ranges of rows to others like it; only a dense step gives torch all of them.
 """
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from threading import get_ident
 from typing import TypeVar
 
 import torch
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -40,11 +39,11 @@ class Workers:
         ranges = [(start, min(start + chunk, size)) for start in range(0, size, chunk)]
         if self._others is None or len(ranges) == 1:
             return [function(start, stop) for start, stop in ranges]
-        waiting, results = deque(enumerate(ranges)), dict[int, Result]()
+        places, results = count(), dict[int, Result]()
 
         def take() -> None:
-            for place, (start, stop) in _emptied(waiting):
-                results[place] = function(start, stop)
+            while (place := next(places)) < len(ranges):  # one by one, whoever asks
+                results[place] = function(*ranges[place])
 
         helpers = [self._others.submit(take) for _ in range(self.threads - 1)]
         try:
@@ -70,12 +69,3 @@ class Workers:
 
     def _pool(self, threads: int) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(threads, "featdiff", initializer=torch.set_num_threads, initargs=(1,))
-
-
-def _emptied(waiting: deque[Item]) -> Iterator[Item]:
-    """Take items from the left until none is left; several threads may do so at once."""
-    while True:
-        try:
-            yield waiting.popleft()
-        except IndexError:
-            return

@@ -12,25 +12,27 @@ from dataclasses import dataclass
 
 import torch
 import triton.language as tl
-from jaxtyping import BFloat16, Bool, Float
+from jaxtyping import BFloat16
 from torch import Tensor
+from triton.language import constexpr, tensor
 
 from featdiff.crosscoder.kernels.parameter_rows import Rates, Rows
 from featdiff.crosscoder.kernels.triton.kernels import block_of, kernel, parts_of
+from featdiff.crosscoder.shapes import Marked, PerFeature, RowNorms
 
 BLOCK = 1024
 """Columns of a row at a time: of four arrays that are read, with four warps, two loads of 16 bytes per thread each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Derived:
     """What is known of the weights beside themselves."""
 
     mirror: BFloat16[Tensor, "features width"]
     """Encoder rows, rounded."""
-    reach: Float[Tensor, " features"]
+    reach: PerFeature
     """|row|_4 of the encoder."""
-    row_norms: Float[Tensor, "features models"]
+    row_norms: RowNorms
     """|W_dec[k, m]|_2."""
 
     @staticmethod
@@ -48,13 +50,7 @@ def refresh(weights: Rows, derived: Derived) -> None:
 
 
 def update(
-    weights: Rows,
-    gradients: Rows,
-    means: Rows,
-    squares: Rows,
-    touched: Bool[Tensor, " features"],
-    rates: Rates,
-    derived: Derived,
+    weights: Rows, gradients: Rows, means: Rows, squares: Rows, touched: Marked, rates: Rates, derived: Derived
 ) -> None:
     """One step of Adam in place, and `derived` of the new weights; rows that are not touched have gradient 0."""
     numbers = rates.numbers()
@@ -85,35 +81,25 @@ def _pass_over(
         rows = [getattr(each, name) for each in (weights, gradients, means, squares)]
         size = rows[0].numel()
         length = size // (features * parts)
-        _adam[(features, parts)](
-            *rows,
-            touched,
-            numbers,
-            norms,
-            bits,
-            length,
-            size,
-            MOVING=moving,
-            POWER=power,
-            BLOCK=block_of(length, BLOCK),
-        )
+        arrays = (*rows, touched, numbers, norms, bits)
+        _adam[(features, parts)](*arrays, length, size, MOVING=moving, POWER=power, BLOCK=block_of(length, BLOCK))
 
 
 @kernel
 def _adam(
-    weights: tl.tensor,
-    gradients: tl.tensor,
-    means: tl.tensor,
-    squares: tl.tensor,
-    touched: tl.tensor,
+    weights: tensor,
+    gradients: tensor,
+    means: tensor,
+    squares: tensor,
+    touched: tensor,
     numbers: tl.tuple,
-    norms: tl.tensor,
-    mirror: tl.tensor,
-    length: tl.tensor,
-    size: tl.tensor,
-    MOVING: tl.constexpr,
-    POWER: tl.constexpr,
-    BLOCK: tl.constexpr,
+    norms: tensor,
+    mirror: tensor,
+    length: tensor,
+    size: tensor,
+    MOVING: constexpr,
+    POWER: constexpr,
+    BLOCK: constexpr,
 ) -> None:
     """One part of one row; POWER 2 and 4: its norm of that power, 4: its copy as well."""
     part = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)

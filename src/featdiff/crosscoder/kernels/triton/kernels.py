@@ -16,8 +16,11 @@ from typing import Protocol, TypeVar, cast, runtime_checkable
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
+from triton.language import constexpr, tensor
+
+from featdiff.crosscoder.shapes import Codes, Marked, PerFeature, RowNorms, Tokens
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -66,11 +69,7 @@ def parts_of(size: int, part: int) -> int:
 
 
 def listed(
-    scores: Float[Tensor, "tokens features"],
-    floors: Float[Tensor, " features"],
-    limits: Float[Tensor, " tokens"],
-    reach: Float[Tensor, " features"],
-    most: int,
+    scores: Codes, floors: PerFeature, limits: Float[Tensor, " tokens"], reach: PerFeature, most: int
 ) -> tuple[Int[Tensor, " borders"], Int[Tensor, " pairs"], Int[Tensor, " pairs"]] | None:
     """Where the pairs of each token start, and tokens and features of all pairs that may lie above their floor, in
     order: score > floor - limit x reach, and scores that are no number. None where there are more than `most`."""
@@ -93,14 +92,8 @@ def listed(
 
 @device
 def _may_be_above(
-    scores: tl.tensor,
-    floors: tl.tensor,
-    limits: tl.tensor,
-    reach: tl.tensor,
-    token: tl.tensor,
-    column: tl.tensor,
-    features: tl.tensor,
-) -> tl.tensor:
+    scores: tensor, floors: tensor, limits: tensor, reach: tensor, token: tensor, column: tensor, features: tensor
+) -> tensor:
     inside = column < features
     score = tl.load(scores + token.to(tl.int64) * features + column, mask=inside, other=0.0).to(tl.float32)
     floor = tl.load(floors + column, mask=inside, other=0.0)
@@ -111,13 +104,7 @@ def _may_be_above(
 
 @kernel
 def _count(
-    scores: tl.tensor,
-    floors: tl.tensor,
-    limits: tl.tensor,
-    reach: tl.tensor,
-    counts: tl.tensor,
-    features: tl.tensor,
-    BLOCK: tl.constexpr,
+    scores: tensor, floors: tensor, limits: tensor, reach: tensor, counts: tensor, features: tensor, BLOCK: constexpr
 ) -> None:
     token, block = tl.program_id(0), tl.program_id(1)
     column = block * BLOCK + tl.arange(0, BLOCK)
@@ -127,15 +114,15 @@ def _count(
 
 @kernel
 def _list(
-    scores: tl.tensor,
-    floors: tl.tensor,
-    limits: tl.tensor,
-    reach: tl.tensor,
-    ends: tl.tensor,
-    tokens: tl.tensor,
-    found: tl.tensor,
-    features: tl.tensor,
-    BLOCK: tl.constexpr,
+    scores: tensor,
+    floors: tensor,
+    limits: tensor,
+    reach: tensor,
+    ends: tensor,
+    tokens: tensor,
+    found: tensor,
+    features: tensor,
+    BLOCK: constexpr,
 ) -> None:
     token, block = tl.program_id(0), tl.program_id(1)
     column = block * BLOCK + tl.arange(0, BLOCK)
@@ -151,10 +138,7 @@ def _list(
 
 
 def pair_products(
-    left: Float[Tensor, "tokens width"],
-    right: Float[Tensor, "features width"],
-    token: Int[Tensor, " pairs"],
-    feature: Int[Tensor, " pairs"],
+    left: Tokens, right: Float[Tensor, "features width"], token: Int[Tensor, " pairs"], feature: Int[Tensor, " pairs"]
 ) -> Float[Tensor, " pairs"]:
     """left[token] . right[feature] of every pair; pairs of one feature side by side read its row once."""
     width = left.shape[1]
@@ -167,15 +151,15 @@ def pair_products(
 
 @kernel
 def _products(
-    left: tl.tensor,
-    right: tl.tensor,
-    tokens: tl.tensor,
-    features: tl.tensor,
-    out: tl.tensor,
-    pairs: tl.tensor,
-    width: tl.tensor,
-    PAIRS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    left: tensor,
+    right: tensor,
+    tokens: tensor,
+    features: tensor,
+    out: tensor,
+    pairs: tensor,
+    width: tensor,
+    PAIRS: constexpr,
+    BLOCK: constexpr,
 ) -> None:
     pair = tl.program_id(0) * PAIRS + tl.arange(0, PAIRS)
     there = pair < pairs
@@ -196,7 +180,7 @@ def decoded(
     feature: Int[Tensor, " pairs"],
     starts: Int[Tensor, " borders"],
     dec: Float[Tensor, "features width"],
-) -> Float[Tensor, "tokens width"]:
+) -> Tokens:
     """Sum of value x decoder row over the pairs of each token."""
     tokens, width = len(starts) - 1, dec.shape[1]
     block = block_of(width, DECODED[1])
@@ -207,14 +191,14 @@ def decoded(
 
 @kernel
 def _decode(
-    values: tl.tensor,
-    features: tl.tensor,
-    starts: tl.tensor,
-    dec: tl.tensor,
-    out: tl.tensor,
-    width: tl.tensor,
-    PAIRS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    values: tensor,
+    features: tensor,
+    starts: tensor,
+    dec: tensor,
+    out: tensor,
+    width: tensor,
+    PAIRS: constexpr,
+    BLOCK: constexpr,
 ) -> None:
     token = tl.program_id(0)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -248,13 +232,7 @@ def sums_by_feature(
 
 @kernel
 def _sums(
-    values: tl.tensor,
-    starts: tl.tensor,
-    out: tl.tensor,
-    pairs: tl.tensor,
-    features: tl.tensor,
-    FEATURES: tl.constexpr,
-    PAIRS: tl.constexpr,
+    values: tensor, starts: tensor, out: tensor, pairs: tensor, features: tensor, FEATURES: constexpr, PAIRS: constexpr
 ) -> None:
     kind = tl.program_id(0).to(tl.int64)
     feature = tl.program_id(1) * FEATURES + tl.arange(0, FEATURES)
@@ -273,12 +251,12 @@ def gradient_rows(
     token: Int[Tensor, " pairs"],
     arriving: Float[Tensor, " pairs"],
     value: Float[Tensor, " pairs"],
-    x: Float[Tensor, "tokens width"],
-    pull: Float[Tensor, "tokens width"],
-    everywhere: tuple[Float[Tensor, " features"], Float[Tensor, " width"]] | None,
-    shares: tuple[Float[Tensor, "features models"], Float[Tensor, "features width"]] | None,
-    before: Bool[Tensor, " features"],
-    now: Bool[Tensor, " features"],
+    x: Tokens,
+    pull: Tokens,
+    everywhere: tuple[PerFeature, Float[Tensor, " width"]] | None,
+    shares: tuple[RowNorms, Float[Tensor, "features width"]] | None,
+    before: Marked,
+    now: Marked,
     enc: Float[Tensor, "features width"],
     dec: Float[Tensor, "features width"],
 ) -> Float[Tensor, "features blocks"]:
@@ -294,55 +272,35 @@ def gradient_rows(
     squares = torch.empty(grid, device=enc.device)
     factor, batch_sum = everywhere or (x, x)
     unit, rows = shares or (x, x)
-    _gradient[grid](
-        starts,
-        token,
-        arriving,
-        value,
-        x,
-        pull,
-        factor,
-        batch_sum,
-        unit,
-        rows,
-        before,
-        now,
-        enc,
-        dec,
-        squares,
-        width,
-        unit.shape[1],
-        EVERYWHERE=everywhere is not None,
-        SHARES=shares is not None,
-        PAIRS=GRADIENT[0],
-        BLOCK=block,
-    )
+    arrays = (starts, token, arriving, value, x, pull, factor, batch_sum, unit, rows, before, now, enc, dec, squares)
+    given = {"EVERYWHERE": everywhere is not None, "SHARES": shares is not None}
+    _gradient[grid](*arrays, width, unit.shape[1], **given, PAIRS=GRADIENT[0], BLOCK=block)
     return squares
 
 
 @kernel
 def _gradient(
-    starts: tl.tensor,
-    tokens: tl.tensor,
-    arriving: tl.tensor,
-    values: tl.tensor,
-    x: tl.tensor,
-    pull: tl.tensor,
-    factor: tl.tensor,
-    batch_sum: tl.tensor,
-    unit: tl.tensor,
-    rows: tl.tensor,
-    before: tl.tensor,
-    now: tl.tensor,
-    enc: tl.tensor,
-    dec: tl.tensor,
-    squares: tl.tensor,
-    width: tl.tensor,
-    models: tl.tensor,
-    EVERYWHERE: tl.constexpr,
-    SHARES: tl.constexpr,
-    PAIRS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    starts: tensor,
+    tokens: tensor,
+    arriving: tensor,
+    values: tensor,
+    x: tensor,
+    pull: tensor,
+    factor: tensor,
+    batch_sum: tensor,
+    unit: tensor,
+    rows: tensor,
+    before: tensor,
+    now: tensor,
+    enc: tensor,
+    dec: tensor,
+    squares: tensor,
+    width: tensor,
+    models: tensor,
+    EVERYWHERE: constexpr,
+    SHARES: constexpr,
+    PAIRS: constexpr,
+    BLOCK: constexpr,
 ) -> None:
     feature = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

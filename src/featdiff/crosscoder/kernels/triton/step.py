@@ -1,5 +1,7 @@
 """The sparse step on a GPU. Adam is one pass, and no result depends on the order in which programs run."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -9,18 +11,16 @@ from torch import Tensor
 from featdiff.config.crosscoder import BatchTopK, Sparsity
 from featdiff.crosscoder.kernels.borders import Path
 from featdiff.crosscoder.kernels.dense import share_factors
-from featdiff.crosscoder.kernels.jumprelu_penalty import Background, background
-from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Rates, Rows
+from featdiff.crosscoder.kernels.parameter_rows import Batch, Found, Pull, Rates, Rows
+from featdiff.crosscoder.kernels.quantisation_error import MOST_ACTIVE, hidden, rounded_up
 from featdiff.crosscoder.kernels.ranks import Ranks
-from featdiff.crosscoder.kernels.reconstruction_gradient import Pull
-from featdiff.crosscoder.kernels.sparse_step import Pairs, SparseStep
-from featdiff.crosscoder.kernels.triton.active_pairs import TritonScreen
+from featdiff.crosscoder.kernels.sparse_step import Background, Pairs, Screen, SparseStep
 from featdiff.crosscoder.kernels.triton.adam import Derived, refresh, update
-from featdiff.crosscoder.kernels.triton.kernels import decoded, gradient_rows, pair_products, sums_by_feature
+from featdiff.crosscoder.kernels.triton.kernels import decoded, gradient_rows, listed, pair_products, sums_by_feature
 from featdiff.crosscoder.sparsity import Gates
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ByFeature:
     """The order of the pairs by feature, those of one feature by token."""
 
@@ -37,6 +37,57 @@ class ByFeature:
     def sums(self, values: Float[Tensor, "kinds pairs"]) -> Float[Tensor, "kinds features"]:
         """What each feature's pairs add up to; `values` come by token."""
         return sums_by_feature(values[:, self.order], self.starts)
+
+
+class TritonScreen(Screen):
+    """The search for active pairs: a bfloat16 product, then float32 products of what it lists.
+
+    Pairs come out as from the screen of a CPU. Encoder rows are not scaled here: the score of a pair is compared with
+    the margin of its token times the norm of its row.
+    """
+
+    def __init__(self, weights: Rows, derived: Derived) -> None:
+        super().__init__(weights)
+        self._derived = derived
+
+    def pairs(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"]) -> Pairs | None:
+        weights, derived = self._weights, self._derived
+        bias = rounded_up(weights.b_enc - floors)
+        with whole_sums():
+            scores = torch.addmm(bias, x.bfloat16(), derived.mirror.T)
+        limits = hidden(x, self.margin).float()
+        found = listed(scores, torch.zeros_like(floors), limits, derived.reach, int(MOST_ACTIVE * scores.numel()))
+        if found is None:
+            return None
+        starts, token, feature = found
+        # By feature, so that an encoder row is read once for all its tokens.
+        order = feature.sort(stable=True).indices
+        pre = torch.empty_like(token, dtype=torch.float32)
+        pre[order] = pair_products(x, weights.enc, token[order], feature[order])
+        pre += weights.b_enc[feature]
+        return Pairs(starts, feature, pre).only(pre > floors[feature])
+
+    def pairs_in_full(self, x: Float[Tensor, "tokens width"], floors: Float[Tensor, " features"]) -> Pairs | None:
+        scores = torch.addmm(self._weights.b_enc, x, self._weights.enc.T)
+        found = listed(scores, floors, x.new_zeros(len(x)), self._derived.reach, int(MOST_ACTIVE * scores.numel()))
+        if found is None:
+            return None
+        starts, token, feature = found
+        pre = scores[token, feature]
+        return Pairs(starts, feature, pre).only(pre > floors[feature])
+
+
+@contextmanager
+def whole_sums() -> Generator[None]:
+    """Within the block a bfloat16 product on a GPU is summed in float32 throughout: no rounding but what
+    `quantisation_error.py` knows of."""
+    backend = torch.backends.cuda.matmul
+    before = backend.allow_bf16_reduced_precision_reduction
+    backend.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        backend.allow_bf16_reduced_precision_reduction = before
 
 
 class Triton(SparseStep):
@@ -65,9 +116,7 @@ class Triton(SparseStep):
         self, pairs: Pairs, gate: Gates, norms: Float[Tensor, " features"], batch: Batch, ranks: Ranks
     ) -> tuple[Pull, Float[Tensor, " features"]]:
         by_feature = ByFeature.of(pairs.feature, len(norms))
-        everywhere = background(
-            self.sparsity, self.weights, norms, batch, pairs.feature, pairs.pre, gate, by_feature.sums
-        )
+        everywhere, gate = self._background(pairs, gate, norms, batch, by_feature.sums)
         error = ranks.sum_over_features(decoded(gate.value, pairs.feature, pairs.starts, self.weights.dec))
         pull = Pull.of(batch, error.add_(self.weights.b_dec).sub_(batch.x), self.row_norms.shape[1])
         return pull, self._backward(pairs, gate, by_feature, everywhere, batch, pull.rows)
@@ -85,13 +134,9 @@ class Triton(SparseStep):
         weights, gradients, row_norms = self.weights, self.gradients, self.row_norms
         order, starts = by_feature.order, by_feature.starts
         token, feature = pairs.token(len(batch.x))[order], pairs.feature[order]
-        penalties = gate.penalty[order] / batch.total
-        if everywhere is not None:
-            # Pairs that are on do not feel the pull that goes to every token.
-            penalties -= everywhere.pull[feature]
-        upstream = pair_products(pull, weights.dec, token, feature) + penalties
+        upstream = pair_products(pull, weights.dec, token, feature) + gate.penalty[order]
         arriving = upstream * gate.open[order]
-        kinds = torch.stack([arriving, upstream * gate.slope[order], gate.share[order] / batch.total])
+        kinds = torch.stack([arriving, upstream * gate.slope[order], gate.share[order]])
         bias, slope, share = sums_by_feature(kinds, starts)
         now = starts[1:] > starts[:-1]
         if everywhere is not None:

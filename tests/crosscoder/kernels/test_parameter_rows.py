@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from featdiff.config.crosscoder import MSE, Cosine, DeltaMSE, Objective
-from featdiff.crosscoder.kernels.parameter_rows import Batch
-from featdiff.crosscoder.kernels.reconstruction_gradient import Pull, losses_and_gradients
+from featdiff.crosscoder.kernels.parameter_rows import Batch, Pull
+from featdiff.crosscoder.loss import losses_and_gradients
 
 TOTAL = 10
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from featdiff.crosscoder.kernels.parameter_rows import Rows
 from featdiff.crosscoder.kernels.sparse_step import Pairs
-from featdiff.crosscoder.kernels.triton.active_pairs import TritonScreen
 from featdiff.crosscoder.kernels.triton.adam import Derived, refresh
+from featdiff.crosscoder.kernels.triton.step import TritonScreen
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOKENS, WIDTH, FEATURES = 60, 96, 80
