@@ -24,12 +24,12 @@ from transformers import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from featdiff.api.models import load_models
 from featdiff.models.loading import (
     Lineup,
     attention_of,
     depth,
     load_model,
-    load_models,
     load_tokenizer,
     load_truncated,
 )

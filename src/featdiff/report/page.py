@@ -109,7 +109,7 @@ def _environment(drawings: Mapping[str, Drawing]) -> Environment:
         return Markup(drawings[picture.name].inline())
 
     environment.globals.update({"svg": svg, "numbers": _embedded})  # pyright: ignore[reportArgumentType, reportCallIssue]
-    environment.filters.update({write.__name__: write for write in WRITTEN_BY})
+    environment.filters.update({write.__name__: write for write in WRITTEN_BY})  # pyright: ignore[reportArgumentType, reportCallIssue]
     return environment
 
 
