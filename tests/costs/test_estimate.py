@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from planned import paper, planned, varied
 
-from featdiff.costs.estimate import LOAD, Cost, Work, in_turn
+from featdiff.costs.estimate import LOAD, Work
 from featdiff.costs.hardware import Hardware
 from featdiff.models.logits import AT_ONCE, LOGIT_BYTES
 from featdiff.run.plan import Plan
@@ -41,11 +41,6 @@ def test_a_model_takes_its_time_however_small_it_is() -> None:
 def test_parts_add_up_and_devices_divide_their_time() -> None:
     assert Work(3.0, 2.0) + Work(1.0, 1.0) == Work(4.0, 3.0)
     assert Work(8.0, 4.0).shared(4) == Work(8.0, 1.0)
-
-
-def test_of_pieces_one_after_another_the_fullest_counts() -> None:
-    found = in_turn([Cost(Work(1.0, 2.0), {"a": 3.0}, 4.0, 5.0), Cost(Work(1.0, 1.0), {"b": 9.0}, 1.0, 1.0)])
-    assert found == Cost(Work(2.0, 3.0), {"b": 9.0}, 5.0, 5.0)
 
 
 def test_sampling_reads_all_weights_once_for_every_token_of_a_batch(tiny: Plan) -> None:

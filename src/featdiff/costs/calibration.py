@@ -16,10 +16,7 @@ SIDE, LARGE = 2048, 1 << 26  # side of the matrices that are multiplied, and byt
 
 
 def calibrate(device: str) -> Path:
-    """Measure this machine on `device` (cpu or cuda), write the numbers, and give their file.
-
-    ValueError for an accelerator without numbers of its data sheet.
-    """
+    """Measure this machine on `device` (cpu, or cuda of a known kind), write the numbers, and give their file."""
     name = "cpu" if device == "cpu" else torch.cuda.get_device_name(device).replace(" ", "")
     kind = next((kind for kind in kinds() if kind in name), None)
     if kind is None:

@@ -13,7 +13,7 @@ from featdiff.costs.hardware import Hardware, hardware_of
 from featdiff.crosscoder.sizes import FLOAT, CrosscoderSize
 from featdiff.models.shapes import Shape
 from featdiff.run.plan import Plan
-from featdiff.run.sizes import StudySizes, base_shape, fullest, sizes_of
+from featdiff.run.sizes import StudySizes, base_shape, sizes_of
 
 BANDWIDTH_SHARE = 0.9  # share of the bandwidth, and of the link, that is reached
 LOAD = 0.2  # seconds to load a model, beyond reading its weights
@@ -51,17 +51,6 @@ class Cost:
     def peak(self) -> float:
         """Bytes on one device."""
         return sum(self.memory.values())
-
-
-def in_turn(costs: Iterable[Cost]) -> Cost:
-    """Several pieces one after another."""
-    found = list(costs)
-    return Cost(
-        work=sum((one.work for one in found), Work()),
-        memory=fullest(*(dict(one.memory) for one in found)),
-        stays=sum(one.stays for one in found),
-        passing=max(one.passing for one in found),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +109,7 @@ class CostInputs(StudySizes):
     def sampling(
         self, sequences: float, batch: float, prompt: float, length: float, shape: Shape | None = None
     ) -> Work:
-        """Completions of `length` tokens after prompts, `batch` sequences at a time; each new token of a batch reads
-        all weights, and the cached keys and values of every sequence."""
+        """Completions of `length` tokens, `batch` at a time; each token of a batch reads all weights and its cache."""
         shape, steps, attended = shape or self.shape, sequences / batch * length, prompt + length / 2
         cached = batch * attended * shape.cached_values * self.value
         flops = sequences * (length * shape.forward(attended) + prompt * shape.forward(prompt / 2))
@@ -182,8 +170,7 @@ class CostInputs(StudySizes):
 
 
 def cost_inputs(study: Study, kind: str | None, gpus: int, assumed: Assumptions) -> CostInputs:
-    """All that the estimate of a study needs. ValueError where the shape of a model is not known, for devices that do
-    not exist, and where the features cannot be divided among them."""
+    """All that the estimate of a study needs. ValueError for a model of unknown shape, and devices that cannot be."""
     if gpus % (shards := study.training.feature_shards):
         raise ValueError(f"training.feature_shards is {shards}, which does not divide --gpus {gpus}")
     sizes, hardware = sizes_of(Plan(study)), hardware_of(study, kind, gpus)

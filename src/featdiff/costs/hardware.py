@@ -12,7 +12,6 @@ from pathlib import Path
 
 from featdiff.config.study import Study
 
-PER_CORE = ("bf16", "fp32", "bandwidth", "link")
 Numbers = dict[str, float]
 
 
@@ -56,10 +55,9 @@ def kinds() -> tuple[str, ...]:
 
 
 def hardware_of(study: Study, kind: str | None, devices: int) -> Hardware:
-    """`devices` devices of a kind; None: `cpu` for a study on the CPU, else H200.
+    """`devices` devices of a kind; None: `cpu`, this machine, for a study on the CPU, else H200.
 
-    `cpu` is this machine with as many cores as the study has `threads` (0: all). ValueError for an unknown kind, a
-    number of devices that cannot be, and a calibration that cannot be read.
+    ValueError for an unknown kind, a number of devices that cannot be, and a calibration that cannot be read.
     """
     kind = kind or ("cpu" if study.lineup.device == "cpu" else "H200")
     if kind not in kinds():
@@ -71,7 +69,7 @@ def hardware_of(study: Study, kind: str | None, devices: int) -> Hardware:
     numbers = machine | _packaged()["any"] | _packaged()[kind] | measured
     one = Hardware(kind=kind, devices=devices, **numbers, calibrated=bool(measured))
     cores = study.threads or os.cpu_count() or 1
-    rates = {name: cores * getattr(one, name) for name in PER_CORE}
+    rates = {name: cores * getattr(one, name) for name in ("bf16", "fp32", "bandwidth", "link")}
     return one if one.on_gpu else replace(one, kind=f"cpu of {cores} core{'s' if cores > 1 else ''}", **rates)
 
 

@@ -20,32 +20,22 @@ def cost(inputs: CostInputs) -> Cost:
     study, plan, sizes = inputs.plan.study, inputs.plan, inputs.sizes
     steps = study.training.epochs * ceil(study.corpus.tokens / study.training.batch_size)
     trained = sum((training(inputs, one, steps) for one in plan.crosscoders.values()), Work())
+    cached = 0 if study.activations.cache is None else study.corpus.tokens * inputs.distinct(plan.harvested)
     fit = inputs.fit(plan.harvested, tuple(plan.crosscoders), study.corpus.held_out_tokens)
     return Cost(
         work=(harvest(inputs) + trained + fit).shared(inputs.devices),
         memory=fullest(inputs.while_training(), inputs.while_measuring()),
-        stays=sum(size.file_bytes for size in sizes) + cache_bytes(inputs),
+        stays=sum(size.file_bytes for size in sizes) + cached * inputs.shape.d_model * inputs.value,
         passing=CHECKPOINTS * sum(size.checkpoint_bytes for size in sizes),
     )
 
 
 def harvest(inputs: CostInputs) -> Work:
-    """Every model over the corpus: once, or once an epoch where neither the buffer nor a cache holds all of it.
-
-    Attention is counted over the whole row: a mask keeps it inside documents but saves no product.
-    """
+    """Every model over the corpus, attending to whole rows: once, or every epoch where no buffer or cache holds it."""
     study = inputs.plan.study
     kept = study.activations.cache is not None or inputs.buffered >= study.corpus.tokens
     tokens = study.corpus.tokens * (1 if kept else study.training.epochs)
     return inputs.read(inputs.distinct(inputs.plan.harvested), tokens, study.corpus.context, inputs.tokens_per_pass)
-
-
-def cache_bytes(inputs: CostInputs) -> float:
-    """Bytes of the cache of residual streams, where the study keeps one: of every model, in the model's precision."""
-    study = inputs.plan.study
-    if study.activations.cache is None:
-        return 0.0
-    return float(study.corpus.tokens * inputs.distinct(inputs.plan.harvested) * inputs.shape.d_model * inputs.value)
 
 
 def training(inputs: CostInputs, one: CrosscoderPlan, steps: int) -> Work:
@@ -87,8 +77,7 @@ def _adam(inputs: CostInputs, size: CrosscoderSize, steps: float) -> Work:
 
 
 def exchange(inputs: CostInputs, size: CrosscoderSize, tokens: int, steps: float) -> Work:
-    """What devices send each other: gradients over the groups that divide the tokens, and reconstructions over the
-    shards of the features. A sum over n devices takes each of them 2 (n - 1) / n times its length."""
+    """Sums of gradients over groups, and of reconstructions over shards: each of n sends 2 (n - 1) / n of a length."""
     groups, shards = inputs.groups, inputs.plan.study.training.feature_shards
     gradients = size.file_bytes / shards * (groups - 1) / groups
     reconstructions = FLOAT * tokens / groups * size.width * (shards - 1) / shards

@@ -8,8 +8,9 @@ from featdiff.analyses.intervention.cost import cost as intervene
 from featdiff.analyses.ownership.cost import cost as attribute
 from featdiff.analyses.selection.cost import cost as select
 from featdiff.analyses.sensitivity.variants import Group, check_layers, group_plan, groups_of
-from featdiff.costs.estimate import Cost, CostInputs, in_turn
+from featdiff.costs.estimate import Cost, CostInputs, Work
 from featdiff.costs.training import cost as train
+from featdiff.run.sizes import fullest
 
 READ_FROM = 3
 """Crosscoders of a choice whose features are edited: its curve passes the study's L0, and its variance explained,
@@ -19,7 +20,13 @@ between two each, and one is mostly the same. Of the study's own all are."""
 def cost(inputs: CostInputs) -> Cost:
     """Groups one after another; each reads the corpus anew."""
     check_layers(inputs.plan, inputs.shape.layers)
-    return in_turn(one for group in groups_of(inputs.plan) for one in _group(inputs, group))
+    found = [one for group in groups_of(inputs.plan) for one in _group(inputs, group)]
+    return Cost(
+        work=sum((one.work for one in found), Work()),
+        memory=fullest(*(dict(one.memory) for one in found)),
+        stays=sum(one.stays for one in found),
+        passing=max(one.passing for one in found),
+    )
 
 
 def _group(inputs: CostInputs, group: Group) -> list[Cost]:
