@@ -15,8 +15,7 @@ from featdiff.costs.assumptions import assumptions_of
 from featdiff.costs.estimate import cost_inputs
 from featdiff.files import read_json
 from featdiff.run.plan import Plan
-from featdiff.workflow.estimate_table import duration, size
-from featdiff.workflow.estimate_table import priced as stage_costs
+from featdiff.workflow.estimate_table import duration, priced, size
 from featdiff.workflow.registry import stages_of
 
 
@@ -38,12 +37,12 @@ def compared(plan: Plan) -> list[Compared]:
     folders = {stage.name: plan.run.path(stage.folder) for stage in stages_of(plan)}
     return [
         Compared(
-            stage.name,
-            (stage.cost.total.seconds, float(notes[stage.name]["seconds"])),
-            (stage.cost.stays, sum(file.stat().st_size for file in folders[stage.name].rglob("*") if file.is_file())),
+            name,
+            (cost.work.seconds, float(notes[name]["seconds"])),
+            (cost.stays, sum(file.stat().st_size for file in folders[name].rglob("*") if file.is_file())),
         )
-        for stage in stage_costs(cost_inputs(plan.study, None, 1, assumptions_of(plan.study)))
-        if stage.name in notes and stage.cost.parts
+        for name, cost in priced(cost_inputs(plan.study, None, 1, assumptions_of(plan.study))).items()
+        if name in notes and cost.work.seconds
     ]
 
 

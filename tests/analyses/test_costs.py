@@ -26,47 +26,13 @@ def ran(tiny: Plan) -> CostInputs:
 
 
 def flops(cost: Cost) -> float:
-    return cost.total.flops
+    return cost.work.flops
 
 
 def test_every_model_reads_every_choice_of_every_item(ran: CostInputs) -> None:
     expected = ITEMS * TASKS * MODELS * CHOICES * LENGTH * ran.shape.forward(LENGTH)
     assert flops(evaluate(ran)) == pytest.approx(expected)
     assert flops(evaluate(varied(ran, evaluation__limit=12))) == pytest.approx(expected / 4)
-
-
-def test_every_request_of_every_model_is_built_and_every_model_loaded(ran: CostInputs) -> None:
-    slow = replace(ran, hardware=replace(ran.hardware, row=1e3, load=1e6))
-    seconds = evaluate(slow).total.seconds - evaluate(ran).total.seconds
-    assert seconds == pytest.approx(MODELS * 1e6 + ITEMS * TASKS * MODELS * CHOICES * 1e3, rel=1e-3)
-
-
-def test_ways_cost_in_proportion_to_the_items_that_they_are_tried_on(ran: CostInputs) -> None:
-    def cost(items: int, controls: int) -> float:
-        return flops(ways(varied(ran, ways__items=items, ways__controls=controls, intervention__neutral_tokens=0)))
-
-    assert cost(12, 4) == pytest.approx(2 * cost(6, 4))
-    assert cost(6, 9) - cost(6, 8) == pytest.approx(cost(6, 8) - cost(6, 7)) and cost(6, 9) > cost(6, 8)
-
-
-def test_quality_reads_the_prompts_and_runs_each_crosscoders_models_to_the_end(ran: CostInputs) -> None:
-    tokens = 3 * ITEMS * LENGTH
-    read = 3 * tokens * ran.shape.forward(64, layers=2, head=False)
-    spliced = (3 + 2) * 3 * tokens * ran.shape.forward(64, layers=2)
-    coded = 4 * 2 * tokens * 64 * 32 * (3 + 2)
-    assert flops(quality(ran)) == pytest.approx(read + spliced + coded)
-
-
-def test_seeds_and_checkpoints_are_matched_two_by_two(ran: CostInputs) -> None:
-    def matching(seeds: list[int]) -> tuple[float, ...]:
-        inputs = varied(ran, crosscoder__lineups={}, crosscoder__features=100, crosscoder__seeds=seeds)
-        return tuple(stage(inputs).parts["matching"].flops for stage in (stability, dynamics))
-
-    pair, triple = (2 * 100**2 * models * 32 for models in (2, 3))  # one product of two dictionaries
-    # One seed: the two checkpoints of each tuned model with each other, under two alignments.
-    assert matching([0]) == (0, 2 * 2 * pair)
-    # Two: joint; base with sft and rl; their checkpoints jointly, and one by one.
-    assert matching([0, 1]) == (3 * triple + 6 * pair, 2 * (triple + (2 * 6 + 1) * pair))
 
 
 def test_an_evaluated_item_takes_some_hundred_bytes(ran: CostInputs) -> None:
@@ -118,25 +84,46 @@ def test_a_limit_of_one_task_makes_it_cheaper(ran: CostInputs) -> None:
     assert flops(evaluate(limited)) == pytest.approx(flops(evaluate(ran)) * (TASKS - 0.5) / TASKS)
 
 
+def test_ways_cost_in_proportion_to_the_items_that_they_are_tried_on(ran: CostInputs) -> None:
+    def cost(items: int, controls: int) -> float:
+        return flops(ways(varied(ran, ways__items=items, ways__controls=controls)))
+
+    assert cost(12, 4) == pytest.approx(2 * cost(6, 4))
+    assert cost(6, 9) - cost(6, 8) == pytest.approx(cost(6, 8) - cost(6, 7)) and cost(6, 9) > cost(6, 8)
+
+
+def test_quality_reads_the_prompts_and_runs_each_crosscoders_models_to_the_end(ran: CostInputs) -> None:
+    tokens = 3 * ITEMS * LENGTH
+    read = 3 * tokens * ran.shape.forward(64, layers=2, head=False)
+    spliced = (3 + 2) * 3 * tokens * ran.shape.forward(64, layers=2)
+    coded = 4 * tokens * 64 * 32 * (3 + 2)
+    assert flops(quality(ran)) == pytest.approx(read + spliced + coded)
+
+
+def test_further_seeds_are_matched_with_the_first(ran: CostInputs) -> None:
+    def matched(seeds: list[int]) -> float:
+        return flops(stability(varied(ran, crosscoder__lineups={}, crosscoder__features=100, crosscoder__seeds=seeds)))
+
+    pair, triple = (2 * 100**2 * models * 32 for models in (2, 3))  # one product of two dictionaries
+    # Two: joint; base with sft and rl; their checkpoints jointly, and one by one.
+    assert matched([0]) == 0 and matched([0, 1]) == 3 * triple + 6 * pair
+
+
 def test_an_intervention_runs_above_the_tap_once_for_every_edit(ran: CostInputs) -> None:
-    def edits(controls: int) -> float:
-        return intervene(varied(ran, intervention__controls=controls)).parts["edits, controls"].flops
+    def edits(controls: int, **settings: object) -> float:
+        return flops(intervene(varied(ran, intervention__controls=controls, **settings)))
 
-    # Three edits; of two tasks an eighth of the items again (a quarter critical, half of those held out).
-    items = 3 * ITEMS * (TASKS + 2 / 8)
     above = ran.shape.forward(LENGTH, layers=2, head=False)
-    assert edits(101) - edits(100) == pytest.approx(6 * items * LENGTH * above)  # six kinds of control
-    doses = 2 * ITEMS * TASKS * 2 * (1 + 2)  # two models, two doses of the chosen and of two other sets
-    assert edits(100) == pytest.approx(((6 * 100 + 1 + CHOICES) * items + doses) * LENGTH * above)
-
-
-def test_fewer_items_make_an_intervention_cheaper(ran: CostInputs) -> None:
-    few = intervene(varied(ran, intervention__items=12)).parts
-    for part in ("below the tap", "edits, controls"):
-        assert few[part].flops == pytest.approx(intervene(ran).parts[part].flops / 4)
+    # Three edits, six kinds of control.
+    assert edits(101) - edits(100) == pytest.approx(3 * 6 * ITEMS * TASKS * LENGTH * above)
+    assert edits(100, intervention__items=12) == pytest.approx(edits(100) / 4)
 
 
 def test_unseen_tasks_take_no_part_in_the_selection(ran: CostInputs) -> None:
-    joint, prompts = ran.plan.crosscoders[ran.plan.joint], ITEMS * 2
-    read = MODELS * prompts * LENGTH * ran.shape.forward(LENGTH, layers=2, head=False)
-    assert flops(select(ran)) == pytest.approx(read + 4 * 3 * prompts * joint.features * MODELS * 32)
+    assert flops(select(ran)) == pytest.approx(
+        MODELS * ITEMS * 2 * LENGTH * ran.shape.forward(LENGTH, layers=2, head=False)
+    )
+
+
+def test_every_checkpoint_is_read_in_the_place_of_the_tuned_model(ran: CostInputs) -> None:
+    assert flops(dynamics(ran)) > flops(dynamics(varied(ran, dynamics__alignments=["joint"]))) == 0

@@ -25,4 +25,4 @@ def test_this_machine_is_measured_in_a_minute_and_the_file_is_read(
     assert time.monotonic() - start < 60
     found = read()["cpu"]
     assert 1e9 < found["fp32"] < 1e13 and 0 < found["model_share"] <= 1
-    assert all(1e-6 < found[name] < 1 for name in ("call", "step", "load", "row"))
+    assert 1e-6 < found["call"] < 1

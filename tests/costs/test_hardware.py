@@ -35,9 +35,9 @@ def test_a_cpu_has_the_studys_threads_and_the_machines_memory(study: Study) -> N
 
 def test_measured_numbers_go_over_those_of_the_table(study: Study, tmp_path: Path) -> None:
     before = hardware_of(changed(study, threads=2), "cpu", 1)
-    (tmp_path / "calibration.json").write_text(json.dumps({"cpu": {"fp32": 1e9, "load": 7.0}}))
+    (tmp_path / "calibration.json").write_text(json.dumps({"cpu": {"fp32": 1e9, "call": 7.0}}))
     after = hardware_of(changed(study, threads=2), "cpu", 1)
-    assert (after.fp32, after.load, after.bf16) == (2e9, 7.0, before.bf16)
+    assert (after.fp32, after.call, after.bf16) == (2e9, 7.0, before.bf16)
     assert after.calibrated and not before.calibrated and not hardware_of(study, "H200", 1).calibrated
 
 

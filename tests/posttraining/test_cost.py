@@ -29,31 +29,8 @@ def cost(inputs: CostInputs, paradigm: str, **settings: object) -> Cost:
     return STAGES[paradigm](varied(inputs, **settings))
 
 
-def flops(found: Cost, part: str) -> float:
-    return found.parts[part].flops
-
-
-def test_sft_reads_every_prompt_with_its_trace_once_forward_and_twice_backward(small: CostInputs) -> None:
-    expected = 12 * 30 * 3 * small.shape.forward(15)
-    assert flops(cost(small, "sft"), "training") == pytest.approx(expected)
-    assert flops(cost(small, "sft", sft__epochs=2), "training") == pytest.approx(2 * expected)
-    assert flops(cost(small, "sft", sft__max_length=15), "training") < expected / 2
-
-
-def test_grpo_samples_prices_and_trains_on_every_rollout(small: CostInputs) -> None:
-    found, forward = cost(small, "grpo"), small.shape.forward
-    rollouts = 12 * 2
-    assert flops(found, "rollouts") == pytest.approx(
-        rollouts * (8 * forward(14) + 10 * forward(5))
-    )  # to the limit of 8
-    assert flops(found, "training") == pytest.approx(rollouts * 16 * 4 * forward(8))
-    with_reference = cost(small, "grpo", grpo__beta=0.1)
-    assert flops(with_reference, "training") == pytest.approx(5 / 4 * flops(found, "training"))
-    assert with_reference.memory["reference model"] == 4 * small.shape.parameters
-
-
-def test_prompts_after_the_last_whole_generation_are_not_trained_on(small: CostInputs) -> None:
-    assert flops(cost(small, "grpo", limit=11), "training") == flops(cost(small, "grpo", limit=8), "training")
+def flops(inputs: CostInputs, paradigm: str, **settings: object) -> float:
+    return cost(inputs, paradigm, **settings).work.flops
 
 
 def test_checkpoints_and_states_are_as_large_as_real_ones(small: CostInputs, tmp_path: Path) -> None:
@@ -70,47 +47,8 @@ def test_checkpoints_and_states_are_as_large_as_real_ones(small: CostInputs, tmp
     assert found.passing == pytest.approx(2 * state, rel=0.1)
 
 
-def test_a_teacher_writes_every_trace_to_its_limit_and_is_no_part_of_training() -> None:
-    inputs = paper()
-    found = cost(inputs, "sft")
-    assert inputs.teacher is not None
-    read = 47_000 / 16 * 16_384 * 2 * inputs.teacher.parameters  # all weights for every token of a batch of 16
-    given = cost(replace(inputs, teacher=None), "sft", teacher_model=None, teacher="t.jsonl")
-    assert found.parts["teacher's traces"].seconds > read / inputs.hardware.bandwidth and found.stays > given.stays
-    assert "teacher's traces" not in given.parts and given.parts["training"] == found.parts["training"]
-
-
-def test_vllm_takes_its_share_of_the_memory_and_as_many_sequences_as_fit() -> None:
-    inputs = paper()
-    found = cost(inputs, "grpo")
-    assert found.memory["vLLM"] == 0.3 * 141e9
-    roomier = replace(inputs, hardware=replace(inputs.hardware, memory=2 * 141e9))
-    assert cost(roomier, "grpo").parts["rollouts"].seconds < found.parts["rollouts"].seconds
-
-
 def rejecting(**settings: int) -> dict[str, object]:
     return {"rejection": {"max_completion_length": 6, "batch_size": 4, **settings}}
-
-
-def test_samples_are_drawn_until_enough_are_right(small: CostInputs) -> None:
-    one = 6 * small.shape.forward(13) + 10 * small.shape.forward(5)  # the prompt, and six tokens after it
-    small = replace(small, assumed=replace(small.assumed, right=0.5))
-
-    def drawn(**settings: int) -> float:
-        return flops(cost(small, "rft", **rejecting(**settings)), "samples") / one
-
-    assert drawn(samples=1) == 12 and drawn(samples=3) == 12 * (1 + 1 / 2 + 1 / 4)
-    assert drawn(samples=3, kept=2) == 12 * (1 + 1 + 3 / 4)  # two are lacking unless the first two are right
-
-
-def test_the_control_is_trained_as_sft_on_what_is_kept(small: CostInputs) -> None:
-    def training(right: float, **settings: int) -> float:
-        found = cost(replace(small, assumed=replace(small.assumed, right=right)), "rft", **rejecting(**settings))
-        return flops(found, "training")
-
-    a_trace = 3 * 16 * small.shape.forward(8)
-    assert training(1.0) == pytest.approx(12 * a_trace) and training(1.0, kept=2) == pytest.approx(24 * a_trace)
-    assert training(0.5, samples=2) == pytest.approx(12 * 3 / 4 * a_trace)
 
 
 def test_samples_hold_the_keys_and_values_of_a_batch() -> None:
@@ -118,3 +56,55 @@ def test_samples_hold_the_keys_and_values_of_a_batch() -> None:
     found = cost(inputs, "rft", rejection={"max_completion_length": 65_536, "batch_size": 64})
     keys_and_values = inputs.shape.cached_values * 2  # bytes in bfloat16
     assert found.memory["cached keys and values"] == 64 * (65_536 + 128) * keys_and_values
+
+
+def test_sft_reads_every_prompt_with_its_trace_once_forward_and_twice_backward(small: CostInputs) -> None:
+    expected = 12 * 30 * 3 * small.shape.forward(15)
+    assert flops(small, "sft") == pytest.approx(expected)
+    assert flops(small, "sft", sft__epochs=2) == pytest.approx(2 * expected)
+    assert flops(small, "sft", sft__max_length=15) < expected / 2
+
+
+def test_grpo_samples_prices_and_trains_on_every_rollout(small: CostInputs) -> None:
+    found, forward, rollouts = flops(small, "grpo"), small.shape.forward, 12 * 2
+    sampled = rollouts * (8 * forward(14) + 10 * forward(5))  # to the limit of 8
+    assert found == pytest.approx(sampled + rollouts * 16 * 4 * forward(8))
+    with_reference = cost(small, "grpo", grpo__beta=0.1)
+    assert with_reference.work.flops - found == pytest.approx(rollouts * 16 * forward(8))
+    assert with_reference.memory["reference model"] == 4 * small.shape.parameters
+
+
+def test_tuning_holds_eighteen_bytes_a_parameter_and_what_enters_every_block() -> None:
+    kept, memory = cost(replace(paper(), on_gpu=False), "grpo").memory, cost(paper(), "grpo").memory
+    assert memory["weights, gradients, moments"] == pytest.approx(18 * 4.02e9, rel=0.001)
+    assert kept["activations"] > 5 * memory["activations"]
+
+
+def test_a_teacher_writes_every_trace_to_its_limit_and_is_no_part_of_training() -> None:
+    inputs = paper()
+    found = cost(inputs, "sft")
+    assert inputs.teacher is not None
+    read = 47_000 / 16 * 16_384 * 2 * inputs.teacher.parameters  # all weights for every token of a batch of 16
+    given = cost(replace(inputs, teacher=None), "sft", teacher_model=None, teacher="t.jsonl")
+    assert found.work.seconds - given.work.seconds > read / inputs.hardware.bandwidth and found.stays > given.stays
+
+
+def test_vllm_takes_its_share_of_the_memory_and_as_many_sequences_as_fit() -> None:
+    inputs = paper()
+    found = cost(inputs, "grpo")
+    assert found.memory["vLLM"] == 0.3 * 141e9
+    roomier = replace(inputs, hardware=replace(inputs.hardware, memory=2 * 141e9))
+    assert cost(roomier, "grpo").work.seconds < found.work.seconds
+
+
+def test_samples_are_drawn_until_enough_are_right_and_those_are_trained_on(small: CostInputs) -> None:
+    one = 6 * small.shape.forward(13) + 10 * small.shape.forward(5)  # the prompt, and six tokens after it
+    a_trace = 3 * 16 * small.shape.forward(8)
+
+    def found(right: float, **settings: int) -> float:
+        assumed = replace(small.assumed, right=right)
+        return flops(replace(small, assumed=assumed), "rft", **rejecting(**settings))
+
+    assert found(1.0, samples=3) == pytest.approx(12 * (one + a_trace))
+    assert found(0.5, samples=1) == pytest.approx(12 * (one + a_trace / 2))
+    assert found(0.5, samples=4, kept=2) == pytest.approx(12 * (4 * one + 2 * a_trace))

@@ -1,6 +1,8 @@
-"""How much text the stages of a study read and write: what its files say, and what has to be assumed before a run."""
+"""How much text a study reads and writes: what its files say, and what has to be assumed before a run."""
 
+import json
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from featdiff.config.study import Study
@@ -25,8 +27,6 @@ class Assumptions:
     choices: int = 4
     item_tokens: int = 100
     """Of an item with one of its choices."""
-    critical: float = 0.25
-    """Share of the items that the base gets wrong and the tuned model right."""
     l0: float = 100.0
     """Active features per token, once trained; BatchTopK keeps its k."""
 
@@ -34,42 +34,21 @@ class Assumptions:
         """Prompts that post-training sees in one pass: the rows of their file, where it is here."""
         settings = plan.study.posttrain
         assert settings is not None
-        file = Path(plan.located(settings.prompts))
-        count = _rows(file) if file.suffix == ".jsonl" and file.is_file() else self.prompts
+        file, count = Path(plan.located(settings.prompts)), self.prompts
+        if file.suffix == ".jsonl" and file.is_file():
+            count = sum(1 for line in file.read_bytes().splitlines() if line.strip())
         return min(count, settings.limit or count)
 
     def items_of(self, task: str) -> int:
         """Items of a task by lm-eval's name."""
-        return TASK_ITEMS.get(task, self.items)
+        public = json.loads((files("featdiff.costs") / "task_items.json").read_text(encoding="utf-8"))
+        return public.get(task, self.items)
 
-
-SHARES = ("critical", "right")
 
 # The demo's are known: its inputs are made by featdiff.demo.inputs.
 DEMO = Assumptions(
-    prompts=3840,
-    prompt_tokens=9,
-    trace_tokens=31,
-    completion_tokens=6,
-    right=0.75,
-    items=400,
-    item_tokens=15,
-    critical=0.25,
-    l0=80.0,
+    prompts=3840, prompt_tokens=9, trace_tokens=31, completion_tokens=6, right=0.75, items=400, item_tokens=15, l0=80.0
 )
-TASK_ITEMS = {
-    "aime24": 30,
-    "aime25": 30,
-    "arc_challenge": 1172,
-    "commonsense_qa": 1221,
-    "commonsense_qa_text": 1221,
-    "headqa_en": 2742,
-    "hendrycks_math500": 500,
-    "logiqa": 651,
-    "openbookqa": 500,
-    "piqa": 1838,
-    "sciq": 1000,
-}
 
 
 def assumptions_of(study: Study) -> Assumptions:
@@ -82,11 +61,6 @@ def checked(assumed: Assumptions) -> Assumptions:
     for name, value in asdict(assumed).items():
         if value < 0:
             raise ValueError(f"--assume.{name} {value:g} is negative; give a number that is not")
-        if name in SHARES and value > 1:
-            raise ValueError(f"--assume.{name} {value:g} is a share; give a number from 0 to 1")
+    if assumed.right > 1:
+        raise ValueError(f"--assume.right {assumed.right:g} is a share; give a number from 0 to 1")
     return assumed
-
-
-def _rows(file: Path) -> int:
-    with file.open("rb") as lines:
-        return sum(1 for line in lines if line.strip())

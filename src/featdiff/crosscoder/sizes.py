@@ -4,17 +4,16 @@ from dataclasses import dataclass
 
 FLOAT = 4
 SCREENED_TOKENS = 600
-"""Rows of pre-activations, and of lists of candidates, that a CPU's screen keeps."""
+"""Rows of pre-activations, and of lists of candidates, that a CPU's screen keeps from batch to batch."""
 
 
 @dataclass(frozen=True)
 class CrosscoderSize:
-    """Size of one crosscoder; `thresholds` where every feature has its own (JumpReLU), `hidden` units of an MLP."""
+    """Size of one crosscoder; `hidden` units of an MLP. Thresholds and scales are too few to count."""
 
     models: int
     d_model: int
     features: int
-    thresholds: bool = False
     hidden: int = 0
 
     @property
@@ -23,30 +22,24 @@ class CrosscoderSize:
         return self.models * self.d_model
 
     @property
-    def parameters(self) -> int:
-        """W_enc, W_dec, b_enc, b_dec, the thresholds, and the hidden layer of an MLP."""
-        layer = self.hidden * (self.width + self.features + 1)
-        return 2 * self.features * self.width + (2 if self.thresholds else 1) * self.features + self.width + layer
+    def weights(self) -> int:
+        """Weights that a token is multiplied with: W_enc, W_dec, and the hidden layer of an MLP."""
+        return 2 * self.features * self.width + self.hidden * (self.width + self.features)
 
     @property
     def file_bytes(self) -> int:
-        """Tensors of crosscoder.safetensors: parameters, a scale per model, a threshold."""
-        return FLOAT * (self.parameters + self.models + 1)
+        """Tensors of crosscoder.safetensors: weights and biases."""
+        return FLOAT * (self.weights + self.features + self.width + self.hidden)
 
     @property
     def checkpoint_bytes(self) -> int:
         """Tensors that a training checkpoint holds of it: weights, Adam's moments, and who was silent for how long."""
-        return self.file_bytes + 2 * FLOAT * self.parameters + 8 * self.features
+        return 3 * self.file_bytes + 8 * self.features
 
     @property
     def training_bytes(self) -> int:
-        """Memory of its training: weights, gradients, two moments, and a copy of the encoder (int8 or bfloat16)."""
-        return 4 * FLOAT * self.parameters + 2 * self.features * self.width
-
-    @property
-    def screen_bytes(self) -> int:
-        """Memory that a CPU's sparse step keeps from batch to batch, where it looks for active features."""
-        return FLOAT * SCREENED_TOKENS * self.features
+        """Memory of weights, gradients, moments, a copy of the encoder in low precision, and a CPU's screen."""
+        return 4 * self.file_bytes + self.weights + FLOAT * SCREENED_TOKENS * self.features
 
     def step_bytes(self, tokens: int) -> int:
         """Memory of a dense step: pre-activations, codes, gates and their gradients; input, error, pull."""

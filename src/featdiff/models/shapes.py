@@ -5,25 +5,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a decoder-only transformer."""
+    """Sizes of a decoder-only transformer; parameters are those of one block unless they say otherwise."""
 
     layers: int
     d_model: int
-    attention: int
-    """Heads times their size: width of the queries."""
-    keys: int
-    """Width of the keys, and of the values; smaller under grouped-query attention."""
-    mlp: int
-    """Width of the MLP; of a mixture of experts that of all experts that a token passes."""
+    attention: int  # heads times their size: width of the queries
+    keys: int  # width of the keys, and of the values; smaller under grouped-query attention
     vocabulary: int
-    embedding: int
-    """Parameters of the token embedding."""
+    embedding: int  # parameters of the token embedding
     block: int
-    """Parameters of one block."""
-    active: int
-    """Weights of one block that a token is multiplied with."""
-    head: int
-    """All other parameters: the last norm, and the LM head where it is not the embedding."""
+    active: int  # weights that a token is multiplied with; fewer than all in a mixture of experts
+    head: int  # all other parameters of the model: the last norm, and the LM head where it is not the embedding
 
     @property
     def parameters(self) -> int:
@@ -32,8 +24,8 @@ class Shape:
 
     @property
     def block_values(self) -> int:
-        """Values per token that a block holds at its widest: residuals, queries, keys, values, and the MLP's."""
-        return 4 * self.d_model + 2 * (self.attention + self.keys) + 4 * self.mlp
+        """Values per token that a block holds: residuals, and about 4 for every 3 rows of its matrices."""
+        return 4 * (self.d_model + self.active // (3 * self.d_model))
 
     @property
     def cached_values(self) -> int:
@@ -45,17 +37,14 @@ class Shape:
         return self.embedding + layers * self.block
 
     def forward(self, attended: float, *, layers: int | None = None, head: bool = True) -> float:
-        """FLOPs of a token that passes `layers` blocks (None: all) and attends to `attended` positions.
-
-        2 per weight, 4 per position and unit of the queries; norms, softmax and rotations are some percent of a small
-        model and less of a large one.
-        """
+        """FLOPs of a token that passes `layers` blocks (None: all) and attends to `attended` positions: 2 per weight, 4
+        per position and unit of the queries."""
         depth = self.layers if layers is None else layers
         return depth * (2 * self.active + 4 * attended * self.attention) + 2 * self.d_model * self.vocabulary * head
 
 
 def shape_of(path: str, *, trust_remote_code: bool = False) -> Shape:
-    """The shape of the model at `path`: a folder, `demo:base`, or a hub id that is in the cache or public and known.
+    """The shape of the model at `path`: a folder, or a hub id that is in the cache or public and known.
 
     ValueError, in one line, where its config.json cannot be read or is not on this machine.
     """

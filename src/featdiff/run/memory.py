@@ -1,7 +1,7 @@
 """Memory of `train` at its fullest: foreseen before anything is loaded, and refused where less is free.
 
-Only what grows with the study is counted, beside what the process holds already. It is kept because nothing that a run
-holds grows with its length: the buffer has a size in bytes, and every step uses memory that is there.
+Only what grows with the study is counted, beside what the process holds already. Nothing that a run holds grows with
+its length: the buffer has a size in bytes, and every step uses memory that is there.
 """
 
 import ctypes
@@ -12,10 +12,11 @@ from pathlib import Path
 from featdiff import torchrun
 from featdiff.crosscoder.sizes import FLOAT
 from featdiff.run.plan import Plan
-from featdiff.run.sizes import CORPUS_BYTES, Bytes, StudySizes, fullest, sizes_of
+from featdiff.run.sizes import Bytes, StudySizes, fullest, sizes_of
 
 GIB = 2**30
 HOST = "cpu"
+CORPUS_BYTES = 9  # in the host's memory, per token: as it was read, packed, and the starts of documents
 KEPT, MOST_KEPT = 0.7, 512 * 2**20
 """Freed memory that the allocator holds back at most, as a share of all else, and in bytes. glibc keeps blocks of up to
 32 MiB for later: that cost up to 0.62 of all else in small studies, and nothing that could be seen in large ones."""
@@ -27,36 +28,41 @@ def check_memory(plan: Plan) -> None:
     Raises ValueError, in one line, where less is free. Where the shape of the models is not known, it says so instead.
     """
     try:
-        sizes = sizes_of(plan)
+        needed = memory_of_training(sizes_of(plan))
     except ValueError:
         _say(f"memory: not foreseen, since the shape of {plan.study.lineup.base} is not known")
         return
-    needed = memory_of_training(sizes)
-    said = "; ".join(
-        f"{_gib(sum(parts.values()))} GiB on {device} ({_words(parts)})" for device, parts in needed.items()
-    )
-    _say(f"memory: at most {said}")
+    said = {
+        device: f"{_gib(sum(parts.values()))} GiB on {device} ({_words(parts)})" for device, parts in needed.items()
+    }
+    _say(f"memory: at most {'; '.join(said.values())}")
     for device, parts in needed.items():
-        free, most = free_memory(device), sum(parts.values())
-        if free is not None and most > free:
+        if (free := free_memory(device)) is not None and sum(parts.values()) > free:
             raise ValueError(
-                f"training needs {_gib(most)} GiB on {device} ({_words(parts)}), and {_gib(free)} are free; lower "
+                f"training needs {said[device]}, and {_gib(free)} are free; lower "
                 "activations.buffer_mib or batch_size, crosscoder.features or training.batch_size, or set lineup.turns"
             )
 
 
 def memory_of_training(sizes: StudySizes) -> dict[str, Bytes]:
     """Bytes of `train` at its fullest, by device and by what holds them."""
-    study = sizes.plan.study
-    device, corpus = study.lineup.device, study.corpus
+    study, harvested = sizes.plan.study, sizes.plan.harvested
     learning, measuring = sizes.while_training(), sizes.while_measuring()
-    host_learning: Bytes = {"copy for a checkpoint": sum(size.checkpoint_bytes for size in sizes.sizes)}
-    host_measuring: Bytes = {"held-out streams": _held_out_bytes(sizes)}
-    if device == HOST:
-        side_by_side = {"steps side by side": _further_steps(sizes)}
-        return {HOST: _with_kept(fullest(learning | side_by_side | host_learning, measuring | host_measuring))}
-    host = {"corpus": CORPUS_BYTES * (corpus.tokens + corpus.held_out_tokens)} | fullest(host_learning, host_measuring)
-    return {device: _with_kept(fullest(learning, measuring)), HOST: _with_kept(host)}
+    copy = sum(size.checkpoint_bytes for size in sizes.sizes)
+    held_out = min(study.corpus.held_out_tokens, sizes.room(harvested)) * FLOAT * sizes.shape.d_model
+    host: Bytes = {
+        "corpus": CORPUS_BYTES * (study.corpus.tokens + study.corpus.held_out_tokens),
+        "copy for a checkpoint, held-out streams": max(copy, 2 * len(harvested) * held_out),
+    }
+    if study.lineup.device != HOST:
+        return {study.lineup.device: _with_kept(fullest(learning, measuring)), HOST: _with_kept(host)}
+    threads = study.threads or os.cpu_count() or 1  # a CPU takes a step of a crosscoder in each
+    steps = sorted((size.step_bytes(study.training.batch_size) for size in sizes.sizes), reverse=True)
+    return {HOST: _with_kept(fullest(learning | {"a step": sum(steps[:threads])}, measuring) | host)}
+
+
+def _with_kept(parts: Bytes) -> Bytes:
+    return parts | {"kept by the allocator": min(KEPT * sum(parts.values()), MOST_KEPT)}
 
 
 def return_freed_memory() -> None:
@@ -64,31 +70,6 @@ def return_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def _say(line: str) -> None:
-    if not torchrun.rank():
-        print(line, file=sys.stderr, flush=True)
-
-
-def _further_steps(sizes: StudySizes) -> float:
-    """Bytes of the steps that a CPU takes beside the largest: one crosscoder per thread."""
-    study = sizes.plan.study
-    threads = study.threads or os.cpu_count() or 1
-    steps = sorted((size.step_bytes(study.training.batch_size) for size in sizes.sizes), reverse=True)
-    return sum(steps[1:threads])
-
-
-def _held_out_bytes(sizes: StudySizes) -> float:
-    """Bytes of the streams of held-out text, as they are and rebuilt by one crosscoder."""
-    harvested = sizes.plan.harvested
-    tokens = min(sizes.plan.study.corpus.held_out_tokens, sizes.room(harvested))
-    rebuilt = max(size.models for size in sizes.sizes)
-    return FLOAT * tokens * (len(harvested) + rebuilt) * sizes.shape.d_model
-
-
-def _with_kept(parts: Bytes) -> Bytes:
-    return parts | {"kept by the allocator": min(KEPT * sum(parts.values()), MOST_KEPT)}
 
 
 def free_memory(device: str) -> float | None:
@@ -119,13 +100,16 @@ def allowed(group: Path) -> float | None:
 
 def number_in(file: Path, name: str = "", unit: int = 1) -> float | None:
     """The number behind a name in a file of the system."""
-    if not file.is_file():
-        return None
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         words = line.removeprefix(name).split()
         if line.startswith(name) and words and words[0].isdigit():
             return float(words[0]) * unit
     return None
+
+
+def _say(line: str) -> None:
+    if not torchrun.rank():
+        print(line, file=sys.stderr, flush=True)
 
 
 def _words(parts: Bytes) -> str:

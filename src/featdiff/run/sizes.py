@@ -1,5 +1,4 @@
-"""Sizes of a study before it runs: its models and crosscoders in bytes, its buffer in tokens, and the memory that
-training needs at its fullest."""
+"""Sizes of a study before it runs: its models and crosscoders in bytes, its buffer in tokens, and its memory."""
 
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -13,8 +12,6 @@ from featdiff.models.shapes import Shape, shape_of
 from featdiff.run.plan import CrosscoderPlan, Plan
 
 MIB = 2**20
-CORPUS_BYTES = 9
-"""In the host's memory, per token: as it was read, packed, and the starts of documents."""
 Bytes = dict[str, float]
 
 
@@ -24,10 +21,8 @@ class StudySizes:
 
     plan: Plan
     shape: Shape
-    layers: int
-    """Blocks below the hook point."""
-    devices: int = 1
-    """Devices that train together."""
+    layers: int  # blocks below the hook point
+    devices: int = 1  # devices that train together
     on_gpu: bool = False
 
     @property
@@ -41,14 +36,9 @@ class StudySizes:
         return self.shape.parameters * self.value
 
     @property
-    def shards(self) -> int:
-        """Devices among which the features of a crosscoder are divided."""
-        return self.plan.study.training.feature_shards
-
-    @property
     def groups(self) -> int:
-        """Groups of such devices, among which the tokens are divided."""
-        return max(1, self.devices // self.shards)
+        """Groups of devices that divide the tokens; those of a group divide the features."""
+        return max(1, self.devices // self.plan.study.training.feature_shards)
 
     def distinct(self, names: tuple[str, ...]) -> int:
         """Number of models behind names: a folder that has two names is loaded and run once."""
@@ -63,13 +53,8 @@ class StudySizes:
 
     def size(self, one: CrosscoderPlan) -> CrosscoderSize:
         """Size of a crosscoder of the study."""
-        return CrosscoderSize(
-            len(one.models),
-            self.shape.d_model,
-            one.features,
-            thresholds=one.sparsity.kind == "jumprelu",
-            hidden=one.encoder.width if one.encoder.kind == "mlp" else 0,
-        )
+        hidden = one.encoder.width if one.encoder.kind == "mlp" else 0
+        return CrosscoderSize(len(one.models), self.shape.d_model, one.features, hidden)
 
     @property
     def sizes(self) -> list[CrosscoderSize]:
@@ -93,51 +78,46 @@ class StudySizes:
         study = self.plan.study
         return study.corpus.context * min(study.activations.batch_size, self.buffered // study.corpus.context)
 
-    def forward_bytes(self, tokens: float) -> float:
-        """Memory of a forward pass without gradients, without the weights and the logits."""
-        return tokens * self.shape.block_values * self.value
-
     def spliced_at_once(self, tokens: int, positions: int) -> int:
         """Tokens whose logits are held together: whole rows, as many as `models.logits` allows."""
         return min(tokens, positions * rows_at_once(positions, self.shape.vocabulary))
 
-    def splicing_memory(self, tokens: int, positions: int) -> Bytes:
-        """Memory of one whole model whose logits are compared on rows of `positions` tokens."""
-        in_pass = self.spliced_at_once(tokens, positions)
+    def reading_memory(
+        self, models: tuple[str, ...], crosscoders: tuple[str, ...], tokens: int, *, whole: int = 0, logits: float = 0.0
+    ) -> Bytes:
+        """Memory of a forward pass over `tokens` without gradients: models up to the hook point and so many whole ones,
+        crosscoders with the features of those tokens, and so many rows of logits."""
+        sizes = [self.size(self.plan.crosscoders[name]) for name in crosscoders]
+        values = self.shape.block_values * self.value + FLOAT * len(models) * self.shape.d_model
         return {
-            "a whole model": self.whole,
-            "forward pass": self.forward_bytes(in_pass),
-            "logits": in_pass * self.shape.vocabulary * LOGIT_BYTES,
+            "models up to the tap": self.below(models),
+            "whole models": whole * self.whole,
+            "crosscoders": sum(size.file_bytes for size in sizes),
+            "forward pass": tokens * values,
+            "features": max((size.coding_bytes(tokens) for size in sizes), default=0),
+            "logits": logits * self.shape.vocabulary * LOGIT_BYTES / 3,  # which are those of three passes
         }
 
     def while_training(self) -> Bytes:
         """Memory of one device while crosscoders learn from the stream."""
-        study, names, batch = self.plan.study, self.plan.harvested, self.plan.study.training.batch_size
-        sizes = [replace(size, features=ceil(size.features / self.shards)) for size in self.sizes]
+        names, batch = self.plan.harvested, self.plan.study.training.batch_size
+        shards = self.plan.study.training.feature_shards
+        sizes = [replace(size, features=ceil(size.features / shards)) for size in self.sizes]
         stream = FLOAT * len(names) * self.shape.d_model
-        memory = {
+        return {
             "models up to the tap": self.below(names),
-            "forward pass": self.forward_bytes(self.tokens_per_pass) + 2 * self.tokens_per_pass * stream,
+            "forward pass": self.tokens_per_pass * (self.shape.block_values * self.value + 2 * stream),
             "shuffle buffer": (self.buffered + batch) * stream,
             "crosscoders, gradients, moments": sum(size.training_bytes for size in sizes),
             "a step": max(size.step_bytes(ceil(batch / self.groups)) for size in sizes),
         }
-        if not self.on_gpu:
-            memory["screens"] = sum(size.screen_bytes for size in sizes)
-            memory["corpus"] = CORPUS_BYTES * (study.corpus.tokens + study.corpus.held_out_tokens)
-        return memory
 
     def while_measuring(self) -> Bytes:
         """Memory while their fit is measured: whole models, and the crosscoders as trained and as read again."""
-        study = self.plan.study
-        tokens = min(study.activations.batch_size * study.corpus.context, study.corpus.held_out_tokens)
-        held: Bytes = {
-            "models up to the tap": self.below(self.plan.harvested),
-            "crosscoders": 2 * sum(size.file_bytes for size in self.sizes),
-        }
-        features = max(size.coding_bytes(tokens) for size in self.sizes)
-        splicing = self.splicing_memory(tokens, study.corpus.context)
-        return fullest({**held, "features of held-out tokens": features}, held | splicing)
+        study, names = self.plan.study, tuple(self.plan.crosscoders)
+        tokens = min(self.tokens_per_pass, study.corpus.held_out_tokens)
+        logits = 3 * self.spliced_at_once(tokens, study.corpus.context)
+        return self.reading_memory(self.plan.harvested, names + names, tokens, whole=1, logits=logits)
 
 
 def sizes_of(plan: Plan) -> StudySizes:

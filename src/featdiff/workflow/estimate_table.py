@@ -1,8 +1,8 @@
 """`featdiff plan`: the estimate of a study as text for people, or as JSON for scripts."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from textwrap import fill
 from typing import Annotated
@@ -14,22 +14,17 @@ from featdiff.config.study import Study
 from featdiff.costs.assumptions import Assumptions, checked
 from featdiff.costs.estimate import Cost, CostInputs, cost_inputs
 from featdiff.costs.hardware import gpu_is_here
-from featdiff.costs.training import cache_bytes
 from featdiff.models.shapes import Shape
 from featdiff.workflow.registry import stage_costs
 
-COLUMNS = 100
-LIBRARIES = 0.75e9
-"""Bytes that a process holds before any tensor: its libraries, or the context of a GPU."""
-ON_ALL_DEVICES = ("train",)
-SETTLED = 500
-"""Steps after which BatchTopK's threshold has settled."""
+LIBRARIES = 0.75e9  # bytes that a process holds before any tensor: its libraries, or the context of a GPU
+ON_ALL_DEVICES = "train"
+SETTLED = 500  # steps after which BatchTopK's threshold has settled
 HEADER = ("stage", "devices", "FLOPs", "time", "memory per device", "disk after", "disk at most")
-WIDTHS = (22, 7, 7, 8, 17, 10, 12)
+WIDTHS = ("<12", ">7", ">7", ">8", ">17", ">12", ">12")
 NOT_COUNTED = (
-    "Not counted: downloads; reading and tokenising the corpus; rewards; figures; the revival of dead features; "
-    "padding. The largest errors lie in the lengths and the numbers of items above (--assume.items 500 changes one), "
-    "and in how much of a peak is reached."
+    "Good to a factor of 2, if what is assumed is right. Not counted: downloads; reading and tokenising the corpus; "
+    "rewards; figures; padding. --assume.items 500 changes one of the numbers above."
 )
 
 
@@ -49,23 +44,13 @@ class PlanOptions:
     """First measure this machine, in less than a minute, for this estimate and later ones; works without a study."""
 
 
-@dataclass(frozen=True)
-class StageCost:
-    """A stage with its cost, and the devices that it runs on."""
-
-    name: str
-    devices: int
-    cost: Cost
-
-
-def priced(inputs: CostInputs) -> list[StageCost]:
+def priced(inputs: CostInputs) -> dict[str, Cost]:
     """The stages in order. What a study is given (models, texts) is no part of its bytes on the disk."""
-    found: list[StageCost] = []
-    for stage, cost in stage_costs(inputs):
-        memory = {**cost.memory, "libraries": LIBRARIES} if cost.memory else {}
-        devices = inputs.devices if stage.name in ON_ALL_DEVICES else 1
-        found.append(StageCost(stage.name, devices, Cost(cost.parts, memory, cost.stays, cost.passing)))
-    return found
+    libraries = {"libraries": LIBRARIES}
+    return {
+        stage.name: replace(cost, memory={**cost.memory, **libraries}) if cost.memory else cost
+        for stage, cost in stage_costs(inputs)
+    }
 
 
 def calibrated() -> Path:
@@ -83,35 +68,55 @@ def plan_text(study: Study, options: PlanOptions) -> str:
     ValueError where a shape is not known, and for devices and assumptions that cannot be.
     """
     inputs = cost_inputs(study, options.kind, options.gpus, checked(options.assume))
-    stages = priced(inputs)
+    costs = priced(inputs)
+    stages = [
+        {"name": name, "devices": inputs.devices if name == ON_ALL_DEVICES else 1, "memory": dict(cost.memory)}
+        | _totals([cost])
+        for name, cost in costs.items()
+    ]
     if options.as_json:
-        return json.dumps(_record(inputs, stages), indent=2)
-    warnings = [_wrapped(f"! {text}.") for text in _warnings(inputs)]
-    return "\n".join([*_table(inputs, stages), "", *warnings, *_fullest(inputs, stages), "", *_words(inputs)])
+        base = {"layers_below_the_tap": inputs.layers, "parameters": inputs.shape.parameters, **asdict(inputs.shape)}
+        record = {
+            "study": study.name,
+            "device": study.lineup.device,
+            "dtype": study.lineup.dtype,
+            "warnings": _warnings(inputs),
+            "hardware": asdict(inputs.hardware),
+            "base": base,
+            "assumed": asdict(inputs.assumed),
+            "stages": stages,
+            "total": _totals(costs.values()),
+        }
+        return json.dumps(record, indent=2)
+    said = [*(f"! {text}." for text in _warnings(inputs)), *_fullest(inputs, costs), "", *_words(inputs)]
+    wrapped = [fill(text, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) for text in said]
+    return "\n".join([*_table(inputs, costs), "", *wrapped])
 
 
-def _table(inputs: CostInputs, stages: Sequence[StageCost]) -> list[str]:
-    hardware, totals = inputs.hardware, _totals(stages)
-    rows = [row for stage in stages for row in _rows(inputs, stage)]
-    total = (
-        "total",
-        "",
-        scaled(totals["flops"]),
-        duration(totals["seconds"]),
-        size(totals["peak"]),
-        size(totals["stays"]),
-        size(totals["at_most"]),
-    )
+def _table(inputs: CostInputs, costs: dict[str, Cost]) -> list[str]:
+    hardware, rows = inputs.hardware, list[tuple[str, ...]]([HEADER])
+    for name, some in [*((name, [cost]) for name, cost in costs.items()), ("total", costs.values())]:
+        of, devices = _totals(some), inputs.devices if name == ON_ALL_DEVICES else 1
+        rows.append(
+            (
+                name,
+                "" if name == "total" else str(devices) if of["seconds"] else "-",
+                scaled(of["flops"]),
+                duration(of["seconds"]),
+                size(of["peak"]) + (" !" if of["peak"] > hardware.memory else ""),
+                size(of["stays"]),
+                size(of["at_most"]),
+            )
+        )
+    lines = ["  ".join(map(format, row, WIDTHS)) for row in rows]
     title = f"study {inputs.plan.study.name} on {hardware.devices} x {hardware.kind}: an estimate, nothing was run"
-    runs_on = f"the study runs on {inputs.plan.study.lineup.placed}"
-    return [title, runs_on, "", _line(HEADER), *map(_line, rows), _line(total)]
+    return [title, f"the study runs on {inputs.plan.study.lineup.placed}", "", *(line.rstrip() for line in lines)]
 
 
 def _warnings(inputs: CostInputs) -> list[str]:
     """What the study would hardly mean as it stands: its device, and too few tokens for its dictionaries."""
-    study, plan = inputs.plan.study, inputs.plan
-    found: list[str] = []
-    if study.lineup.device == "cpu" and not inputs.hardware.kind.startswith("cpu"):
+    study, found = inputs.plan.study, list[str]()
+    if study.lineup.device == "cpu" and inputs.hardware.on_gpu:
         found.append(
             f"these are the costs of {inputs.hardware.kind}, but the study runs on the CPU; "
             'set lineup.device = "cuda" and lineup.dtype = "bfloat16"'
@@ -120,7 +125,7 @@ def _warnings(inputs: CostInputs) -> list[str]:
         found.append('this machine has a GPU, but the study runs on the CPU; set lineup.device = "cuda"')
     tokens = study.corpus.tokens * study.training.epochs
     steps = tokens // study.training.batch_size
-    sparsities = [one.sparsity for one in plan.crosscoders.values() if isinstance(one.sparsity, BatchTopK)]
+    sparsities = [one.sparsity for one in inputs.plan.crosscoders.values() if isinstance(one.sparsity, BatchTopK)]
     if sparsities and steps < SETTLED:
         found.append(
             f"training takes {steps} steps, but the threshold of BatchTopK settles over about {SETTLED}, so L0 may be "
@@ -135,72 +140,50 @@ def _warnings(inputs: CostInputs) -> list[str]:
     return found
 
 
-def _rows(inputs: CostInputs, stage: StageCost) -> list[tuple[str, ...]]:
-    """The stage, and its parts where it has several."""
-    cost = stage.cost
-    whole = (
-        stage.name,
-        str(stage.devices) if cost.parts else "-",
-        scaled(cost.total.flops),
-        duration(cost.total.seconds),
-        size(cost.peak) + (" !" if cost.peak > inputs.hardware.memory else ""),
-        size(cost.stays),
-        size(cost.stays + cost.passing),
-    )
-    parts = cost.parts.items() if len(cost.parts) > 1 else ()
-    return [whole, *((f"  {name}", "", scaled(part.flops), duration(part.seconds), "", "", "") for name, part in parts)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    aligned = [f"{cells[0]:<{WIDTHS[0]}}"]
-    aligned += [f"{cell:>{width}}" for cell, width in zip(cells[1:], WIDTHS[1:], strict=True)]
-    return "  ".join(aligned).rstrip()
-
-
-def _fullest(inputs: CostInputs, stages: Sequence[StageCost]) -> list[str]:
+def _fullest(inputs: CostInputs, costs: dict[str, Cost]) -> list[str]:
     """What holds the memory of the fullest stage, and of every one that does not fit."""
-    limit = inputs.hardware.memory
-    too_large = [stage for stage in stages if stage.cost.peak > limit]
-    lines: list[str] = []
-    for stage in too_large or [max(stages, key=lambda stage: stage.cost.peak)]:
-        needed = f"{size(stage.cost.peak)} of {size(limit)}"
-        largest = sorted(stage.cost.memory.items(), key=lambda part: -part[1])
-        parts = ", ".join(f"{name} {size(held)}" for name, held in largest if held)
-        verdict = f"! {stage.name} does not fit: it needs" if too_large else f"{stage.name} is the fullest stage, with"
-        lines.append(_wrapped(f"{verdict} {needed}: {parts}."))
+    limit, lines = inputs.hardware.memory, list[str]()
+    too_large = [name for name, cost in costs.items() if cost.peak > limit]
+    for name in too_large or [max(costs, key=lambda name: costs[name].peak)]:
+        largest = sorted(costs[name].memory.items(), key=lambda part: -part[1])
+        parts = ", ".join(f"{held} {size(number)}" for held, number in largest if number)
+        verdict = f"! {name} does not fit: it needs" if too_large else f"{name} is the fullest stage, with"
+        lines.append(f"{verdict} {size(costs[name].peak)} of {size(limit)}: {parts}.")
     return lines
 
 
 def _words(inputs: CostInputs) -> list[str]:
     """What the numbers stand on."""
-    hardware, settings = inputs.hardware, inputs.plan.study.lineup
-    parts = [f"Base {settings.base}: {_shape(inputs.shape)}; tap after block {inputs.layers}."]
+    hardware, base = inputs.hardware, inputs.plan.study.lineup.base
+    parts = [f"Base {base}: {_shape(inputs.shape)}; tap after block {inputs.layers}."]
     if inputs.teacher:
         parts.append(f"Teacher: {_shape(inputs.teacher)}.")
     parts.append(f"Device {hardware.kind}: {hardware.words}.")
     if hardware.devices > 1:
-        parts.append(f"{', '.join(ON_ALL_DEVICES)} runs on all devices: {_shared(inputs)}; every other stage on one.")
+        shards = inputs.plan.study.training.feature_shards
+        shared = f"in {inputs.groups} groups that divide the tokens, {shards} devices each divide the features"
+        parts.append(f"{ON_ALL_DEVICES} runs on all devices: {shared}; every other stage on one.")
     assumed = ", ".join(f"{name} {value:g}" for name, value in asdict(inputs.assumed).items())
-    parts += [f"Assumed where no file says it: {assumed}.", NOT_COUNTED]
-    if cached := cache_bytes(inputs):
-        parts.append(f"The cache of residual streams takes {size(cached)} of the disk after train.")
-    return [_wrapped(part) for part in parts]
-
-
-def _shared(inputs: CostInputs) -> str:
-    """How the devices share the work of the crosscoders."""
-    if inputs.shards == 1:
-        return "they divide the tokens of a batch, and tell each other their gradients"
-    groups = f"{inputs.groups} groups divide the tokens, in each of which " if inputs.groups > 1 else ""
-    return f"{groups}{inputs.shards} devices divide the features, and tell each other their reconstructions"
+    return [*parts, f"Assumed where no file says it: {assumed}.", NOT_COUNTED]
 
 
 def _shape(shape: Shape) -> str:
     return f"{scaled(shape.parameters)} parameters; {shape.layers} blocks of width {shape.d_model}"
 
 
-def _wrapped(text: str) -> str:
-    return fill(text, COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+def _totals(costs: Collection[Cost]) -> dict[str, float]:
+    """FLOPs and seconds of all; memory of the fullest; bytes on the disk at the end, and when it is at its fullest."""
+    stays, at_most = 0.0, 0.0
+    for cost in costs:
+        stays += cost.stays
+        at_most = max(at_most, stays + cost.passing)
+    return {
+        "flops": sum(cost.work.flops for cost in costs),
+        "seconds": sum(cost.work.seconds for cost in costs),
+        "peak": max(cost.peak for cost in costs),
+        "stays": stays,
+        "at_most": at_most,
+    }
 
 
 def scaled(number: float) -> str:
@@ -237,38 +220,3 @@ def duration(seconds: float) -> str:
     if seconds < 1:
         return "< 1 s" if seconds else "-"
     return f"{seconds:.0f} s"
-
-
-def _record(inputs: CostInputs, stages: Sequence[StageCost]) -> dict[str, object]:
-    return {
-        "study": inputs.plan.study.name,
-        "device": inputs.plan.study.lineup.device,
-        "dtype": inputs.plan.study.lineup.dtype,
-        "warnings": _warnings(inputs),
-        "hardware": asdict(inputs.hardware),
-        "base": {"layers_below_the_tap": inputs.layers, "parameters": inputs.shape.parameters, **asdict(inputs.shape)},
-        "assumed": asdict(inputs.assumed),
-        "stages": [
-            {
-                "name": stage.name,
-                "devices": stage.devices,
-                "parts": {name: asdict(part) for name, part in stage.cost.parts.items()},
-                "memory": dict(stage.cost.memory),
-                **_totals([stage]),
-            }
-            for stage in stages
-        ],
-        "total": _totals(stages),
-    }
-
-
-def _totals(stages: Sequence[StageCost]) -> dict[str, float]:
-    """FLOPs and seconds of all; memory of the fullest; bytes on the disk at the end, and when it is at its fullest."""
-    costs = [stage.cost for stage in stages]
-    return {
-        "flops": sum(cost.total.flops for cost in costs),
-        "seconds": sum(cost.total.seconds for cost in costs),
-        "peak": max(cost.peak for cost in costs),
-        "stays": sum(cost.stays for cost in costs),
-        "at_most": max(sum(one.stays for one in costs[: n + 1]) + cost.passing for n, cost in enumerate(costs)),
-    }

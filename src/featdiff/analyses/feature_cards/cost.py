@@ -1,19 +1,15 @@
-"""Cost of `examples`: held-out text for each crosscoder that is shown, coded jointly and without each model; then whole
-models."""
+"""Cost of `examples`: contexts that excite the features of each crosscoder that is shown, and what they write."""
 
-from featdiff.costs.estimate import Cost, CostInputs
+from featdiff.costs.estimate import Cost, CostInputs, Work
 
 
 def cost(inputs: CostInputs) -> Cost:
-    """Contexts that excite features, and the tokens that they write."""
-    study, names = inputs.plan.study, inputs.plan.models_of(inputs.plan.shown)
-    sizes = [inputs.size(inputs.plan.crosscoders[name]) for name in inputs.plan.shown]
-    tokens, context = min(study.examples.tokens, study.corpus.held_out_tokens), study.corpus.context
-    in_pass, seen = min(tokens, study.activations.batch_size * context), len(sizes) * inputs.distinct(names) * tokens
-    read = inputs.below_tap(seen, context, seen / in_pass)
-    coded = (inputs.coding(size, (size.models + 2) / 2 * tokens) for size in sizes)
-    loaded = inputs.loading_below(names) * len(sizes) + inputs.loading(inputs.distinct(names))
-    return Cost(
-        parts={"models": sum(coded, read + loaded)},
-        memory=inputs.reading_memory(names, sizes, in_pass, whole=1, coded=in_pass),
-    )
+    """Held-out text for each crosscoder, coded jointly and without each model; then whole models."""
+    study, plan = inputs.plan.study, inputs.plan
+    names, tokens = plan.models_of(plan.shown), min(study.examples.tokens, study.corpus.held_out_tokens)
+    work: Work = inputs.loading(inputs.distinct(names))
+    for name in plan.shown:
+        size = inputs.size(plan.crosscoders[name])
+        work += inputs.read(inputs.distinct(names), tokens, study.corpus.context, inputs.tokens_per_pass)
+        work += inputs.coding(size, (size.models + 2) / 2 * tokens)
+    return Cost(work, inputs.reading_memory(names, plan.shown, min(tokens, inputs.tokens_per_pass), whole=1))

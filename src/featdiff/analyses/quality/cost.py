@@ -7,13 +7,9 @@ def cost(inputs: CostInputs) -> Cost:
     """Fit of the crosscoders that align tuned models with the base."""
     plan, length = inputs.plan, inputs.assumed.item_tokens
     names = tuple(name for name in plan.lineups if set(plan.crosscoders[name].models) <= set(plan.models))
-    items = sum(inputs.items(task) for task in plan.study.evaluation.tasks)
-    fit = inputs.fit(plan.models, names, min(length * items, inputs.room(plan.models)))
+    tokens = min(length * sum(map(inputs.items, plan.study.evaluation.tasks)), inputs.room(plan.models))
+    spliced = inputs.spliced_at_once(plan.study.intervention.batch_size * length, length)
     return Cost(
-        parts={"fit": fit + inputs.requests(items) + inputs.loading_below(plan.models)},
-        memory={
-            "models up to the tap": inputs.below(plan.models),
-            "crosscoders": sum(inputs.size(plan.crosscoders[name]).file_bytes for name in names),
-            **inputs.splicing_memory(plan.study.intervention.batch_size * length, length),
-        },
+        inputs.fit(plan.models, names, tokens) + inputs.requests(plan.study.evaluation.tasks),
+        inputs.reading_memory(plan.models, names, spliced, whole=1, logits=3 * spliced),
     )

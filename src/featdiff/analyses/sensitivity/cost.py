@@ -1,5 +1,6 @@
 """Cost of `sensitivity`: every group of crosscoders as a study of its own that trains, scores and edits."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from featdiff.analyses.intervention.cost import cost as intervene
 from featdiff.analyses.ownership.cost import cost as attribute
 from featdiff.analyses.selection.cost import cost as select
 from featdiff.analyses.sensitivity.variants import Group, check_layers, group_plan, groups_of
-from featdiff.costs.estimate import Cost, CostInputs, Part
+from featdiff.costs.estimate import Cost, CostInputs, Work
 from featdiff.costs.training import cost as train
 from featdiff.run.sizes import fullest
 
@@ -19,44 +20,20 @@ between two each, and one is mostly the same. Of the study's own all are."""
 def cost(inputs: CostInputs) -> Cost:
     """Groups one after another; each reads the corpus anew."""
     check_layers(inputs.plan, inputs.shape.layers)
-    groups = groups_of(inputs.plan)
-    costs = [_group(inputs, group) for group in groups]
-    parts: dict[str, Part] = {}
-    for one in costs:
-        for name, part in one.parts.items():
-            parts[name] = parts.get(name, Part()) + part
+    found = [one for group in groups_of(inputs.plan) for one in _group(inputs, group)]
     return Cost(
-        parts=parts,
-        memory=fullest(*(dict(one.memory) for one in costs)),
-        stays=sum(one.stays for one in costs),
-        passing=max(one.passing for one in costs),
+        work=sum((one.work for one in found), Work()),
+        memory=fullest(*(dict(one.memory) for one in found)),
+        stays=sum(one.stays for one in found),
+        passing=max(one.passing for one in found),
     )
 
 
-def _group(inputs: CostInputs, group: Group) -> Cost:
+def _group(inputs: CostInputs, group: Group) -> list[Cost]:
     """Its prompts are coded by every crosscoder; edited are those that decide."""
-    here, points, tested = _inputs(inputs, group), len(group.points), _tested(group)
-    chosen, edited = select(here), intervene(here)
-    parts = {"features": chosen.total * points, **{name: part * tested for name, part in edited.parts.items()}}
-    memory = fullest(dict(chosen.memory), dict(edited.memory))
-    if group.standing:
-        return Cost(parts=parts, memory=memory)
-    trained, scored = train(replace(here, devices=1)), attribute(here)
-    return Cost(
-        parts={**trained.parts, "scores": scored.total, **parts},
-        memory=fullest(memory, dict(trained.memory), dict(scored.memory)),
-        stays=trained.stays,
-        passing=trained.passing,
-    )
-
-
-def _inputs(inputs: CostInputs, group: Group) -> CostInputs:
-    return replace(inputs, plan=group_plan(inputs.plan, group, Path()), layers=group.layer or inputs.layers)
-
-
-def _tested(group: Group) -> int:
-    """Crosscoders of a group whose features are edited."""
-    strengths: dict[str, list[str]] = {}
-    for point in group.points:
-        strengths.setdefault(point.choice.name, []).append(point.choice.kind)
-    return sum(len(kinds) if kinds[0] == "reference" else min(READ_FROM, len(kinds)) for kinds in strengths.values())
+    plan = group_plan(inputs.plan, group, Path())
+    here = replace(inputs, plan=plan, layers=group.layer or inputs.layers, devices=1)
+    strengths = Counter((point.choice.name, point.choice.kind) for point in group.points)
+    edited = sum(count if kind == "reference" else min(READ_FROM, count) for (_, kind), count in strengths.items())
+    found = [select(here)] * len(group.points) + [intervene(here)] * edited
+    return found if group.standing else [train(here), attribute(here), *found]
