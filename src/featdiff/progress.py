@@ -22,7 +22,7 @@ class Progress:
         self._name, self._total, self._unit = name, total, unit
         self._done = self._start = done
         self._began = self._said = time.monotonic()
-        self._bar: tqdm[object] | None = None
+        self._bar: tqdm[NoReturn] | None = None
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty() and not torchrun.rank():
