@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import NoReturn
 
 from tqdm import tqdm
 
