@@ -4,13 +4,14 @@ from pathlib import Path
 
 from featdiff.config.study import PosttrainSettings
 from featdiff.data.prompts import load_prompts
-from featdiff.files import write_json
+from featdiff.files import save
 from featdiff.models.loading import ModelSource
 from featdiff.posttraining.arguments import Training
 from featdiff.posttraining.rejection import draw_samples
 from featdiff.posttraining.rewards import reward_function
 from featdiff.posttraining.teacher import Traces, load_traces, write_traces
 from featdiff.run.plan import Plan
+from featdiff.run.results import SampleCounts, TraceCounts
 
 
 def sft(plan: Plan, folder: Path) -> None:
@@ -22,8 +23,8 @@ def sft(plan: Plan, folder: Path) -> None:
         teacher, written = _source(plan, settings.teacher_model), folder / "teacher.jsonl"
         write_traces(teacher, prompts, written, max_tokens=settings.teacher_max_tokens, seed=plan.study.seed)
     traces = load_traces(settings, prompts, reward_function(settings.reward), path=written)
-    counts = {"kept": len(traces.kept), "wrong": traces.wrong, "unmatched": traces.unmatched}
-    write_json(folder / "traces.json", {"prompts": len(prompts), **counts})
+    counts = TraceCounts(len(prompts), len(traces.kept), traces.wrong, traces.unmatched)
+    save(counts, folder / "traces.json")
     _tune(plan, folder, traces)
 
 
@@ -43,9 +44,9 @@ def rft(plan: Plan, folder: Path) -> None:
     prompts, reward = load_prompts(settings), reward_function(settings.reward)
     rl, path = _source(plan, plan.paths["rl"]), folder / "samples.jsonl"
     samples = draw_samples(rl, settings.rejection, prompts, reward, path, seed=plan.study.seed)
-    counts = {"kept": len(samples.traces.kept), "wrong": samples.traces.wrong, "repeated": samples.repeated}
-    asked = {"prompts": len(prompts), "unanswered": samples.unanswered, "drawn": samples.drawn}
-    write_json(folder / "traces.json", asked | counts)
+    kept, wrong = len(samples.traces.kept), samples.traces.wrong
+    counts = SampleCounts(len(prompts), samples.unanswered, samples.drawn, kept, wrong, samples.repeated)
+    save(counts, folder / "traces.json")
     try:
         _tune(plan, folder, samples.traces)
     except ValueError as error:

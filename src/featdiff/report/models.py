@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from featdiff.config.study import BASE
-from featdiff.files import load_by_name, read_json
+from featdiff.files import load, load_by_name
 from featdiff.models.loading import depth
 from featdiff.presentation.section import Section
 from featdiff.run.folder import StageNote
 from featdiff.run.plan import MADE_BY, Plan
-from featdiff.run.results import fit_of, stream_of
+from featdiff.run.results import TraceCounts, fit_of, stream_of
 
 Origin = tuple[str, dict[str, str]]
 """How a model was made, and anything worth a line each."""
@@ -60,9 +60,9 @@ def _origin(plan: Plan, name: str) -> Origin:
     if name == BASE or settings is None:
         return "given", {}
     if MADE_BY[name] == "sft":
-        traces = read_json(plan.run.path("posttrain", "sft", "traces.json"))
+        traces = load(TraceCounts, plan.run.path("posttrain", "sft", "traces.json"))
         return "supervised fine-tuning on teacher traces", {
-            "traces": f"{traces['kept']} kept, {traces['wrong']} with a wrong final answer left out",
+            "traces": f"{traces.kept} kept, {traces.wrong} with a wrong final answer left out",
             "learning rate": f"{settings.sft.lr:g}",
             "batch": f"{settings.sft.batch_size} traces",
         }

@@ -71,3 +71,25 @@ def stream_of(plan: Plan) -> StreamRecord:
 
 def _defined(value: float) -> float | None:
     return None if value != value else value
+
+
+@dataclass(frozen=True)
+class TraceCounts:
+    """What SFT was trained on: teacher traces whose final answer is right (`posttrain/sft/traces.json`)."""
+
+    prompts: int
+    kept: int
+    wrong: int
+    unmatched: int
+
+
+@dataclass(frozen=True)
+class SampleCounts:
+    """What rejection sampling was trained on: RL's own right answers (`posttrain/rft/traces.json`)."""
+
+    prompts: int
+    unanswered: int
+    drawn: int
+    kept: int
+    wrong: int
+    repeated: int

@@ -1,6 +1,6 @@
 """Drift in the summary and in the report: the answers at equal drift, in sentences and by fixed rules."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from featdiff.analyses.drift.figures import drift_pictures
 from featdiff.analyses.drift.result import Drift, EqualDrift, Estimate, ModelDrift, Question, Reading
@@ -8,6 +8,7 @@ from featdiff.files import Json, as_json, load
 from featdiff.presentation.section import Section
 from featdiff.presentation.words import listing, points, points_interval
 from featdiff.run.plan import REJECTION, Plan
+from featdiff.run.results import SampleCounts
 
 
 def drift_of(plan: Plan) -> Drift | None:
@@ -42,15 +43,15 @@ def section_of(plan: Plan) -> Section | None:
     """The section of a run; None where the stage has not been made."""
     if (drift := drift_of(plan)) is None:
         return None
-    traces = plan.run.read("posttrain", REJECTION, "traces.json") if REJECTION in drift.controls else {}
-    return drift_section(drift, plan.models, plan.study.intervention.confidence, traces)
+    place = plan.run.path("posttrain", REJECTION, "traces.json")
+    samples = load(SampleCounts, place) if REJECTION in drift.controls else None
+    return drift_section(drift, plan.models, plan.study.intervention.confidence, samples)
 
 
-def drift_section(drift: Drift, models: Sequence[str], confidence: float, samples: Mapping[str, int]) -> Section:
+def drift_section(drift: Drift, models: Sequence[str], confidence: float, samples: SampleCounts | None) -> Section:
     """The answers, the models at equal drift, the figure, and how far every model moved.
 
-    `models` are those of the study, for their colours; `samples` is what the control was trained on: right answers
-    `kept`, of how many `drawn`, for how many `prompts`.
+    `models` are those of the study, for their colours; `samples` is what the control was trained on.
     """
     verdicts = equal_drift_verdicts(drift.equal, drift.least, confidence)
     return Section(

@@ -24,19 +24,20 @@ def run(plan: Plan, folder: Path) -> None:
     import torch
 
     from featdiff.analyses.editing_methods.compute import compare
+    from featdiff.analyses.selection.result import SelectionResult
     from featdiff.config.study import BASE
-    from featdiff.files import read_json, save
+    from featdiff.files import load, save
     from featdiff.intervention.editing_methods import MethodMaker, method_names
     from featdiff.run.intervention_context import load_experiment
     from featdiff.run.models import load_whole
 
-    selection = read_json(plan.run.path("selection", "selection.json"))
+    selection = load(SelectionResult, plan.run.path("selection", "selection.json"))
     names = method_names(plan.tuned, plan.study.selection.model)
     experiment = load_experiment(plan, BASE)
     items = {which: items_of(plan, experiment.lineup, which) for which in ("choosing", "held out", "unseen")}
     choosing, held_out = items["choosing"], items["held out"]
     assert choosing and held_out, "features were selected, so some task took part"
-    features = torch.tensor(selection["without_held_out"]["chosen"], dtype=torch.long)
+    features = torch.tensor(selection.without_held_out.chosen, dtype=torch.long)
     maker = MethodMaker(
         experiment, plan.study.ways, features, choosing, lambda name: load_whole(plan, plan.paths[name])
     )

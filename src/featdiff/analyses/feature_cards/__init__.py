@@ -76,10 +76,11 @@ def section(plan: Plan) -> Section | None:
 def _why(plan: Plan, name: str) -> dict[int, tuple[str, ...]]:
     """Why features of a crosscoder are shown; the selected ones are those of the joint one."""
     from featdiff.analyses.feature_cards.compute import shown_features
-    from featdiff.files import read_json
+    from featdiff.analyses.selection.result import SelectionResult
+    from featdiff.files import load
     from featdiff.run.scored import attribution_of
 
     attribution, selection = attribution_of(plan, name), plan.run.path("selection", "selection.json")
-    chosen = read_json(selection)["chosen"] if name == plan.joint and selection.is_file() else []
+    chosen = load(SelectionResult, selection).chosen if name == plan.joint and selection.is_file() else ()
     tuned = [model for model in attribution.models if model != BASE]
     return shown_features(attribution, tuned, plan.study.attribution.tails, plan.study.examples.tail, chosen)

@@ -27,12 +27,13 @@ def run(plan: Plan, folder: Path) -> None:
     import torch
 
     from featdiff.analyses.intervention.result import Interventions
-    from featdiff.files import read_json, save
+    from featdiff.analyses.selection.result import SelectionResult
+    from featdiff.files import load, save
     from featdiff.run.intervention_context import planned_edits
 
-    selection = read_json(plan.run.path("selection", "selection.json"))
-    chosen, half = (torch.tensor(one["chosen"]).long() for one in (selection, selection["without_held_out"]))
-    found, edits = Interventions((), note=selection["rule"]), planned_edits(plan)
+    selection = load(SelectionResult, plan.run.path("selection", "selection.json"))
+    chosen, half = (torch.tensor(one.chosen).long() for one in (selection, selection.without_held_out))
+    found, edits = Interventions((), note=selection.rule), planned_edits(plan)
     if len(chosen):
         for model in dict.fromkeys(edit.model for edit in edits):
             _measure(plan, folder, model, [edit for edit in edits if edit.model == model], chosen, half)
