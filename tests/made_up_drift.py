@@ -15,6 +15,7 @@ from featdiff.analyses.drift.result import (
     Reading,
 )
 from featdiff.attribution.tail_comparison import Order
+from featdiff.run.results import SampleCounts
 
 MATCHINGS: tuple[Matching, ...] = ("as trained", "mixed with the base", "nearest checkpoint")
 NAMES = (("sft", "rl", "rft"), ("<sft> matched", "rl", "rft matched"), ("sft-1", "rl", "rft-2"))
@@ -79,4 +80,4 @@ CONTROL = replace(
 )
 DRIFT = Drift("rl", {"sft": 0.8, "rl": 0.25}, ROWS, EQUAL)
 CONTROLLED = replace(DRIFT, rows=(*ROWS, CONTROL))
-SAMPLES = {"kept": 3605, "drawn": 5102, "prompts": 3840}
+SAMPLES = SampleCounts(prompts=3840, unanswered=0, drawn=5102, kept=3605, wrong=0, repeated=0)

@@ -62,11 +62,6 @@ class Run:
             return self.elsewhere[parts[0]].joinpath(*parts[1:])
         return self.folder.joinpath(*parts)
 
-    def read(self, *parts: str) -> Record:
-        """A JSON file of the run; empty where it has not been made."""
-        path = self.path(*parts)
-        return read_json(path) if path.is_file() else {}
-
     def state(self, stage: StagePlan) -> State:
         """Whether the stage's folder exists and was made from what is wanted now."""
         record = self.record(stage)
