@@ -1,6 +1,7 @@
 """The page is one offline file, the same every time, and nothing in the data can break out of its place."""
 
 import json
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -27,6 +28,7 @@ MODELS = {
 }
 NOTE = StageNote(HOSTILE, "3.11", HOSTILE, {"featdiff": HOSTILE}, "0a", "2026", 1.0)
 PROVENANCE = {"notes": {HOSTILE: NOTE}, "seed": 0, "libraries": {HOSTILE: {HOSTILE: HOSTILE}}}
+SNAPSHOT = Path(__file__).with_name("page.txt")
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
@@ -179,3 +181,12 @@ def test_two_figures_of_one_name_are_a_mistake_of_ours(study: Heading, tmp_path:
 
     with pytest.raises(AssertionError, match="share a name"):
         write_report(study, tmp_path, [accuracy, accuracy])
+
+
+def test_the_text_of_a_page_is_as_it_was_read_last(page: Path) -> None:
+    """After a change of wording: `FEATDIFF_WRITE_SNAPSHOT=1 pytest tests/report`, then read page.txt in the diff."""
+    lines = [line.strip() for text in outline(page).text for line in text.splitlines() if line.strip()]
+    shown = "\n".join(lines[lines.index("demo") :]) + "\n"  # behind the title and the style sheet
+    if os.environ.get("FEATDIFF_WRITE_SNAPSHOT"):
+        SNAPSHOT.write_text(shown, encoding="utf-8")
+    assert shown == SNAPSHOT.read_text(encoding="utf-8")
