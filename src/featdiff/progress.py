@@ -43,5 +43,6 @@ class Progress:
             self._said = time.monotonic()
             rate = max(self._done - self._start, 1) / (self._said - self._began)
             left = max(self._total - self._done, 0) / rate
-            line = f"{self._name}: {self._done}/{self._total} {self._unit}s, {rate:.3g} a second, {left:.0f} s left"
+            units = f"{self._unit}{'es' if self._unit.endswith('ch') else 's'}"
+            line = f"{self._name}: {self._done}/{self._total} {units}, {rate:.3g} a second, {left:.0f} s left"
             print(line, file=sys.stderr, flush=True)
