@@ -17,6 +17,7 @@ from featdiff.analyses.accuracy.text import table_of
 from featdiff.config.study import EvaluationSettings
 from featdiff.evaluation.harness import evaluate as evaluate_model
 from featdiff.evaluation.results import TaskResult
+from featdiff.files import read_json
 from featdiff.models.loading import Lineup, Tokenizer, load_model, load_tokenizer
 from featdiff.run.evaluation import choice_tasks, outcomes_of, requests_of
 from featdiff.run.models import load_lineup
@@ -122,7 +123,7 @@ def test_sets_histograms_and_churn_stand_beside_the_accuracy(tiny: Plan, task: s
 
 
 def test_the_summary_leaves_out_what_a_kind_of_task_or_the_base_does_not_have(tiny: Plan) -> None:
-    found = tiny.run.read("summary.json")["accuracy"]["colours"]
+    found = read_json(tiny.run.path("summary.json"))["accuracy"]["colours"]
     tuned = {"gain", "flips", "sets", "churn"}
     assert not tuned & found["base"].keys() and tuned <= found["rl"].keys()
     assert "repeats" not in found["base"] and "repeats" in replace(made_up(0.5), repeats=1).summary()
