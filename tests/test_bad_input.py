@@ -405,7 +405,7 @@ def test_densities_that_are_damaged(run: Path, refused: Callable[..., str]) -> N
     shutil.rmtree(run / "attribution")
     (run / "crosscoders" / "joint" / "quality.safetensors").write_bytes(b"\x00" * 100)
     line = refused(*small("attribute"))
-    assert "joint/quality.safetensors" in line and "run again" in line
+    assert "joint/quality.safetensors is damaged" in line and "retrain it" in line
 
 
 def test_records_of_an_evaluation_that_are_damaged(run: Path, refused: Callable[..., str]) -> None:

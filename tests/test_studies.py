@@ -22,7 +22,7 @@ SHOW = (
     "assert not {'torch', 'transformers', 'datasets', 'lm_eval'} & set(sys.modules)\n"
 )
 STAGES = [
-    *("sft", "grpo", "rft", "evaluate", "train", "attribute", "dynamics", "quality", "drift"),
+    *("sft", "grpo", "rft", "evaluate", "train", "quality", "attribute", "drift", "dynamics"),
     *("select", "intervene", "ways"),
     *("examples", "report"),
 ]

@@ -23,7 +23,7 @@ def test_the_study_holds_the_models_in_order_and_plans_every_stage(tmp_path: Pat
     plan = Plan(study)
     assert plan.crosscoders.keys() == {"joint", "base-sft", "base-rl"}
     assert [stage.name for stage in stages_of(plan)] == [
-        "evaluate", "train", "attribute", "quality", "drift", "select", "intervene", "ways", "examples", "report",
+        "evaluate", "train", "quality", "attribute", "drift", "select", "intervene", "ways", "examples", "report",
     ]  # fmt: skip
 
 

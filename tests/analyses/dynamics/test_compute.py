@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from featdiff.analyses import dynamics
 from featdiff.analyses.dynamics.compute import overlap_of
 from featdiff.analyses.dynamics.result import Dynamics
+from featdiff.analyses.ownership.result import Ownership
 from featdiff.attribution import Attribution
 from featdiff.attribution.alignments import matched_trajectory
 from featdiff.attribution.scores import decoder_cosines, model_attribution_score
@@ -138,11 +139,12 @@ def test_the_index_comparison_is_refused_in_the_run_where_the_seeds_differ(own: 
 
 def test_stability_counts_tails_under_every_seed_as_attribute_does(seeded: Plan) -> None:
     found = read_json(seeded.run.path("stability", "joint.json"))
-    tails = [read_json(seeded.run.path("attribution", f"{name}.json"))["tails"] for name in seeded.seeds["joint"]]
+    places = [seeded.run.path("attribution", f"{name}.json") for name in seeded.seeds["joint"]]
+    tails = [load(Ownership, place).summary() for place in places]
     assert found["crosscoders"] == ["joint", "joint-seed1", "joint-seed2"] and found["seeds"] == [0, 1, 2]
     for model, cuts in found["tails"].items():
         for cut, spread in cuts.items():
-            values = [float(one[model][cut]) for one in tails]
+            values = [float(str(one[model][cut])) for one in tails]
             assert spread["values"] == values and spread["mean"] == pytest.approx(sum(values) / 3)
     tensors = load_file(seeded.run.path("stability", "joint.safetensors"))
     alive = load_file(seeded.run.path("attribution", "joint.safetensors"))["alive"]

@@ -25,6 +25,7 @@ from featdiff.activations.stream import collect
 from featdiff.analyses.ownership.result import Ownership
 from featdiff.analyses.sensitivity.result import (
     CrosscoderResult,
+    CrosscoderTails,
     EditEffects,
     Quantity,
     SelectedFeatures,
@@ -56,7 +57,7 @@ from featdiff.config.sensitivity import SensitivitySettings
 from featdiff.config.study import BASE
 from featdiff.crosscoder import Crosscoder
 from featdiff.evaluation.results import Requests
-from featdiff.files import load, save
+from featdiff.files import load, load_by_name, save
 from featdiff.intervention.effect_records import FullEffectRecord, PooledRecord
 from featdiff.intervention.effects import ItemSetName
 from featdiff.intervention.experiment import PlannedEdit
@@ -154,9 +155,9 @@ def _scored(place: Path, plan: Plan) -> dict[str, dict[str, Tails]]:
             min_active=settings.scaling.min_active,
             seed=plan.study.seed,
         )
-        found = {name: _measured(plan, name, one) for name, one in zip(plan.crosscoders, scalings, strict=True)}
-        save(found, place)
-    return load(dict[str, dict[str, Tails]], place)
+        named = zip(plan.crosscoders, scalings, strict=True)
+        save({name: CrosscoderTails(_measured(plan, name, one)) for name, one in named}, place)
+    return {name: one.of for name, one in load_by_name(CrosscoderTails, place).items()}
 
 
 def _measured(plan: Plan, name: str, scaling: LatentScaling) -> dict[str, Tails]:

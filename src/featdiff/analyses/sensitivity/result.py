@@ -45,6 +45,14 @@ class Tails:
 
 
 @dataclass(frozen=True)
+class CrosscoderTails:
+    """The tails of one crosscoder."""
+
+    of: dict[str, Tails]
+    """By model."""
+
+
+@dataclass(frozen=True)
 class SelectedFeatures:
     """What one crosscoder selects, and how similar that is to what the study's own selects."""
 
