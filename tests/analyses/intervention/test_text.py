@@ -96,7 +96,7 @@ def test_kinds_drawn_too_rarely_do_not_decide_and_those_that_do_are_beaten_by_th
     assert generated(effect, 5).beaten(0.95) == {}
 
 
-def test_the_kind_that_a_task_does_not_beat_is_named(effects: list[TaskEffect]) -> None:
+def test_the_kind_that_a_task_does_not_beat_is_named(effects: list[TaskEffect], study: Heading, tmp_path: Path) -> None:
     failed = {"reversal": (False, True), "counting": (True, False), "sorting": (False, False), "dice": (True, True)}
     kinds: tuple[ControlName, ControlName] = "activity-matched", "random directions"
 
@@ -110,11 +110,13 @@ def test_the_kind_that_a_task_does_not_beat_is_named(effects: list[TaskEffect]) 
     zeroed = next(findings(changed, 0.95))
     assert "(activity-matched and random directions) on 0 of 3 tasks used for selection and 1 of 2 unseen" in zeroed
     assert zeroed.split("unseen tasks (")[1].split(")")[0].split("; ") == [
-        "not beyond activity-matched on reversal and sorting",
-        "not beyond random directions on counting and sorting",
-        "no significant change on dice",
+        "not beyond activity-matched on 2",
+        "not beyond random directions on 2",
+        "no significant change on 1",
     ]
     assert "(activity-matched and random directions) in only some of the tests (2 of 10)" in conclusion(changed, 0.95)
+    shown = page(changed, study, tmp_path)
+    assert "<small>not beyond activity-matched</small><small>not beyond random directions</small></td>" in shown
 
 
 def test_effects_are_grouped_by_what_was_done(effects: list[TaskEffect]) -> None:

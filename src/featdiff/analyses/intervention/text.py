@@ -24,7 +24,13 @@ def section_of(found: Interventions, confidence: float) -> Section:
         anchor="effects",
         title="What the selected features do",
         template="intervention/section.html",
-        values={"found": found, "groups": by_edit(found.effects), "curves": curves, "unseen_role": UNSEEN},
+        values={
+            "found": found,
+            "groups": by_edit(found.effects),
+            "curves": curves,
+            "unseen_role": UNSEEN,
+            "confidence": confidence,
+        },
         figures=list(pictures(found.effects, curves)),
         findings=[*findings(found.effects, confidence), conclusion(found.effects, confidence)],
         caveats=list(caveats(found.effects, confidence)),
@@ -93,13 +99,15 @@ def _counted(number: int, kind: str) -> str:
 
 
 def _unbeaten(failed: Sequence[TaskEffect], confidence: float) -> list[str]:
-    """By kind of control, the tasks on which it was not beaten; and those on which the change itself is too small."""
+    """By kind of control, the number of tasks on which it was not beaten; and of those whose change is too small.
+
+    The tables name the tasks."""
     known = {effect.task: beaten for effect in failed if (beaten := effect.beaten(confidence))}
     kinds = dict.fromkeys(kind for beaten in known.values() for kind in beaten)
-    tasks = {kind: [task for task, beaten in known.items() if not beaten.get(kind, True)] for kind in kinds}
-    said = [f"not beyond {kind} on {listing(names)}" for kind, names in tasks.items() if names]
-    small = [task for task, beaten in known.items() if all(beaten.values())]
-    return said + ([f"no significant change on {listing(small)}"] if small else [])
+    counts = {kind: sum(not beaten.get(kind, True) for beaten in known.values()) for kind in kinds}
+    said = [f"not beyond {kind} on {number}" for kind, number in counts.items() if number]
+    small = sum(all(beaten.values()) for beaten in known.values())
+    return said + ([f"no significant change on {small}"] if small else [])
 
 
 def _on_all_items(effects: Sequence[TaskEffect]) -> str:
