@@ -8,7 +8,7 @@ import pytest
 from tiny_study import changed, contents
 
 from featdiff.config.study import Study
-from featdiff.files import read_json
+from featdiff.files import read_json, write_json
 from featdiff.run.plan import Plan
 from featdiff.workflow.registry import REPORT, STAGES, stage_of, stages_of
 from featdiff.workflow.runner import run_study, run_verb
@@ -155,3 +155,22 @@ def test_a_run_says_how_each_stage_was_made(tiny: Plan) -> None:
         stage.name: stage.fingerprint for stage in stages_of(tiny)
     }
     assert all(note["versions"]["torch"] and note["seconds"] >= 0 for note in notes.values())
+
+
+def test_a_stage_can_be_made_again_in_a_run_of_an_earlier_version(own: Plan) -> None:
+    """The files of what is stale have another form; they are left out of the summary until they are made again."""
+    write_json(own.run.path("attribution", "joint.json"), {"models": [], "tails": {}})
+    record = read_json(own.run.path("attribution", "stage.json"))
+    write_json(own.run.path("attribution", "stage.json"), {**record, "fingerprint": "0123456789abcdef"})
+    shutil.rmtree(own.run.path("evaluation"))
+    run_verb(own.study, "evaluate")
+    found = read_json(own.run.path("summary.json"))
+    assert found["accuracy"].keys() == {"colours", "animals", "numbers"} and "tails" not in found
+    assert own.run.state(stage_of(own, "attribute")) == "stale"
+
+
+def test_a_damaged_result_that_is_up_to_date_is_named(own: Plan) -> None:
+    write_json(own.run.path("attribution", "joint.json"), {"models": [], "tails": {}})
+    shutil.rmtree(own.run.path("evaluation"))
+    with pytest.raises(ValueError, match=r"joint\.json is damaged"):
+        run_verb(own.study, "evaluate")
