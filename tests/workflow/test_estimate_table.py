@@ -125,6 +125,8 @@ def test_a_tap_that_the_base_does_not_have_is_refused() -> None:
 def test_shards_that_do_not_divide_the_devices_are_refused() -> None:
     study = changed(read_study(STUDIES / "qwen3-4b.toml"), training__feature_shards=2)
     assert "in 2 groups that divide the tokens, 2 devices each" in " ".join(text(study, gpus=4).split())
+    whole = changed(study, training__feature_shards=1)
+    assert "they divide the tokens of a batch" in " ".join(text(whole, gpus=4).split())
     with pytest.raises(ValueError, match="feature_shards is 2, which does not divide --gpus 3"):
         text(study, gpus=3)
 

@@ -15,6 +15,7 @@ from featdiff.costs.assumptions import Assumptions, checked
 from featdiff.costs.estimate import Cost, CostInputs, cost_inputs
 from featdiff.costs.hardware import gpu_is_here
 from featdiff.models.shapes import Shape
+from featdiff.presentation.words import plural
 from featdiff.workflow.registry import stage_costs
 
 LIBRARIES = 0.75e9  # bytes that a process holds before any tensor: its libraries, or the context of a GPU
@@ -160,8 +161,11 @@ def _words(inputs: CostInputs) -> list[str]:
         parts.append(f"Teacher: {_shape(inputs.teacher)}.")
     parts.append(f"Device {hardware.kind}: {hardware.words}.")
     if hardware.devices > 1:
-        shards = inputs.plan.study.training.feature_shards
-        shared = f"in {inputs.groups} groups that divide the tokens, {shards} devices each divide the features"
+        shards, shared = inputs.plan.study.training.feature_shards, "they divide the tokens of a batch"
+        if shards > 1:
+            shared = (
+                f"in {plural(inputs.groups, 'group')} that divide the tokens, {shards} devices each divide the features"
+            )
         parts.append(f"{ON_ALL_DEVICES} runs on all devices: {shared}; every other stage on one.")
     assumed = ", ".join(f"{name} {value:g}" for name, value in asdict(inputs.assumed).items())
     return [*parts, f"Assumed where no file says it: {assumed}.", NOT_COUNTED]
