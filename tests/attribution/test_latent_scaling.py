@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from largest_tensor import LargestTensor
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from featdiff.activations.stream import Activations
 from featdiff.attribution.latent_scaling import LatentScaling, Ratios, latent_scaling, latent_scalings, scaled_tails
@@ -269,19 +269,6 @@ def test_each_feature_of_a_tail_is_absent_shrunk_rebuilt_or_unmeasured() -> None
     assert upper.random_absent == pytest.approx(1 / 2)
     wide = scaled_tails(attribution, scaling, "rl", (0.8,), max_error=0.4, max_reconstruction=0.7)[0]
     assert (wide.absent, wide.shrunk, wide.rebuilt) == (2, 0, 1) and wide.random_absent == 1
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the largest number of entries of any tensor that an operation returns."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor):
-                self.largest = max(self.largest, tensor.numel())
-        return result
 
 
 def test_no_tensor_holds_tokens_by_features_by_width() -> None:

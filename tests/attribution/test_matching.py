@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from largest_tensor import LargestTensor
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from featdiff.attribution.matching import Matching, match, match_codes, match_decoders, matched_jaccard
 from featdiff.crosscoder.model import Crosscoder
@@ -159,19 +159,6 @@ def test_matching_backwards_gives_the_same_pairs(seed: int, exact: int) -> None:
     assert torch.equal(there.pairs, back.pairs)
     torch.testing.assert_close(there.cosines, back.cosines)
     assert there.pw_mcc == pytest.approx(back.pw_mcc) and there.curve == pytest.approx(back.curve)
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the largest number of entries of any tensor that an operation returns."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor):
-                self.largest = max(self.largest, tensor.numel())
-        return result
 
 
 def test_no_tensor_is_larger_than_the_decoder_a_tile_or_the_assignment() -> None:
